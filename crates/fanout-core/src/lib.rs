@@ -1,1 +1,6 @@
-//! Placeholder.
+//! The scheduler.
+pub mod call;
+pub mod effects;
+pub mod event;
+pub mod outcome;
+pub mod tool;

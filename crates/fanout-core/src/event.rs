@@ -1,0 +1,186 @@
+//! What happened, in one line of order.
+//!
+//! From [`run`](crate::run) for calls, and from the loop around it for runs and turns.
+//! To every [`Recorder`]: progress, figures, later journal and dashboard. They can disagree about looks, never about
+//! facts.
+//!
+//! Events are facts of the past; nobody answers one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::call::{CallId, Position, RunId, ToolName};
+use crate::effects::Key;
+use crate::outcome::{ErrorCode, Outcome};
+
+/// Receives what happened. Called from the task that drives a batch, so it must be quick and never block.
+pub trait Recorder: Send + Sync + 'static {
+    /// One event. Those of one run come in the order in which they happened.
+    fn record(&self, event: &Event);
+}
+
+/// A recorder that keeps nothing.
+impl Recorder for () {
+    fn record(&self, _: &Event) {}
+}
+
+impl<A: Recorder, B: Recorder> Recorder for (A, B) {
+    fn record(&self, event: &Event) {
+        self.0.record(event);
+        self.1.record(event);
+    }
+}
+
+impl<R: Recorder + ?Sized> Recorder for Arc<R> {
+    fn record(&self, event: &Event) {
+        (**self).record(event);
+    }
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// In which run.
+    pub run: RunId,
+    /// When, since the run began.
+    pub at: Duration,
+    /// What.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum What {
+    /// A run began.
+    RunStarted,
+    /// The model was asked. Turns count from 1.
+    TurnStarted {
+        /// Which turn.
+        turn: u32,
+    },
+    /// The model's response is whole. `message` is the assistant message's exact bytes, opaque here.
+    ModelEnded {
+        /// Which turn.
+        turn: u32,
+        /// The assistant message as it goes back.
+        message: Arc<str>,
+        /// Why it stopped, in the API's word.
+        stop_reason: String,
+    },
+    /// A call arrived, and this is what it waits for.
+    CallArrived {
+        /// The call.
+        call: CallId,
+        /// What it asks for.
+        tool: ToolName,
+        /// Its place in program order.
+        position: Position,
+        /// The nearest earlier calls that hold it back, ended or not.
+        waits: Arc<[Wait]>,
+    },
+    /// A reference was filled: these of its waits are void.
+    CallNarrowed {
+        /// The call.
+        call: CallId,
+        /// The calls that it no longer waits for.
+        freed_from: Arc<[CallId]>,
+    },
+    /// Its waits in the batch are over.
+    CallReady {
+        /// The call.
+        call: CallId,
+    },
+    /// It holds its locks.
+    CallLocked {
+        /// The call.
+        call: CallId,
+    },
+    /// It has its permits, and an attempt begins.
+    AttemptStarted {
+        /// The call.
+        call: CallId,
+        /// Which try; the first is 1.
+        number: u32,
+    },
+    /// An attempt ended; `error` says how, if not well.
+    AttemptEnded {
+        /// The call.
+        call: CallId,
+        /// Which try.
+        number: u32,
+        /// What the tool said.
+        error: Option<String>,
+    },
+    /// The call has its one outcome.
+    CallEnded {
+        /// What it came to.
+        outcome: Arc<Outcome>,
+    },
+    /// Work of an ended call went on, kept its locks for so long, and is gone or given up on.
+    StrayEnded {
+        /// The call.
+        call: CallId,
+        /// It was still going when `stray_hold` ran out.
+        given_up: bool,
+    },
+    /// The outcomes of this turn's early calls were thrown away.
+    TurnDiscarded {
+        /// Which turn.
+        turn: u32,
+        /// Why, in words.
+        reason: String,
+    },
+    /// Every call of the turn is answered.
+    TurnEnded {
+        /// Which turn.
+        turn: u32,
+    },
+    /// The run is over.
+    RunEnded {
+        /// The final state, in the design's word: `done`, `failed`, `budget`, `refused`, `cancelled`.
+        status: &'static str,
+        /// Why, where the state alone does not say.
+        reason: Option<String>,
+    },
+}
+
+/// One thing that a call waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// The earlier call.
+    pub on: CallId,
+    /// Why.
+    pub why: Why,
+    /// The key they clash on, where they do.
+    pub key: Option<Key>,
+    /// Whether a missing declaration made it: the clash is between inferred keys of calls that one source brought.
+    pub undeclared: bool,
+}
+
+/// Why a call waits for an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Why {
+    /// It uses the other's output.
+    Reference,
+    /// Both touch one resource, and one writes.
+    Conflict,
+    /// It is declared to follow.
+    Order,
+}
+
+impl Why {
+    /// The word that every surface uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reference => "reference",
+            Self::Conflict => "conflict",
+            Self::Order => "order",
+        }
+    }
+}
+
+/// How a call ended, in the one word of metrics and progress: `ok` or the error code.
+pub fn outcome_word(code: Option<ErrorCode>) -> &'static str {
+    code.map_or("ok", ErrorCode::as_str)
+}

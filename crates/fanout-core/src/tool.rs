@@ -1,0 +1,212 @@
+//! What a tool is: a name, a schema, effects, a policy, and something that runs.
+//!
+//! From `fanout-tools` and from programs that bring their own.
+//! To [`toolbox`](crate::toolbox), which finds tools by name, and to [`run`](crate::run), which runs one attempt.
+//!
+//! A tool decides nothing about other calls: it gets one attempt and answers it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::call::{CallId, CallerId, RunId, ToolName};
+use crate::effects::{EffectsSpec, Source};
+use crate::outcome::Output;
+
+/// A future that may move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Something that a model can call.
+pub trait Tool: Send + Sync + 'static {
+    /// What the tool is. Asked once, when it is put into a [`Toolbox`](crate::toolbox::Toolbox).
+    fn spec(&self) -> ToolSpec;
+
+    /// Runs one attempt. The input fits the schema.
+    ///
+    /// # Errors
+    /// [`ToolError`] says above all whether the work may have been carried out.
+    ///
+    /// # Cancellation
+    /// Dropping the future stops the attempt, at a time-out or when the run is stopped. Work that goes on regardless (a
+    /// blocking thread, a child process that is still dying) keeps [`Attempt::hold`], and with it the call's locks.
+    fn call(&self, attempt: Attempt) -> BoxFuture<'static, Result<Output, ToolError>>;
+}
+
+/// What a tool says of itself.
+#[derive(Clone, Debug)]
+pub struct ToolSpec {
+    /// Its name: `^[a-zA-Z0-9_-]{1,128}$`, as the Messages API asks.
+    pub name: ToolName,
+    /// What the model reads of it.
+    pub description: String,
+    /// The JSON Schema of its input.
+    pub input_schema: Value,
+    /// Where it comes from, for comparing effects.
+    pub source: Source,
+    /// What it reads and writes.
+    pub effects: EffectsSpec,
+    /// Whether the source itself guarantees that running it again does no harm: HTTP GET and HEAD, SQL in a `READ ONLY`
+    /// transaction. A hint is no guarantee.
+    pub safe: bool,
+    /// How calls of it are treated.
+    pub policy: Policy,
+}
+
+impl ToolSpec {
+    /// A tool that takes any object, writes all of its source, and is not repeatable.
+    pub fn new(name: impl Into<ToolName>, source: Source) -> Self {
+        Self {
+            name: name.into(),
+            description: String::new(),
+            input_schema: serde_json::json!({ "type": "object" }),
+            effects: EffectsSpec::writes_all_of(&source),
+            source,
+            safe: false,
+            policy: Policy::default(),
+        }
+    }
+
+    /// Whether running a call again does no harm. Retry, early start and recovery ask this one question and no other.
+    pub fn repeatable(&self) -> bool {
+        self.safe || self.policy.idempotent || self.effects.declares_no_writes()
+    }
+}
+
+/// How calls of a tool are treated. The defaults are the configuration's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// The longest that one attempt may take.
+    pub timeout: Duration,
+    /// The longest that a call may take, from the end of its waits on calls and people.
+    pub deadline: Duration,
+    /// The most bytes of a result that the model is shown.
+    pub result_max: usize,
+    /// In a batch it follows the earlier calls of these tools; order only.
+    pub after: Vec<ToolName>,
+    /// Running it again does no harm, says its author.
+    pub idempotent: bool,
+    /// It runs calls itself: no locks and no permits of its own.
+    pub nested: bool,
+    /// In a batch it follows the earlier calls of its source, and is skipped once one of them failed.
+    pub stop_on_failure: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(30),
+            deadline: Duration::from_secs(120),
+            result_max: 64 * 1024,
+            after: Vec::new(),
+            idempotent: false,
+            nested: false,
+            stop_on_failure: false,
+        }
+    }
+}
+
+/// One try at a call: what a tool is given.
+#[derive(Clone)]
+pub struct Attempt {
+    /// The run that it belongs to.
+    pub run: RunId,
+    /// Who began the run.
+    pub caller: CallerId,
+    /// The call.
+    pub call: CallId,
+    /// The tool's name.
+    pub tool: ToolName,
+    /// The input: references filled, fits the schema.
+    pub input: Arc<Value>,
+    /// Which try this is; the first is 1.
+    pub number: u32,
+    /// The same for every attempt at this call, on any process: for the far side to recognise a repeat.
+    pub idempotency_key: Arc<str>,
+    /// What keeps the call's locks while work goes on.
+    pub(crate) hold: Hold,
+}
+
+impl Attempt {
+    /// An attempt outside of any scheduler, for trying a tool by itself.
+    pub fn detached(tool: impl Into<ToolName>, input: Value) -> Self {
+        Self {
+            run: "detached".into(),
+            caller: "detached".into(),
+            call: "detached".into(),
+            tool: tool.into(),
+            input: Arc::new(input),
+            number: 1,
+            idempotency_key: "detached/detached".into(),
+            hold: Hold(None),
+        }
+    }
+
+    /// A guard for work that goes on when the attempt's future is dropped. While it lives, the call's locks are kept and
+    /// the calls that conflict with it wait, at most the scheduler's `stray_hold`.
+    pub fn hold(&self) -> Hold {
+        self.hold.clone()
+    }
+}
+
+impl fmt::Debug for Attempt {
+    // The input may hold what nobody should read in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempt")
+            .field("run", &self.run)
+            .field("call", &self.call)
+            .field("tool", &self.tool)
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keeps a call's locks while work that nobody can stop goes on. Dropping the last one gives them up.
+#[derive(Clone)]
+pub struct Hold(#[expect(dead_code, reason = "held for its drop")] pub(crate) Option<Arc<dyn Send + Sync>>);
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hold")
+    }
+}
+
+/// Why one attempt failed. The variant says what is known of the work; the message is for the model.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ToolError {
+    /// The tool answered, and the answer is an error: a 4xx, an exit status, a function's `Err`. Final.
+    #[error("{0}")]
+    Failed(String),
+    /// The far side is in trouble: a 5xx, a lost connection, an answer cut short. It may have done the work.
+    #[error("{0}")]
+    Broken(String),
+    /// It was never sent, or the far side says that it did nothing: a refused connection.
+    #[error("{0}")]
+    NotSent(String),
+    /// The far side did nothing and asks to come back later: a 429.
+    #[error("{message}")]
+    Busy {
+        /// What the far side said.
+        message: String,
+        /// From when another attempt makes sense, if it said so.
+        retry_after: Option<Duration>,
+    },
+    /// Somebody else changed the state first; nothing was written.
+    #[error("{0}")]
+    Conflict(String),
+    /// The answer is larger than we keep. The work was done.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The input is wrong in a way that the schema cannot say.
+    #[error("{0}")]
+    BadInput(String),
+    /// A panic in the tool. The message is for the log.
+    #[error("the tool panicked: {0}")]
+    Panicked(String),
+    /// The attempt was stopped before it could answer.
+    #[error("the attempt was stopped")]
+    Stopped,
+}
