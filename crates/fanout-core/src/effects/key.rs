@@ -55,9 +55,7 @@ impl Key {
             return self.0 == other.0;
         }
         let (above, below) = (self.path(), other.path());
-        above.is_empty()
-            || above == below
-            || below.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'))
+        above.is_empty() || above == below || below.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'))
     }
 
     /// The key as text: what people see, and what a declaration would say.

@@ -1,0 +1,281 @@
+//! Who touched what: for a new entry, the nearest earlier entries that it clashes with.
+//!
+//! From [`effects`](crate::effects): the keys of one call.
+//! To [`graph`](crate::graph), for the calls of one batch, and to [`locks`](crate::locks), for the calls of all runs.
+//!
+//! A tree of key segments; every node remembers the last writers and the readers since. An entry that clashes with a
+//! later writer is not remembered any longer: whoever comes next waits for that writer, which waits for it. So a chain
+//! of a hundred thousand writes costs one edge each. This file knows no call, no time and no waiting.
+
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use crate::effects::{Effects, Mode, Origin, Source};
+
+/// What stands in the index: a call of a batch, or a place in the queue of all runs. Never used twice.
+pub type Entry = u64;
+
+/// A clash of a new entry with an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clash {
+    /// The earlier entry.
+    pub on: Entry,
+    /// Which of the new entry's accesses clashes.
+    pub access: usize,
+    /// Only inferred keys of one source clash: a declaration could have told the two apart.
+    pub undeclared: bool,
+}
+
+/// The index.
+#[derive(Debug)]
+pub struct Conflicts {
+    nodes: Vec<Node>,
+    free: Vec<u32>,
+    sources: FxHashMap<Source, u32>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    parent: u32,
+    segment: Box<str>,
+    children: FxHashMap<Box<str>, u32>,
+    slots: SmallVec<[Slot; 1]>,
+}
+
+/// The entries of one class at one node.
+#[derive(Debug)]
+struct Slot {
+    class: Class,
+    subtree: bool,
+    writers: SmallVec<[Entry; 2]>,
+    readers: SmallVec<[Entry; 2]>,
+}
+
+/// Entries of one class at one key are interchangeable: the same keys may be held against them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Class {
+    source: u32,
+    declared: bool,
+    origin: Origin,
+}
+
+impl Class {
+    /// Whether a key of this class may be held against one of `other`.
+    fn compares(self, other: Self) -> bool {
+        crate::effects::compares(
+            self.source == other.source,
+            self.declared && other.declared,
+            self.origin,
+            other.origin,
+        )
+    }
+
+    /// Whether a writer of this class may stand for the earlier entries of `other` that it clashes with: whoever clashes
+    /// with those clashes with it as well. Across sources that does not hold, and a declared call's inferred keys do not
+    /// even hold each other apart.
+    fn stands_for(self, other: Self) -> bool {
+        self.source == other.source
+            && match (self.declared, self.origin) {
+                (true, Origin::Declared) => other.declared && other.origin == Origin::Declared,
+                (false, Origin::Inferred) => other.origin == Origin::Inferred,
+                _ => false,
+            }
+    }
+}
+
+const ROOT: u32 = 0;
+
+impl Default for Conflicts {
+    fn default() -> Self {
+        Self { nodes: vec![Node::default()], free: Vec::new(), sources: FxHashMap::default() }
+    }
+}
+
+impl Conflicts {
+    /// Adds an entry, and appends to `clashes` the nearest earlier ones that it clashes with: per key the last writers,
+    /// and for a writer also the readers since. Whoever clashes with an entry that is not named, clashes with one that
+    /// is and that came after it.
+    ///
+    /// The keys of an entry that is not `settled` may still shrink, so it stands for nobody: those before it stay named.
+    pub fn enter(&mut self, entry: Entry, effects: &Effects, settled: bool, clashes: &mut Vec<Clash>) {
+        let source = self.source(&effects.source);
+        let mut places: SmallVec<[u32; 8]> = SmallVec::with_capacity(effects.accesses.len());
+        for (at, access) in effects.accesses.iter().enumerate() {
+            let class = Class { source, declared: effects.declared, origin: access.origin };
+            let subtree = access.key.is_subtree();
+            let mut node = ROOT;
+            self.clashes_at(node, class, access.mode, false, at, clashes);
+            let mut segments = access.key.segments().peekable();
+            while let Some(segment) = segments.next() {
+                node = self.child(node, segment);
+                let exact_too = segments.peek().is_none();
+                self.clashes_at(node, class, access.mode, exact_too, at, clashes);
+            }
+            if subtree {
+                if node == ROOT {
+                    self.clashes_exact(ROOT, class, access.mode, at, clashes);
+                }
+                self.for_all_below(node, |index, below| {
+                    index.clashes_at(below, class, access.mode, true, at, clashes);
+                });
+            }
+            places.push(node);
+        }
+        for (access, node) in effects.accesses.iter().zip(places) {
+            let class = Class { source, declared: effects.declared, origin: access.origin };
+            self.place(entry, node, class, access.mode, access.key.is_subtree(), settled);
+        }
+    }
+
+    /// Takes an entry out. `effects` are those that it entered with.
+    pub fn leave(&mut self, entry: Entry, effects: &Effects) {
+        for access in &effects.accesses {
+            let mut node = ROOT;
+            for segment in access.key.segments() {
+                match self.nodes[node as usize].children.get(segment) {
+                    Some(child) => node = *child,
+                    None => break,
+                }
+            }
+            for slot in &mut self.nodes[node as usize].slots {
+                let list = if access.mode == Mode::Write { &mut slot.writers } else { &mut slot.readers };
+                // Entries leave nearly in the order in which they came, so the scan is short.
+                if let Some(at) = list.iter().position(|other| *other == entry) {
+                    list.remove(at);
+                }
+            }
+            self.prune(node);
+        }
+    }
+
+    fn source(&mut self, source: &Source) -> u32 {
+        if let Some(id) = self.sources.get(source) {
+            return *id;
+        }
+        let id = u32::try_from(self.sources.len()).unwrap_or(u32::MAX);
+        self.sources.insert(source.clone(), id);
+        id
+    }
+
+    /// The entries at a node that a key on or below it meets: those of the subtree, and with `exact_too` those of just
+    /// the node.
+    fn clashes_at(
+        &self,
+        node: u32,
+        class: Class,
+        mode: Mode,
+        exact_too: bool,
+        access: usize,
+        clashes: &mut Vec<Clash>,
+    ) {
+        for slot in &self.nodes[node as usize].slots {
+            if (slot.subtree || exact_too) && class.compares(slot.class) {
+                slot.clashes(class, mode, access, clashes);
+            }
+        }
+    }
+
+    fn clashes_exact(&self, node: u32, class: Class, mode: Mode, access: usize, clashes: &mut Vec<Clash>) {
+        for slot in &self.nodes[node as usize].slots {
+            if !slot.subtree && class.compares(slot.class) {
+                slot.clashes(class, mode, access, clashes);
+            }
+        }
+    }
+
+    fn place(&mut self, entry: Entry, node: u32, class: Class, mode: Mode, subtree: bool, settled: bool) {
+        if mode == Mode::Write && settled {
+            self.stand_in(node, class, subtree);
+        }
+        let slots = &mut self.nodes[node as usize].slots;
+        let at = slots.iter().position(|slot| slot.class == class && slot.subtree == subtree).unwrap_or_else(|| {
+            slots.push(Slot { class, subtree, writers: SmallVec::new(), readers: SmallVec::new() });
+            slots.len() - 1
+        });
+        match mode {
+            Mode::Write => slots[at].writers.push(entry),
+            Mode::Read => slots[at].readers.push(entry),
+        }
+    }
+
+    /// Forgets the entries that a new writer at `node` stands for.
+    fn stand_in(&mut self, node: u32, class: Class, subtree: bool) {
+        for slot in &mut self.nodes[node as usize].slots {
+            if class.stands_for(slot.class) && (subtree || !slot.subtree) {
+                slot.writers.clear();
+                slot.readers.clear();
+            }
+        }
+        if !subtree || self.nodes[node as usize].children.is_empty() {
+            return;
+        }
+        let mut below = Vec::new();
+        self.for_all_below(node, |_, child| below.push(child));
+        // Deepest first, so that emptied branches fall off whole.
+        for child in below.into_iter().rev() {
+            for slot in &mut self.nodes[child as usize].slots {
+                if class.stands_for(slot.class) {
+                    slot.writers.clear();
+                    slot.readers.clear();
+                }
+            }
+            self.prune(child);
+        }
+    }
+
+    fn child(&mut self, node: u32, segment: &str) -> u32 {
+        if let Some(child) = self.nodes[node as usize].children.get(segment) {
+            return *child;
+        }
+        let child = self.free.pop().unwrap_or_else(|| {
+            self.nodes.push(Node::default());
+            u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX)
+        });
+        let fresh = &mut self.nodes[child as usize];
+        fresh.parent = node;
+        fresh.segment = segment.into();
+        self.nodes[node as usize].children.insert(segment.into(), child);
+        child
+    }
+
+    /// Every node below, parents before children.
+    fn for_all_below(&self, node: u32, mut each: impl FnMut(&Self, u32)) {
+        let mut open: Vec<u32> = self.nodes[node as usize].children.values().copied().collect();
+        while let Some(below) = open.pop() {
+            each(self, below);
+            open.extend(self.nodes[below as usize].children.values());
+        }
+    }
+
+    /// Gives back a node that holds nothing, and its parents as far as they hold nothing either.
+    fn prune(&mut self, mut node: u32) {
+        while node != ROOT {
+            let this = &mut self.nodes[node as usize];
+            if !this.children.is_empty() || this.slots.iter().any(Slot::is_used) {
+                return;
+            }
+            this.slots.clear();
+            let (parent, segment) = (this.parent, std::mem::take(&mut this.segment));
+            self.nodes[parent as usize].children.remove(&segment);
+            self.free.push(node);
+            node = parent;
+        }
+    }
+}
+
+impl Slot {
+    fn clashes(&self, class: Class, mode: Mode, access: usize, clashes: &mut Vec<Clash>) {
+        let undeclared = class.source == self.class.source && class.origin == Origin::Inferred;
+        let readers = if mode == Mode::Write { self.readers.as_slice() } else { &[] };
+        for on in self.writers.iter().chain(readers) {
+            let clash = Clash { on: *on, access, undeclared };
+            if clashes.last() != Some(&clash) {
+                clashes.push(clash);
+            }
+        }
+    }
+
+    fn is_used(&self) -> bool {
+        !self.writers.is_empty() || !self.readers.is_empty()
+    }
+}

@@ -1,0 +1,124 @@
+//! What a failed try means: whether and when it goes again, and what its call is told if not.
+//!
+//! From an attempt's error, or a model request's. To [`schedule`](crate::schedule) and to the agent loop: the one policy
+//! of the project, since two that nest multiply their attempts. Pure: randomness is handed in.
+
+use std::time::Duration;
+
+use crate::outcome::{CallError, ErrorCode};
+use crate::tool::ToolError;
+
+/// Exponential backoff with full jitter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Backoff {
+    /// How many tries in all; the first one counts.
+    pub attempts: u32,
+    /// The longest wait before the second try; it doubles with every further one.
+    pub base: Duration,
+    /// No wait is longer, but for one that the far side named.
+    pub max: Duration,
+}
+
+impl Default for Backoff {
+    /// The configuration's defaults: four tries, 200 ms to 10 s.
+    fn default() -> Self {
+        Self { attempts: 4, base: Duration::from_millis(200), max: Duration::from_secs(10) }
+    }
+}
+
+impl Backoff {
+    /// How long to wait after try number `tried` (the first is 1) failed, or `None` if that was the last.
+    ///
+    /// `named` is the wait that the far side asked for: it is kept, and never shortened. `random` lies in 0..1.
+    pub fn wait(&self, tried: u32, named: Option<Duration>, random: f64) -> Option<Duration> {
+        if tried >= self.attempts {
+            return None;
+        }
+        let doubled = 2_u32.saturating_pow(tried.saturating_sub(1));
+        let ceiling = self.base.saturating_mul(doubled).min(self.max);
+        let jittered = ceiling.mul_f64(random.clamp(0.0, 1.0));
+        Some(named.map_or(jittered, |named| named + jittered.min(self.base)))
+    }
+}
+
+/// What an attempt's error means for its call. `repeatable` decides between "failed" and "nobody knows".
+pub fn verdict(tool: &str, error: &ToolError, repeatable: bool) -> CallError {
+    let unknown = |what: &str| {
+        CallError::new(
+            ErrorCode::OutcomeUnknown,
+            format!("{what}. `{tool}` was sent and may or may not have been carried out: check before trying again"),
+        )
+    };
+    match error {
+        ToolError::Failed(message) => CallError::new(ErrorCode::Upstream, message),
+        ToolError::Broken(message) if repeatable => CallError::new(
+            ErrorCode::Upstream,
+            format!("{message}. Running `{tool}` again does no harm: try again later"),
+        ),
+        ToolError::Broken(message) => unknown(message),
+        ToolError::NotSent(message) => CallError::new(
+            ErrorCode::Upstream,
+            format!("{message}. Nothing was carried out: try again later, or go on without it"),
+        ),
+        ToolError::Busy { message, retry_after } => {
+            CallError { retry_after: *retry_after, ..CallError::new(ErrorCode::RateLimited, message) }
+        }
+        ToolError::Conflict(message) => CallError::new(ErrorCode::Conflict, message),
+        ToolError::TooLarge(message) => CallError::new(ErrorCode::TooLarge, message),
+        ToolError::BadInput(message) => CallError::new(ErrorCode::InvalidInput, message),
+        ToolError::Panicked(_) => CallError::new(
+            ErrorCode::Internal,
+            format!("`{tool}` crashed: this is a fault of the tool, not of the input. Go on without it"),
+        ),
+        ToolError::Stopped if repeatable => {
+            CallError::new(ErrorCode::Cancelled, "the run was stopped before the tool could answer")
+        }
+        ToolError::Stopped => unknown("The run was stopped before the tool could answer"),
+    }
+}
+
+/// What a call is told when its time is over while it runs.
+pub fn timed_out(tool: &str, after: Duration, what: &str, repeatable: bool) -> CallError {
+    if repeatable {
+        let message = format!("no answer from `{tool}` within its {what} of {after:?}; running it again does no harm");
+        CallError::new(ErrorCode::Timeout, message)
+    } else {
+        let message = format!(
+            "no answer from `{tool}` within its {what} of {after:?}. It was sent and may or may not have been carried \
+             out: check before trying again"
+        );
+        CallError::new(ErrorCode::OutcomeUnknown, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_cap_and_end_with_the_last_attempt() {
+        let backoff = Backoff { attempts: 5, base: Duration::from_millis(200), max: Duration::from_millis(700) };
+        let waits: Vec<_> = (1..=5).map(|tried| backoff.wait(tried, None, 1.0).map(|wait| wait.as_millis())).collect();
+        assert_eq!(waits, [Some(200), Some(400), Some(700), Some(700), None]);
+        assert_eq!(backoff.wait(1, None, 0.0), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_wait_that_the_far_side_named_is_never_shortened() {
+        let named = Duration::from_secs(60);
+        let wait = Backoff::default().wait(1, Some(named), 0.5).unwrap();
+        assert!(wait >= named && wait <= named + Duration::from_millis(200));
+    }
+
+    #[test]
+    fn only_what_may_have_been_done_and_may_not_be_repeated_is_unknown() {
+        let code = |error: ToolError, repeatable| verdict("t", &error, repeatable).code;
+        assert_eq!(code(ToolError::Broken("reset".into()), false), ErrorCode::OutcomeUnknown);
+        assert_eq!(code(ToolError::Broken("reset".into()), true), ErrorCode::Upstream);
+        assert_eq!(code(ToolError::NotSent("refused".into()), false), ErrorCode::Upstream);
+        assert_eq!(code(ToolError::Stopped, false), ErrorCode::OutcomeUnknown);
+        assert_eq!(code(ToolError::Stopped, true), ErrorCode::Cancelled);
+        assert_eq!(timed_out("t", Duration::from_secs(1), "timeout", false).code, ErrorCode::OutcomeUnknown);
+        assert_eq!(timed_out("t", Duration::from_secs(1), "timeout", true).code, ErrorCode::Timeout);
+    }
+}

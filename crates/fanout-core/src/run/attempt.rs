@@ -1,0 +1,171 @@
+//! One attempt as a task, and what it holds while it lives.
+//!
+//! The task reports exactly once, whatever becomes of it: an answer, a panic, or being stopped. What it holds is released
+//! when the last owner is gone, so work that nobody can stop keeps its locks for as long as it really goes on.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::AbortHandle;
+
+use super::shared::{LockGuard, PermitGuard};
+use crate::call::{CallId, ToolName};
+use crate::effects::Effects;
+use crate::graph::Ix;
+use crate::outcome::Output;
+use crate::tool::{Attempt, ToolError};
+use crate::toolbox::Registered;
+
+/// What the driver of a batch is told.
+pub(super) enum Message {
+    /// A call holds its locks.
+    Locked(Ix),
+    /// A permit is here.
+    Permit(PermitGuard),
+    /// An attempt ended; the lease is released once nobody else holds it.
+    Ended { call: Ix, result: Result<Output, ToolError>, lease: Arc<Lease> },
+    /// Nothing of a call is left.
+    Gone(Ix),
+}
+
+/// What an attempt holds.
+pub(super) struct Lease {
+    held: Mutex<Held>,
+}
+
+struct Held {
+    lock: Option<LockGuard>,
+    permit: Option<PermitGuard>,
+    /// Who is told when all of it is gone.
+    tell: Option<(UnboundedSender<Message>, Ix)>,
+}
+
+impl Lease {
+    pub(super) fn new(
+        lock: Option<LockGuard>,
+        permit: Option<PermitGuard>,
+        tell: UnboundedSender<Message>,
+        call: Ix,
+    ) -> Arc<Self> {
+        Arc::new(Self { held: Mutex::new(Held { lock, permit, tell: Some((tell, call)) }) })
+    }
+
+    /// Lets go of everything, though work may still be going on.
+    pub(super) fn give_up(&self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let released = (held.lock.take(), held.permit.take());
+        drop(held);
+        drop(released);
+    }
+
+    /// From now on somebody else is told.
+    fn tell(&self, tell: Option<(UnboundedSender<Message>, Ix)>) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).tell = tell;
+    }
+
+    /// Releases everything without telling: the caller knows already. Answers `false` if somebody else still holds it.
+    pub(super) fn release(self: Arc<Self>) -> bool {
+        match Arc::into_inner(self) {
+            Some(lease) => {
+                lease.tell(None);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let held = self.held.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Locks first: whoever is told next may ask for them at once.
+        held.lock.take();
+        held.permit.take();
+        if let Some((tell, call)) = held.tell.take() {
+            let _ = tell.send(Message::Gone(call));
+        }
+    }
+}
+
+/// Work that outlived its call, on its way to the run's next batch.
+pub(super) struct Stray {
+    pub(super) call: CallId,
+    pub(super) tool: ToolName,
+    pub(super) effects: Effects,
+    pub(super) until: Duration,
+    pub(super) lease: Weak<Lease>,
+}
+
+impl std::fmt::Debug for Stray {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stray").field("call", &self.call).field("until", &self.until).finish_non_exhaustive()
+    }
+}
+
+impl Stray {
+    /// Has the given batch told when the work is gone. `None` if it is gone by now.
+    pub(super) fn watch(&self, tell: &UnboundedSender<Message>, call: Ix) -> Option<Arc<Lease>> {
+        let lease = self.lease.upgrade()?;
+        lease.tell(Some((tell.clone(), call)));
+        Some(lease)
+    }
+}
+
+/// Starts an attempt in a task of its own: a tool that blocks its thread or panics harms nobody else.
+pub(super) fn spawn(
+    tool: Arc<Registered>,
+    attempt: Attempt,
+    lease: Arc<Lease>,
+    tell: UnboundedSender<Message>,
+    call: Ix,
+) -> AbortHandle {
+    let mut report = Report { tell, call, lease: Some(lease) };
+    let task = tokio::spawn(async move {
+        let result = caught(&tool, attempt).await;
+        report.send(result);
+    });
+    task.abort_handle()
+}
+
+async fn caught(tool: &Registered, attempt: Attempt) -> Result<Output, ToolError> {
+    let started = catch_unwind(AssertUnwindSafe(|| tool.service.run(attempt)));
+    let mut future = started.map_err(panicked)?;
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(poll) => poll,
+        Err(panic) => Poll::Ready(Err(panicked(panic))),
+    })
+    .await
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the payload of a panic is owned")]
+fn panicked(panic: Box<dyn Any + Send>) -> ToolError {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    ToolError::Panicked(text.unwrap_or_else(|| "no message".to_owned()))
+}
+
+/// Reports once: what the attempt came to, or that it was stopped.
+struct Report {
+    tell: UnboundedSender<Message>,
+    call: Ix,
+    lease: Option<Arc<Lease>>,
+}
+
+impl Report {
+    fn send(&mut self, result: Result<Output, ToolError>) {
+        if let Some(lease) = self.lease.take() {
+            let _ = self.tell.send(Message::Ended { call: self.call, result, lease });
+        }
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.send(Err(ToolError::Stopped));
+    }
+}

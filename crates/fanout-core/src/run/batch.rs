@@ -1,0 +1,554 @@
+//! One batch: calls in, outcomes out.
+//!
+//! Drives a [`Schedule`]: does what it asks for, and tells it what happened and what time it is.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use serde_json::Value;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::AbortHandle;
+
+use super::Run;
+use super::attempt::{Lease, Message, Stray, spawn};
+use super::shared::{LockGuard, PermitGuard};
+use crate::call::{Call, CallId, Input, Link, Need, ToolName};
+use crate::effects::{Effects, Source};
+use crate::event::{Wait, What, Why};
+use crate::graph::{Edge, Ix};
+use crate::limits::Asker;
+use crate::outcome::{CallError, ErrorCode, Outcome, Output};
+use crate::reference;
+use crate::schedule::{Schedule, ScheduleOptions, Step, Treatment};
+use crate::shape::shape;
+use crate::tool::{Attempt, Hold, ToolError};
+use crate::toolbox::Registered;
+
+/// Why a call could not be taken into a batch.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// Each result is matched to its call by id, so no two calls of a batch may share one.
+    #[error("two calls of one batch have the id `{0}`")]
+    Twice(CallId),
+    /// A call can only name calls that came before it.
+    #[error("call `{call}` names `{on}`, which is no earlier call of its batch")]
+    NoSuchCall {
+        /// The call that names another.
+        call: CallId,
+        /// What it names.
+        on: CallId,
+    },
+}
+
+/// The calls of one turn. Every call that it takes gets exactly one outcome.
+///
+/// # Cancellation
+/// Dropping a batch stops every running attempt at its next await, and gives back all permits, and all locks whose work
+/// is really gone. [`Batch::cancel`] does the same and still yields an outcome for each call.
+#[derive(Debug)]
+pub struct Batch<'run> {
+    run: &'run mut Run,
+    schedule: Schedule,
+    items: Vec<Item>,
+    by_id: FxHashMap<CallId, Ix>,
+    followed: Followed,
+    asker: Asker,
+    wishes: usize,
+    permits: Vec<PermitGuard>,
+    tell: UnboundedSender<Message>,
+    messages: UnboundedReceiver<Message>,
+    cancelled: Option<String>,
+}
+
+/// Earlier calls by what later ones may be declared to follow.
+#[derive(Debug, Default)]
+struct Followed {
+    tools: FxHashMap<ToolName, Vec<Ix>>,
+    sources: FxHashMap<Source, Ix>,
+}
+
+struct Item {
+    call: CallId,
+    tool: Option<Arc<Registered>>,
+    input: Arc<Value>,
+    links: Vec<Link>,
+    lock: Option<LockGuard>,
+    running: Option<Running>,
+    started_at: Duration,
+    outcome: Option<Arc<Outcome>>,
+    attempts: u32,
+}
+
+struct Running {
+    /// What stops it; work of an earlier batch is being stopped already.
+    abort: Option<AbortHandle>,
+    lease: Weak<Lease>,
+}
+
+impl std::fmt::Debug for Item {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Item").field("call", &self.call).field("outcome", &self.outcome).finish_non_exhaustive()
+    }
+}
+
+impl<'run> Batch<'run> {
+    pub(super) fn open(run: &'run mut Run) -> Self {
+        let (tell, messages) = unbounded_channel();
+        let options = ScheduleOptions { stray_hold: run.shared.options.stray_hold };
+        let asker = run.shared.asker();
+        let strays = std::mem::take(&mut run.strays);
+        let mut batch = Self {
+            run,
+            schedule: Schedule::new(options),
+            items: Vec::new(),
+            by_id: FxHashMap::default(),
+            followed: Followed::default(),
+            asker,
+            wishes: 0,
+            permits: Vec::new(),
+            tell,
+            messages,
+            cancelled: None,
+        };
+        for stray in strays {
+            batch.take_stray(&stray);
+        }
+        batch
+    }
+
+    /// Takes the next call in program order. If nothing holds it back it starts when the batch is next driven: at once
+    /// if it may enter early, else after [`Batch::commit`].
+    ///
+    /// # Errors
+    /// [`BatchError`], and the call is not taken: nobody could answer it.
+    pub fn call(&mut self, call: Call) -> Result<(), BatchError> {
+        let edges = self.links(&call)?;
+        let now = self.run.elapsed();
+        let refusal = match (&self.cancelled, self.run.toolbox.get(&call.tool).cloned()) {
+            (Some(reason), tool) => (tool, cancelled(reason)),
+            (None, None) => (None, self.unknown_tool(&call.tool)),
+            (None, Some(tool)) => match self.input_of(&tool, &call) {
+                Ok(input) => return self.accept(call, &tool, input, edges, now),
+                Err(error) => (Some(tool), error),
+            },
+        };
+        self.refused(&call, refusal.0, refusal.1);
+        Ok(())
+    }
+
+    /// Takes the next call and answers it with an error instead of running it: its budget is used up, say.
+    ///
+    /// # Errors
+    /// As for [`Batch::call`].
+    pub fn refuse(&mut self, call: &Call, error: CallError) -> Result<(), BatchError> {
+        self.links(call)?;
+        let tool = self.run.toolbox.get(&call.tool).cloned();
+        self.refused(call, tool, error);
+        Ok(())
+    }
+
+    /// The response ended and asks for its tools: every call may start as soon as its own waits are over.
+    pub fn commit(&mut self) {
+        let now = self.run.elapsed();
+        self.schedule.commit(now);
+        self.act();
+    }
+
+    /// Ends every call that has no outcome yet, and those that still arrive. What was never sent is `cancelled`; what
+    /// was sent and is not repeatable is `outcome_unknown`.
+    pub fn cancel(&mut self, reason: &str) {
+        let now = self.run.elapsed();
+        self.cancelled = Some(reason.to_owned());
+        self.schedule.cancel(reason, now);
+        self.act();
+    }
+
+    /// How many calls have no outcome yet.
+    pub fn unanswered(&self) -> usize {
+        self.schedule.unanswered()
+    }
+
+    /// Waits for the next thing to happen, and acts on it. Never ends if nothing can happen.
+    ///
+    /// # Cancellation
+    /// Safe: nothing is lost when the future is dropped between two events.
+    pub async fn progress(&mut self) {
+        let wake = self.schedule.wake_at().map(|at| self.run.epoch + at);
+        let message = match wake {
+            None => self.messages.recv().await,
+            Some(at) => tokio::select! {
+                biased;
+                message = self.messages.recv() => message,
+                () = tokio::time::sleep_until(at) => None,
+            },
+        };
+        let now = self.run.elapsed();
+        if let Some(message) = message {
+            self.hear(message, now);
+            // Whatever else is there by now is one wake-up, not many.
+            while let Ok(message) = self.messages.try_recv() {
+                self.hear(message, now);
+            }
+        }
+        self.schedule.advance(now);
+        self.act();
+    }
+
+    /// Lets all calls start, waits until each has its outcome, and gives them in program order.
+    pub async fn finish(mut self) -> Vec<Arc<Outcome>> {
+        self.commit();
+        while self.schedule.unanswered() > 0 {
+            self.progress().await;
+        }
+        self.leave_strays();
+        self.items.iter_mut().filter_map(|item| item.outcome.take()).collect()
+    }
+
+    /// Stops everything and throws all outcomes away: the response that asked for these calls does not count.
+    pub fn discard(mut self, reason: &str) {
+        self.cancel(reason);
+        self.leave_strays();
+    }
+
+    /// The edges that a call names itself or that declarations make, or why it cannot be taken.
+    fn links(&self, call: &Call) -> Result<Vec<Edge>, BatchError> {
+        if self.by_id.contains_key(&call.id) {
+            return Err(BatchError::Twice(call.id.clone()));
+        }
+        let mut edges = Vec::new();
+        for link in &call.links {
+            let no_such = || BatchError::NoSuchCall { call: call.id.clone(), on: link.on.clone() };
+            let on = *self.by_id.get(&link.on).ok_or_else(no_such)?;
+            edges.push(match link.need {
+                Need::Output { .. } => Edge::named(on, Why::Reference, true),
+                Need::Success => Edge::named(on, Why::Order, true),
+                Need::Order => Edge::named(on, Why::Order, false),
+            });
+        }
+        if self.run.toolbox.ordered
+            && let Some(tool) = self.run.toolbox.get(&call.tool)
+        {
+            let earlier = tool.spec.policy.after.iter().filter_map(|tool| self.followed.tools.get(tool)).flatten();
+            edges.extend(earlier.map(|on| Edge::named(*on, Why::Order, false)));
+            let last = self.followed.sources.get(&tool.spec.source).filter(|_| tool.spec.policy.stop_on_failure);
+            edges.extend(last.map(|on| Edge::named(*on, Why::Order, true)));
+        }
+        Ok(edges)
+    }
+
+    fn input_of(&self, tool: &Registered, call: &Call) -> Result<Arc<Value>, CallError> {
+        match &call.input {
+            Input::Invalid(raw) => Err(CallError::invalid_json(raw)),
+            Input::Json(input) => {
+                if !has_references(&call.links) {
+                    tool.schema.check(call.tool.as_str(), input)?;
+                }
+                Ok(Arc::new(input.clone()))
+            }
+        }
+    }
+
+    fn accept(
+        &mut self,
+        call: Call,
+        tool: &Arc<Registered>,
+        input: Arc<Value>,
+        edges: Vec<Edge>,
+        now: Duration,
+    ) -> Result<(), BatchError> {
+        let settled = !has_references(&call.links);
+        let spec = &tool.spec;
+        let effects = if spec.policy.nested && !spec.effects.is_declared() {
+            Effects::none(spec.source.clone())
+        } else {
+            spec.effects.resolve(&spec.source, &input, &self.run.options.paths)
+        };
+        let treatment = Treatment {
+            call: call.id.clone(),
+            tool: call.tool.clone(),
+            timeout: spec.policy.timeout,
+            deadline: spec.policy.deadline,
+            repeatable: tool.repeatable,
+            early: self.run.options.early_start && tool.repeatable && effects.only_reads(),
+            nested: spec.policy.nested,
+            expected: tool.latency.expected(),
+        };
+        let position = call.position.clone();
+        let ix = self.push(call.id.clone(), Some(Arc::clone(tool)), input, call.links);
+        self.schedule.arrive(treatment, effects, settled, edges, now);
+        self.run.record(|| What::CallArrived { call: call.id, tool: call.tool, position, waits: self.waits(ix) });
+        self.act();
+        Ok(())
+    }
+
+    fn refused(&mut self, call: &Call, tool: Option<Arc<Registered>>, error: CallError) {
+        self.push(call.id.clone(), tool, Arc::new(Value::Null), Vec::new());
+        self.run.record(|| What::CallArrived {
+            call: call.id.clone(),
+            tool: call.tool.clone(),
+            position: call.position.clone(),
+            waits: Arc::from([]),
+        });
+        self.schedule.refuse(call.id.clone(), call.tool.clone(), error);
+        self.act();
+    }
+
+    fn push(&mut self, call: CallId, tool: Option<Arc<Registered>>, input: Arc<Value>, links: Vec<Link>) -> Ix {
+        let ix = self.items.len();
+        self.by_id.insert(call.clone(), ix);
+        if self.run.toolbox.ordered
+            && let Some(tool) = &tool
+        {
+            self.followed.tools.entry(tool.spec.name.clone()).or_default().push(ix);
+            self.followed.sources.insert(tool.spec.source.clone(), ix);
+        }
+        self.items.push(Item {
+            call,
+            tool,
+            input,
+            links,
+            lock: None,
+            running: None,
+            started_at: Duration::ZERO,
+            outcome: None,
+            attempts: 0,
+        });
+        ix
+    }
+
+    fn take_stray(&mut self, stray: &Stray) {
+        let ix = self.items.len();
+        let Some(lease) = stray.watch(&self.tell, ix) else { return };
+        self.push(stray.call.clone(), None, Arc::new(Value::Null), Vec::new());
+        // Ids are unique within a batch, not within a run.
+        self.by_id.remove(&stray.call);
+        self.schedule.stray(stray.call.clone(), stray.tool.clone(), stray.effects.clone(), stray.until);
+        self.items[ix].running = Some(Running { abort: None, lease: Arc::downgrade(&lease) });
+    }
+
+    fn hear(&mut self, message: Message, now: Duration) {
+        match message {
+            Message::Locked(call) => self.locked(call, now),
+            Message::Permit(permit) => {
+                self.wishes = self.wishes.saturating_sub(1);
+                self.permitted(permit, now);
+            }
+            Message::Ended { call, result, lease } => {
+                self.ended(call, result, now);
+                if lease.release() {
+                    self.gone(call, now);
+                } else {
+                    self.schedule.linger(call, now);
+                }
+            }
+            Message::Gone(call) => self.gone(call, now),
+        }
+    }
+
+    fn locked(&mut self, call: Ix, now: Duration) {
+        let id = &self.items[call].call;
+        self.run.record(|| What::CallLocked { call: id.clone() });
+        self.schedule.locked(call, now);
+    }
+
+    fn permitted(&mut self, permit: PermitGuard, now: Duration) {
+        self.permits.push(permit);
+        if !self.schedule.permitted(now) {
+            self.permits.pop();
+        }
+    }
+
+    fn ended(&mut self, call: Ix, result: Result<Output, ToolError>, now: Duration) {
+        let item = &mut self.items[call];
+        if let (Some(tool), Ok(_)) = (&item.tool, &result) {
+            tool.latency.learn(now.saturating_sub(item.started_at));
+        }
+        let (id, number) = (&self.items[call].call, self.items[call].attempts);
+        self.run.record(|| What::AttemptEnded {
+            call: id.clone(),
+            number,
+            error: result.as_ref().err().map(ToString::to_string),
+        });
+        self.schedule.ended(call, result, now);
+    }
+
+    fn gone(&mut self, call: Ix, now: Duration) {
+        self.items[call].running = None;
+        self.schedule.gone(call, now);
+    }
+
+    /// Does what the schedule asks for, until it asks for nothing more.
+    fn act(&mut self) {
+        while let Some(step) = self.schedule.next_step() {
+            let now = self.run.elapsed();
+            match step {
+                Step::Prepare(call) => self.prepare(call, now),
+                Step::Lock(call) => {
+                    let effects = self.schedule.effects(call).between_runs();
+                    let (guard, held) = self.run.shared.lock(effects, &self.tell, call);
+                    self.items[call].lock = Some(guard);
+                    if held {
+                        self.locked(call, now);
+                    }
+                }
+                Step::Permit => match self.run.shared.permit(&self.run.options.caller, self.asker, &self.tell) {
+                    Some(permit) => self.permitted(permit, now),
+                    None => self.wishes += 1,
+                },
+                Step::WithdrawPermit => {
+                    // The permit may be on its way already; then it finds nobody and goes back.
+                    if self.wishes > 0 {
+                        self.wishes -= 1;
+                        self.run.shared.withdraw(self.asker);
+                    }
+                }
+                Step::Unlock(call) => drop(self.items[call].lock.take()),
+                Step::Start { call, number } => self.start(call, number, now),
+                Step::Stop(call) => {
+                    if let Some(abort) = self.items[call].running.as_ref().and_then(|running| running.abort.as_ref()) {
+                        abort.abort();
+                    }
+                }
+                Step::GiveUp(call) => self.give_up(call),
+                Step::Answer(call, result) => self.answer(call, result),
+            }
+        }
+    }
+
+    fn prepare(&mut self, call: Ix, now: Duration) {
+        let prepared = self.filled(call).map(|(input, effects)| {
+            self.items[call].input = input;
+            effects
+        });
+        let freed_from = self.schedule.prepared(call, prepared, now);
+        if !freed_from.is_empty() {
+            self.run.record(|| What::CallNarrowed {
+                call: self.items[call].call.clone(),
+                freed_from: freed_from.iter().map(|on| self.items[*on].call.clone()).collect(),
+            });
+        }
+    }
+
+    fn filled(&self, call: Ix) -> Result<(Arc<Value>, Effects), CallError> {
+        let item = &self.items[call];
+        let internal = || CallError::new(ErrorCode::Internal, "the call lost its tool");
+        let tool = item.tool.as_ref().ok_or_else(internal)?;
+        let outputs = |name: &str| {
+            let named = |link: &&Link| matches!(&link.need, Need::Output { label } if label == name);
+            let on = self.by_id.get(&item.links.iter().find(named)?.on)?;
+            let output = self.items[*on].outcome.as_ref()?.result.as_ref().ok()?;
+            Some(output.value())
+        };
+        let input = reference::fill(&item.input, &outputs)?;
+        tool.schema.check(tool.spec.name.as_str(), &input)?;
+        let effects = tool.spec.effects.resolve(&tool.spec.source, &input, &self.run.options.paths);
+        Ok((Arc::new(input), effects))
+    }
+
+    fn start(&mut self, call: Ix, number: u32, now: Duration) {
+        let item = &mut self.items[call];
+        let Some(tool) = item.tool.clone() else { return };
+        let permit = if tool.spec.policy.nested { None } else { self.permits.pop() };
+        item.started_at = now;
+        item.attempts = number;
+        let lease = Lease::new(item.lock.take(), permit, self.tell.clone(), call);
+        let options = &self.run.options;
+        let attempt = Attempt {
+            run: options.run.clone(),
+            caller: options.caller.clone(),
+            call: item.call.clone(),
+            tool: tool.spec.name.clone(),
+            input: Arc::clone(&item.input),
+            number,
+            idempotency_key: format!("{}/{}", options.run, item.call).into(),
+            hold: Hold(Some(Arc::clone(&lease) as Arc<dyn Send + Sync>)),
+        };
+        let id = &item.call;
+        self.run.record(|| What::AttemptStarted { call: id.clone(), number });
+        let weak = Arc::downgrade(&lease);
+        let abort = spawn(tool, attempt, lease, self.tell.clone(), call);
+        self.items[call].running = Some(Running { abort: Some(abort), lease: weak });
+    }
+
+    fn give_up(&mut self, call: Ix) {
+        let item = &self.items[call];
+        if let Some(lease) = item.running.as_ref().and_then(|running| running.lease.upgrade()) {
+            lease.give_up();
+            self.run.record(|| What::StrayEnded { call: item.call.clone(), given_up: true });
+        }
+    }
+
+    fn answer(&mut self, call: Ix, result: Result<Arc<Output>, CallError>) {
+        let item = &mut self.items[call];
+        let max = item.tool.as_ref().map_or(usize::MAX, |tool| tool.spec.policy.result_max);
+        let shown = shape(&result, max);
+        let outcome = Arc::new(Outcome { call: item.call.clone(), result, shown, attempts: item.attempts });
+        item.outcome = Some(Arc::clone(&outcome));
+        self.run.record(|| What::CallEnded { outcome });
+    }
+
+    fn unknown_tool(&self, name: &ToolName) -> CallError {
+        let names: Vec<&str> = self.run.toolbox.iter().map(|tool| tool.spec.name.as_str()).take(NAMED_MAX).collect();
+        let more = self.run.toolbox.len().saturating_sub(names.len());
+        let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let message = format!("there is no tool `{name}`; there are: {}{rest}", names.join(", "));
+        CallError::new(ErrorCode::UnknownTool, message)
+    }
+
+    fn waits(&self, call: Ix) -> Arc<[Wait]> {
+        let edges = self.schedule.edges(call).iter();
+        edges
+            .map(|edge| Wait {
+                on: self.items[edge.on].call.clone(),
+                why: edge.why,
+                key: edge.key.clone(),
+                undeclared: edge.undeclared,
+            })
+            .collect()
+    }
+
+    /// Hands work that outlived its call to the run's next batch, and sees to it that it gives up its locks in time even
+    /// if there is none.
+    fn leave_strays(&mut self) {
+        let mut strays = Vec::new();
+        for (call, effects, until) in self.schedule.strays() {
+            let item = &self.items[call];
+            let Some(running) = &item.running else { continue };
+            let lease = Weak::clone(&running.lease);
+            let tool = item.tool.as_ref().map_or_else(|| ToolName::from(""), |tool| tool.spec.name.clone());
+            strays.push(Stray { call: item.call.clone(), tool, effects: effects.clone(), until, lease });
+        }
+        for stray in &strays {
+            let (lease, at) = (Weak::clone(&stray.lease), self.run.epoch + stray.until);
+            tokio::spawn(async move {
+                tokio::time::sleep_until(at).await;
+                if let Some(lease) = lease.upgrade() {
+                    lease.give_up();
+                }
+            });
+        }
+        self.run.strays.extend(strays);
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if self.schedule.unanswered() > 0 {
+            self.cancel("the batch was dropped");
+            self.leave_strays();
+        }
+        self.run.shared.forget(self.asker, self.wishes);
+    }
+}
+
+/// At most so many tools are named to a model that asked for another.
+const NAMED_MAX: usize = 20;
+
+fn has_references(links: &[Link]) -> bool {
+    links.iter().any(|link| matches!(link.need, Need::Output { .. }))
+}
+
+fn cancelled(reason: &str) -> CallError {
+    CallError::new(ErrorCode::Cancelled, format!("{reason}; nothing was carried out"))
+}

@@ -1,0 +1,132 @@
+//! Runs the calls of a batch: the only room that spawns, sleeps or awaits a tool.
+//!
+//! From the agent loop, or any program with calls: a [`Batch`] that takes calls as they arrive.
+//! To it: one [`Outcome`](crate::outcome::Outcome) per call, in program order, whatever happens.
+//!
+//! It strings the others together and decides nothing: [`schedule`](crate::schedule) says what is next,
+//! [`locks`](crate::locks) and [`limits`](crate::limits) answer for all runs of the process.
+
+mod attempt;
+mod batch;
+mod shared;
+
+pub use batch::{Batch, BatchError};
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::call::{CallerId, RunId};
+use crate::effects::Paths;
+use crate::event::{Event, Recorder, What};
+use crate::toolbox::Toolbox;
+use attempt::Stray;
+use shared::Shared;
+
+/// What all runs of a process share: locks, and permits. Cloning it copies a pointer.
+#[derive(Clone)]
+pub struct Scheduler {
+    shared: Arc<Shared>,
+}
+
+/// Bounds of a scheduler. The defaults are the configuration's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchedulerOptions {
+    /// The most attempts that run at once in this process.
+    pub in_flight_max: usize,
+    /// The longest that work which outlives its call keeps its locks.
+    pub stray_hold: Duration,
+}
+
+impl Default for SchedulerOptions {
+    fn default() -> Self {
+        Self { in_flight_max: 1024, stray_hold: Duration::from_secs(5) }
+    }
+}
+
+impl Scheduler {
+    /// A scheduler without any runs. It starts no task and no runtime.
+    pub fn new(options: SchedulerOptions) -> Self {
+        Self { shared: Arc::new(Shared::new(options)) }
+    }
+
+    /// Begins a run. Its clock starts now.
+    pub fn run(&self, toolbox: Arc<Toolbox>, options: RunOptions) -> Run {
+        Run { shared: Arc::clone(&self.shared), toolbox, options, epoch: Instant::now(), strays: Vec::new() }
+    }
+}
+
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduler").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+/// How one run is treated.
+#[derive(Clone)]
+pub struct RunOptions {
+    /// Its id; idempotency keys are made from it.
+    pub run: RunId,
+    /// Who began it.
+    pub caller: CallerId,
+    /// Whether calls that only read and are repeatable may enter while the response still streams.
+    pub early_start: bool,
+    /// How paths in inputs become keys.
+    pub paths: Paths,
+    /// Who is told what happens.
+    pub recorder: Option<Arc<dyn Recorder>>,
+}
+
+impl RunOptions {
+    /// A run of this id: early start on, nobody told.
+    pub fn new(run: impl Into<RunId>) -> Self {
+        Self { run: run.into(), caller: "local".into(), early_start: true, paths: Paths::default(), recorder: None }
+    }
+}
+
+impl fmt::Debug for RunOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunOptions").field("run", &self.run).field("caller", &self.caller).finish_non_exhaustive()
+    }
+}
+
+/// One run: batch after batch, with one clock. Work that outlives its call in one batch holds back those in the next.
+#[derive(Debug)]
+pub struct Run {
+    shared: Arc<Shared>,
+    toolbox: Arc<Toolbox>,
+    options: RunOptions,
+    epoch: Instant,
+    strays: Vec<Stray>,
+}
+
+impl Run {
+    /// Opens the next batch. Calls are given to it as they arrive; [`Batch::finish`] ends it.
+    pub fn batch(&mut self) -> Batch<'_> {
+        Batch::open(self)
+    }
+
+    /// The tools of this run.
+    pub fn toolbox(&self) -> &Arc<Toolbox> {
+        &self.toolbox
+    }
+
+    /// How the run is treated.
+    pub fn options(&self) -> &RunOptions {
+        &self.options
+    }
+
+    /// The time since the run began.
+    pub fn elapsed(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// Tells the recorder. `what` is only made if somebody listens.
+    pub fn record(&self, what: impl FnOnce() -> What) {
+        if let Some(recorder) = &self.options.recorder {
+            recorder.record(&Event { run: self.options.run.clone(), at: self.elapsed(), what: what() });
+        }
+    }
+}

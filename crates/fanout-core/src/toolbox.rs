@@ -1,0 +1,168 @@
+//! Tools by name, each ready to run: schema compiled, layers around it.
+//!
+//! From whoever brings tools. To [`run`](crate::run), which looks up every call.
+//! A toolbox is filled once and then only read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::call::ToolName;
+use crate::layer::ToolService;
+use crate::outcome::Output;
+use crate::tool::{Attempt, Tool, ToolError, ToolSpec};
+use crate::validate::InputSchema;
+
+/// The API takes no longer names, and no other characters than letters, digits, `_` and `-`.
+const NAME_MAX: usize = 128;
+
+/// The tools of a run.
+#[derive(Debug, Default)]
+pub struct Toolbox {
+    tools: Vec<Arc<Registered>>,
+    by_name: FxHashMap<ToolName, usize>,
+    /// Some tool's declaration orders calls of a batch, so batches have to remember who came before.
+    pub(crate) ordered: bool,
+}
+
+/// How long calls of one tool take, learned from those that ended.
+#[derive(Debug, Default)]
+pub(crate) struct Latency(AtomicU64);
+
+impl Latency {
+    /// What to expect; a tool never seen counts as an ordinary API call.
+    pub(crate) fn expected(&self) -> Duration {
+        match self.0.load(Ordering::Relaxed) {
+            0 => UNSEEN,
+            nanos => Duration::from_nanos(nanos),
+        }
+    }
+
+    /// Takes one more sample. A lost race between two samples loses one of them, which no average minds.
+    pub(crate) fn learn(&self, took: Duration) {
+        let sample = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let known = self.0.load(Ordering::Relaxed);
+        let mixed = if known == 0 { sample } else { known - known / LEARNING + sample / LEARNING };
+        self.0.store(mixed.max(1), Ordering::Relaxed);
+    }
+}
+
+/// Before anything is learned every tool counts the same; only the ratio to learned ones matters.
+const UNSEEN: Duration = Duration::from_millis(200);
+
+/// One sample moves the average by one part in so many: a dozen calls are enough to follow a change.
+const LEARNING: u64 = 8;
+
+/// One tool in a toolbox.
+#[derive(Debug)]
+pub struct Registered {
+    /// What it says of itself.
+    pub spec: ToolSpec,
+    /// [`ToolSpec::repeatable`], asked once.
+    pub repeatable: bool,
+    pub(crate) schema: Arc<InputSchema>,
+    pub(crate) latency: Arc<Latency>,
+    pub(crate) service: ToolService,
+}
+
+/// Why a tool was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ToolboxError {
+    /// Another has that name already.
+    #[error("two tools are called `{0}`")]
+    Twice(ToolName),
+    /// The Messages API would refuse the name.
+    #[error("`{0}` is no name for a tool: it must be 1 to 128 letters, digits, `_` or `-`")]
+    Name(ToolName),
+    /// Its input schema is none.
+    #[error("the input schema of `{tool}` is not a valid JSON Schema: {detail}")]
+    Schema {
+        /// The tool.
+        tool: ToolName,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+impl Toolbox {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts a tool in.
+    ///
+    /// # Errors
+    /// [`ToolboxError`] for a name that is taken or none, and for a schema that is none.
+    pub fn add(&mut self, tool: impl Tool) -> Result<(), ToolboxError> {
+        self.add_shared(Arc::new(tool))
+    }
+
+    /// Like [`Toolbox::add`], for a tool that somebody else holds too.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn add_shared(&mut self, tool: Arc<dyn Tool>) -> Result<(), ToolboxError> {
+        let spec = tool.spec();
+        let name = spec.name.clone();
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if name.as_str().is_empty() || name.as_str().len() > NAME_MAX || !name.as_str().bytes().all(fits) {
+            return Err(ToolboxError::Name(name));
+        }
+        if self.by_name.contains_key(&name) {
+            return Err(ToolboxError::Twice(name));
+        }
+        let schema = InputSchema::new(&spec.input_schema)
+            .map_err(|detail| ToolboxError::Schema { tool: name.clone(), detail })?;
+        let repeatable = spec.repeatable();
+        self.by_name.insert(name, self.tools.len());
+        self.ordered |= spec.policy.stop_on_failure || !spec.policy.after.is_empty();
+        let (schema, latency, service) = (Arc::new(schema), Arc::default(), ToolService::new(tool));
+        self.tools.push(Arc::new(Registered { spec, repeatable, schema, latency, service }));
+        Ok(())
+    }
+
+    /// Wraps one attempt of every tool that is in the box by now: a `tower` layer for tracing, limits of your own, faults
+    /// for tests. The layer added last is met first. A layer sees attempts, not calls: it must not retry.
+    pub fn layer<L>(&mut self, layer: &L)
+    where
+        L: Layer<ToolService>,
+        L::Service: Service<Attempt, Response = Output, Error = ToolError> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Attempt>>::Future: Send + 'static,
+    {
+        for tool in &mut self.tools {
+            let service = ToolService::wrap(layer.layer(tool.service.clone()));
+            *tool = Arc::new(Registered {
+                spec: tool.spec.clone(),
+                repeatable: tool.repeatable,
+                schema: Arc::clone(&tool.schema),
+                latency: Arc::clone(&tool.latency),
+                service,
+            });
+        }
+    }
+
+    /// The tool of that name.
+    pub fn get(&self, name: &ToolName) -> Option<&Arc<Registered>> {
+        self.by_name.get(name).map(|at| &self.tools[*at])
+    }
+
+    /// All tools, in the order in which they were put in.
+    pub fn iter(&self) -> impl Iterator<Item = &Registered> {
+        self.tools.iter().map(|tool| &**tool)
+    }
+
+    /// How many tools there are.
+    pub fn len(&self) -> usize {
+        self.tools.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tools.is_empty()
+    }
+}

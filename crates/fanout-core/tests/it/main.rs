@@ -1,0 +1,3 @@
+//! The core from outside: batches of fake tools on a paused clock.
+
+mod batch;
