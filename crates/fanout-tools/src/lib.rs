@@ -1,1 +1,9 @@
-//! Placeholder.
+//! The hands: where tools come from.
+//!
+//! In reading order: [`schema`] compares templates with the schema of an input, [`function`] makes a tool of a function of
+//! the program itself.
+//! Each of them ends in something that implements [`Tool`](fanout_core::tool::Tool); when it runs, and beside what, is
+//! decided in `fanout-core` alone.
+
+pub mod function;
+pub mod schema;
