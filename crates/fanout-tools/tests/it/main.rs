@@ -3,3 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod function;
+mod http;
+mod server;

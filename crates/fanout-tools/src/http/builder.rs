@@ -1,0 +1,302 @@
+//! What an author says of an endpoint, made into a tool.
+//!
+//! From its author: method, URL, headers, where the inputs go, what it touches.
+//! To `tool`, with everything read and checked, so that a mistake shows before the first call.
+//!
+//! GET and HEAD read their host and may be tried again; everything else writes it. Nothing is sent here.
+
+use std::fmt;
+use std::sync::Arc;
+
+use fanout_core::call::ToolName;
+use fanout_core::effects::{EffectsSpec, Source, Template, TemplateError};
+use fanout_core::tool::{Policy, ToolSpec};
+use http::header::{ACCEPT, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+
+use super::address::{Address, AddressError, Text};
+use super::client::{HttpClient, HttpClientError};
+use super::request::{Body, Layout};
+use super::tool::{Endpoint, HttpTool};
+use crate::schema::Fields;
+
+/// Headers that belong to the connection and not to the author.
+const RESERVED: [&str; 9] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// An endpoint as its author describes it, until [`build`](HttpToolBuilder::build).
+#[must_use = "an endpoint becomes a tool with `build`"]
+pub struct HttpToolBuilder {
+    name: ToolName,
+    method: Method,
+    url: String,
+    description: String,
+    input_schema: Value,
+    headers: Vec<(String, SecretString)>,
+    query: Vec<(String, String)>,
+    body: Option<Body>,
+    reads: Option<Vec<String>>,
+    writes: Option<Vec<String>>,
+    policy: Policy,
+}
+
+impl HttpToolBuilder {
+    pub(super) fn new(name: ToolName, method: Method, url: String) -> Self {
+        Self {
+            name,
+            method,
+            url,
+            description: String::new(),
+            input_schema: serde_json::json!({ "type": "object" }),
+            headers: Vec::new(),
+            query: Vec::new(),
+            body: None,
+            reads: None,
+            writes: None,
+            policy: Policy::default(),
+        }
+    }
+
+    /// What the model reads of it.
+    pub fn description(mut self, description: impl Into<String>) -> Self {
+        self.description = description.into();
+        self
+    }
+
+    /// The JSON Schema of its input; any object unless said.
+    pub fn input_schema(mut self, schema: Value) -> Self {
+        self.input_schema = schema;
+        self
+    }
+
+    /// Adds a header. Its value is a secret: it stands in no message and no debug output.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds a parameter to the query: a text with inputs in it, such as `{text}`. An array that is all of it repeats the
+    /// name; with an absent input it is left out.
+    pub fn query(mut self, name: impl Into<String>, template: impl Into<String>) -> Self {
+        self.query.push((name.into(), template.into()));
+        self
+    }
+
+    /// How the inputs that neither URL nor query take are sent.
+    pub fn body(mut self, body: Body) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    /// Declares what it reads; see [`FunctionBuilder::reads`](crate::function::FunctionBuilder::reads).
+    pub fn reads<'a>(mut self, templates: impl IntoIterator<Item = &'a str>) -> Self {
+        self.reads = Some(templates.into_iter().map(str::to_owned).collect());
+        self
+    }
+
+    /// Declares what it writes. None at all: it writes nothing, and may be tried again.
+    pub fn writes<'a>(mut self, templates: impl IntoIterator<Item = &'a str>) -> Self {
+        self.writes = Some(templates.into_iter().map(str::to_owned).collect());
+        self
+    }
+
+    /// How calls of it are treated.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Makes the tool; it sends through `client`.
+    ///
+    /// # Errors
+    /// [`HttpToolError`] when something that the author wrote cannot be right. Nothing is sent.
+    pub fn build(self, client: &HttpClient) -> Result<HttpTool, HttpToolError> {
+        let address = Address::parse(&self.url)?;
+        let source = Source::http(&address.host());
+        let fields = Fields::of(&self.input_schema);
+        let safe = matches!(self.method, Method::GET | Method::HEAD);
+        let mut effects = if safe { EffectsSpec::reads_all_of(&source) } else { EffectsSpec::writes_all_of(&source) };
+        effects.reads = self.reads.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
+        effects.writes = self.writes.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
+        let headers = parse_headers(&self.headers)?;
+        let client = client.of_scheme(address.scheme())?;
+        let layout = self.layout(address, &fields)?;
+        let spec = ToolSpec {
+            description: self.description,
+            input_schema: self.input_schema,
+            effects,
+            safe,
+            policy: self.policy,
+            ..ToolSpec::new(self.name, source)
+        };
+        Ok(HttpTool { spec, endpoint: Arc::new(Endpoint { layout, headers, client }) })
+    }
+
+    fn layout(&self, address: Address, fields: &Fields) -> Result<Layout, HttpToolError> {
+        let method = self.method.clone();
+        if matches!(method, Method::CONNECT | Method::TRACE) {
+            return Err(HttpToolError::Method { method });
+        }
+        if self.body.is_some() && matches!(method, Method::GET | Method::HEAD) {
+            return Err(HttpToolError::NoBody { method });
+        }
+        let text = |(name, template): &(String, String)| match Text::parse(template) {
+            Ok(text) => Ok((name.clone(), text)),
+            Err(_) => Err(HttpToolError::Query { name: name.clone() }),
+        };
+        let query = self.query.iter().map(text).collect::<Result<_, _>>()?;
+        let layout = Layout { body: self.body.or(Layout::default_body(&method)), method, address, query };
+        for field in layout.fields().filter_map(<[_]>::first) {
+            if !fields.has(field) {
+                return Err(unknown_field("the url or the query", field, fields));
+            }
+        }
+        if layout.body == Some(Body::Raw)
+            && let Some(names) = fields.closed()
+        {
+            let left = names.filter(|name| !layout.takes(name)).count();
+            if left != 1 {
+                return Err(HttpToolError::RawBody { left });
+            }
+        }
+        Ok(layout)
+    }
+}
+
+impl fmt::Debug for HttpToolBuilder {
+    // Neither headers, query nor URL: they may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpToolBuilder")
+            .field("name", &self.name)
+            .field("method", &self.method)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an endpoint cannot be a tool. None repeats a header's value, the query or a user's part.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpToolError {
+    /// The URL cannot be used.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The template of a query parameter cannot be read.
+    #[error("in the query parameter `{name}` a `{{` needs a field name and a `}}`, as in `{{text}}`")]
+    Query {
+        /// The parameter.
+        name: String,
+    },
+    /// A template of its effects cannot be read.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// A template names a field that the input lacks.
+    #[error(
+        "{place} names `{field}`, which the input lacks{}",
+        .nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+    )]
+    UnknownField {
+        /// Where it is named.
+        place: String,
+        /// The field that it names.
+        field: String,
+        /// The field that was perhaps meant.
+        nearest: Option<String>,
+    },
+    /// A method that is no call of an endpoint.
+    #[error("a tool cannot use the method {method}")]
+    Method {
+        /// The method.
+        method: Method,
+    },
+    /// A body where none can be sent.
+    #[error("{method} sends no body: its inputs go into the path and the query")]
+    NoBody {
+        /// The method.
+        method: Method,
+    },
+    /// A raw body that would not be one input.
+    #[error("a raw body is the one input that neither the url nor the query names, but {left} are left")]
+    RawBody {
+        /// How many inputs are left.
+        left: usize,
+    },
+    /// A header that belongs to the connection.
+    #[error("the header `{name}` is set by the connection itself")]
+    ReservedHeader {
+        /// The header.
+        name: String,
+    },
+    /// A header whose name or value cannot be sent.
+    #[error("the header `{name}` cannot be sent: its name or its value holds a character that a header must not hold")]
+    Header {
+        /// The header.
+        name: String,
+    },
+    /// An input in a header.
+    #[error("the header `{name}` holds a field in braces: inputs can only go into the path, the query and the body")]
+    HeaderTemplate {
+        /// The header.
+        name: String,
+    },
+    /// There is no client to send through.
+    #[error(transparent)]
+    Client(#[from] HttpClientError),
+}
+
+fn unknown_field(place: &str, field: &str, fields: &Fields) -> HttpToolError {
+    HttpToolError::UnknownField {
+        place: place.to_owned(),
+        field: field.to_owned(),
+        nearest: fields.nearest(field).map(str::to_owned),
+    }
+}
+
+fn parse_effects(fields: &Fields, texts: &[String]) -> Result<Vec<Template>, HttpToolError> {
+    let read = |text: &String| {
+        let template = Template::parse(text)?;
+        let lacking = template.fields().find(|field| !fields.has(field)).map(str::to_owned);
+        match lacking {
+            None => Ok(template),
+            Some(field) => Err(unknown_field(&format!("`{text}`"), &field, fields)),
+        }
+    };
+    texts.iter().map(read).collect()
+}
+
+fn parse_headers(given: &[(String, SecretString)]) -> Result<HeaderMap, HttpToolError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/*;q=0.9, */*;q=0.8"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("fanout/", env!("CARGO_PKG_VERSION"))));
+    for (name, value) in given {
+        let unsendable = || HttpToolError::Header { name: name.clone() };
+        let header = HeaderName::try_from(name).map_err(|_| unsendable())?;
+        if RESERVED.contains(&header.as_str()) {
+            return Err(HttpToolError::ReservedHeader { name: name.clone() });
+        }
+        let value = value.expose_secret();
+        if names_a_field(value) {
+            return Err(HttpToolError::HeaderTemplate { name: name.clone() });
+        }
+        let mut value = HeaderValue::from_str(value).map_err(|_| unsendable())?;
+        value.set_sensitive(true);
+        headers.insert(header, value);
+    }
+    Ok(headers)
+}
+
+/// Whether a text holds something like `{user_id}`, which its author takes for an input. JSON in a header does not.
+fn names_a_field(text: &str) -> bool {
+    let name =
+        |text: &str| !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '-'));
+    text.split('{').skip(1).any(|after| after.split_once('}').is_some_and(|(inside, _)| name(inside)))
+}

@@ -1,0 +1,20 @@
+//! One endpoint as a tool.
+//!
+//! From its author, through `builder`; to a [`Toolbox`](fanout_core::toolbox::Toolbox), as [`HttpTool`].
+//! In the order of a call: `tool` is what the toolbox holds; `address` fills inputs into the URL; `request` lays the rest
+//! into query and body; `client` keeps the connections; `answer` reads what came back.
+//! Nothing here sends a request twice: that is decided in `fanout-core`, from what an attempt came to.
+
+mod address;
+mod answer;
+mod builder;
+mod client;
+mod request;
+mod tool;
+
+pub use address::AddressError;
+pub use answer::BODY_MAX;
+pub use builder::{HttpToolBuilder, HttpToolError};
+pub use client::{HttpClient, HttpClientError};
+pub use request::Body;
+pub use tool::HttpTool;

@@ -1,0 +1,198 @@
+//! An endpoint as a tool.
+//!
+//! From `builder`: the endpoint as its author described it.
+//! To a [`Toolbox`](fanout_core::toolbox::Toolbox), as [`HttpTool`].
+//!
+//! It sends one request and follows a redirect where that is harmless. What the answer means is read in `answer`; whether
+//! a failed attempt goes again is decided in `fanout-core`.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use fanout_core::call::ToolName;
+use fanout_core::outcome::Output;
+use fanout_core::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use percent_encoding::{CONTROLS, utf8_percent_encode};
+use url::Url;
+
+use super::answer::{self, Answer, BODY_MAX, ERROR_BODY_MAX};
+use super::builder::HttpToolBuilder;
+use super::request::{Layout, Payload, Prepared};
+
+/// A same-origin redirect is followed this often; browsers follow more, and an API that needs more goes in circles.
+const REDIRECTS_MAX: usize = 5;
+
+/// What lets the far side recognise a repeat.
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// An endpoint as a tool. Cloning it shares everything.
+#[derive(Clone)]
+pub struct HttpTool {
+    pub(super) spec: ToolSpec,
+    pub(super) endpoint: Arc<Endpoint>,
+}
+
+pub(super) struct Endpoint {
+    pub(super) layout: Layout,
+    pub(super) headers: HeaderMap,
+    pub(super) client: reqwest::Client,
+}
+
+impl HttpTool {
+    /// Begins a tool that calls `method` on the address that `url` makes of an input, such as
+    /// `https://api.example.com/users/{user_id}`.
+    ///
+    /// Inputs that the URL does not name go into the query for GET, HEAD and DELETE, else into one JSON body.
+    pub fn builder(name: impl Into<ToolName>, method: Method, url: impl Into<String>) -> HttpToolBuilder {
+        HttpToolBuilder::new(name.into(), method, url.into())
+    }
+}
+
+impl Tool for HttpTool {
+    fn spec(&self) -> ToolSpec {
+        self.spec.clone()
+    }
+
+    fn call(&self, attempt: Attempt) -> BoxFuture<'static, Result<Output, ToolError>> {
+        let endpoint = self.endpoint.clone();
+        Box::pin(async move { endpoint.call(&attempt).await })
+    }
+}
+
+impl fmt::Debug for HttpTool {
+    // Neither headers nor query: they may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Endpoint { layout, .. } = &*self.endpoint;
+        f.debug_struct("HttpTool")
+            .field("name", &self.spec.name)
+            .field("method", &layout.method)
+            .field("host", &layout.address.host())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    async fn call(&self, attempt: &Attempt) -> Result<Output, ToolError> {
+        let Prepared { mut url, body } = self.layout.prepare(&attempt.input)?;
+        let method = &self.layout.method;
+        let follows = matches!(*method, Method::GET | Method::HEAD);
+        let mut followed = 0;
+        loop {
+            let response = self.send(attempt, url.clone(), body.as_ref()).await?;
+            let Some(target) = answer::redirect_target(response.status(), response.headers(), &url) else {
+                return read(response, &attempt.tool, method).await;
+            };
+            let status = answer::status_text(response.status());
+            match target {
+                Ok(target) if follows && followed < REDIRECTS_MAX && same_origin(&url, &target) => {
+                    followed += 1;
+                    url = target;
+                }
+                target => {
+                    let to = target.map_or_else(|unreadable| unreadable, |target| shown(&target));
+                    let why = if followed == REDIRECTS_MAX { ", the last of too many" } else { "" };
+                    return Err(ToolError::Failed(format!(
+                        "`{}` answered {status}, which points to {to}{why} and was not followed",
+                        attempt.tool
+                    )));
+                }
+            }
+        }
+    }
+
+    async fn send(&self, attempt: &Attempt, url: Url, body: Option<&Payload>) -> Result<reqwest::Response, ToolError> {
+        let method = self.layout.method.clone();
+        let place = format!("{method} {}", shown(&url));
+        let mut headers = self.headers.clone();
+        if !matches!(method, Method::GET | Method::HEAD) && !headers.contains_key(&IDEMPOTENCY_KEY) {
+            headers.extend(key_header(&attempt.idempotency_key).map(|key| (IDEMPOTENCY_KEY.clone(), key)));
+        }
+        let mut request = self.client.request(method, url);
+        if let Some(payload) = body {
+            if !headers.contains_key(CONTENT_TYPE) {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(payload.content_type));
+            }
+            request = request.body(payload.bytes.clone());
+        }
+        request.headers(headers).send().await.map_err(|error| {
+            let tool = &attempt.tool;
+            if error.is_builder() {
+                ToolError::BadInput(format!("`{tool}` could not make a request for {place}"))
+            } else if error.is_connect() {
+                ToolError::NotSent(format!("`{tool}` found no connection for {place}: {}", cause(error)))
+            } else {
+                ToolError::Broken(format!("`{tool}` lost the connection for {place}: {}", cause(error)))
+            }
+        })
+    }
+}
+
+/// Reads a whole response and what it means.
+async fn read(mut response: reqwest::Response, tool: &ToolName, method: &Method) -> Result<Output, ToolError> {
+    let status = response.status();
+    let (wanted, whole) = if status.is_success() { (BODY_MAX, true) } else { (ERROR_BODY_MAX, false) };
+    let too_large = |bytes: &str| {
+        let most = answer::thousands(BODY_MAX);
+        ToolError::TooLarge(format!("`{tool}` answered with {bytes} bytes, and at most {most} are kept"))
+    };
+    if let Some(length) = response.content_length()
+        && whole
+        && *method != Method::HEAD
+        && usize::try_from(length).is_ok_and(|length| length > wanted)
+    {
+        return Err(too_large(&length.to_string()));
+    }
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() <= wanted => body.extend_from_slice(&chunk),
+            Ok(Some(_)) if whole => return Err(too_large("more")),
+            Err(error) if whole => {
+                return Err(ToolError::Broken(format!(
+                    "the answer of `{tool}` broke off after {} bytes: {}",
+                    answer::thousands(body.len()),
+                    cause(error)
+                )));
+            }
+            // Of an error, what came is enough.
+            Ok(_) | Err(_) => break,
+        }
+    }
+    let headers = std::mem::take(response.headers_mut());
+    Answer { status, headers, body }.into_output(tool, method, SystemTime::now())
+}
+
+fn same_origin(from: &Url, to: &Url) -> bool {
+    let user = !to.username().is_empty() || to.password().is_some();
+    from.origin() == to.origin() && !user
+}
+
+/// An address without what may be secret.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    // Both only fail for addresses that cannot have a user, which then have none to hide.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url[url::Position::BeforeHost..].to_owned()
+}
+
+/// The innermost cause: the outer ones only say that a request failed. It holds no address.
+fn cause(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut innermost: &dyn Error = &error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+/// The key as a header; what a header cannot carry is percent-encoded, the same on every attempt.
+fn key_header(key: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(&utf8_percent_encode(key, CONTROLS).to_string()).ok()
+}

@@ -1,0 +1,106 @@
+//! A server on loopback that writes down what it saw and answers as its path says.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+/// One request as it arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) method: Method,
+    pub(crate) target: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+/// A running server; it ends with the test's runtime.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) base: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    /// Where `/away` points to.
+    elsewhere: Arc<str>,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        Self::start_beside("http://127.0.0.1:9/elsewhere?token=secret").await
+    }
+
+    /// Starts a server whose `/away` redirects to `elsewhere`.
+    pub(crate) async fn start_beside(elsewhere: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let server = Self { base, seen: Arc::default(), elsewhere: elsewhere.into() };
+        let app = Router::new().fallback(answer).with_state(server.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        server
+    }
+
+    /// Every request so far, in order.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+async fn answer(State(server): State<Server>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    let seen = Seen { method, target: uri.to_string(), headers, body: String::from_utf8(body.to_vec()).unwrap() };
+    server.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+    let typed = |media: &'static str, body: Vec<u8>| ([(header::CONTENT_TYPE, media)], body).into_response();
+    let to = |location: &str| (StatusCode::FOUND, [(header::LOCATION, location.to_owned())]).into_response();
+    match uri.path() {
+        "/json" => typed("application/json; charset=utf-8", br#"{ "b": 1.0, "a": [1] }"#.to_vec()),
+        "/problem" => typed("application/vnd.api+json", br#"{"ok":true}"#.to_vec()),
+        "/broken-json" => typed("application/json", b"{".to_vec()),
+        "/text" => typed("text/plain", b"hello".to_vec()),
+        "/latin" => typed("text/plain; charset=iso-8859-1", b"caf\xe9".to_vec()),
+        "/png" => typed("image/png", vec![0x89, b'P', b'N', b'G']),
+        "/pdf" => typed("application/pdf", vec![0; 1_234]),
+        "/untyped" => Response::new(Body::from("plain")),
+        "/zipped" => {
+            ([(header::CONTENT_ENCODING, "gzip"), (header::CONTENT_TYPE, "text/plain")], vec![1, 2]).into_response()
+        }
+        "/empty" => StatusCode::NO_CONTENT.into_response(),
+        "/big" => typed("text/plain", vec![b'x'; 16 * 1024 * 1024 + 1]),
+        "/largest" => typed("text/plain", vec![b'x'; 16 * 1024 * 1024]),
+        "/busy" => (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "7")], "slow down").into_response(),
+        "/there" => to("/json"),
+        "/round" => to("/round"),
+        "/away" => to(&server.elsewhere),
+        "/nowhere" => StatusCode::MOVED_PERMANENTLY.into_response(),
+        path => match path.strip_prefix("/status/").and_then(|code| code.parse().ok()) {
+            Some(code) => {
+                let body = r#"{"error":{"message":"as asked"}}"#;
+                (StatusCode::from_u16(code).unwrap(), [(header::CONTENT_TYPE, "application/json")], body)
+                    .into_response()
+            }
+            None => StatusCode::OK.into_response(),
+        },
+    }
+}
+
+/// A listener that reads one request, writes these bytes and hangs up.
+pub(crate) async fn raw(answer: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 4096];
+        let _ = stream.read(&mut request).await.unwrap();
+        stream.write_all(answer).await.unwrap();
+        stream.shutdown().await.unwrap();
+    });
+    base
+}
+
+/// An address that nobody listens on: it was free a moment ago.
+pub(crate) async fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
