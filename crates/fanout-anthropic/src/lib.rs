@@ -8,22 +8,21 @@
 //! never made anew from the view.
 //! This crate knows no scheduler, no tool and no retry: it reports what the server said and never sleeps.
 
-pub mod wire;
+mod wire;
 
 mod sse;
+mod stream;
 
-pub mod stream;
-
-pub mod model;
-
-#[cfg(feature = "http")]
-pub mod http;
+mod model;
 
 #[cfg(feature = "http")]
-pub use http::{HttpModel, HttpOptions, OptionsError};
+mod http;
+
+#[cfg(feature = "http")]
+pub use http::{HttpModel, HttpOptions, OptionsError, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 pub use model::{Again, BoxFuture, Model, ModelError, Part};
 pub use stream::Assembler;
 pub use wire::{
-    Block, Input, Message, Raw, Request, Response, ResultContent, Role, StopReason, Thread, ToolChoice, ToolDef,
-    ToolResult, ToolUse, Usage, View, WireError, tools_json,
+    Block, Input, Message, NAME_BYTES_MAX, Raw, Request, Response, ResultContent, Role, StopReason, Thread, ToolChoice,
+    ToolDef, ToolResult, ToolUse, Usage, View, WireError, tools_json,
 };

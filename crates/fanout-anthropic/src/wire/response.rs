@@ -111,7 +111,7 @@ impl Response {
         envelope.finish(blocks(content)?)
     }
 
-    /// Prints the message; the blocks byte for byte. `request_id` is left out.
+    /// Prints the message; the blocks byte for byte. `request_id` is left out, and so is a usage of which nothing is known.
     #[must_use]
     pub fn to_json(&self) -> String {
         let blocks: usize = self.blocks.iter().map(|block| block.raw().as_str().len() + 1).sum();
@@ -129,6 +129,7 @@ impl Response {
         }
         match &self.usage_raw {
             Some(raw) => push_field(&mut out, "usage", raw.as_str()),
+            None if self.usage == Usage::default() => {}
             None => push_field(&mut out, "usage", &printed(&self.usage)),
         }
         out.push('}');

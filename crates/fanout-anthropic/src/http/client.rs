@@ -1,20 +1,15 @@
-//! A model over HTTP: the one place of this crate that opens a connection.
+//! A model over HTTP: one request out, one answer in.
 //!
 //! From the agent, through [`Model`]: a request. To it: what the server answered, or what kept it from answering.
 //!
-//! The key goes into one header and nowhere else: not into errors, `Debug` texts or a redirect. Nothing here sleeps or
-//! tries again, and no process-wide setting is touched.
-
-mod answer;
-mod options;
+//! Nothing here sleeps or tries again.
 
 use std::time::Duration;
 
 use reqwest::{Client, Url};
 
-pub use answer::RESPONSE_BYTES_MAX;
-pub use options::{HttpOptions, OptionsError};
-
+use super::answer;
+use super::options::{HttpOptions, OptionsError};
 use crate::model::{BoxFuture, Model, ModelError, Part};
 use crate::wire::{Request, Response};
 
