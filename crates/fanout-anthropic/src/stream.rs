@@ -306,16 +306,23 @@ impl OpenBlock {
     /// What the deltas said of the input, as its text in the block and as a value; `None` where they said nothing, so that
     /// the start's `{}` stands.
     ///
-    /// A block that holds bad JSON could never be sent back, so in the block's text such an input becomes
+    /// A block whose input is no JSON object could never be sent back, so in the block's text such an input becomes
     /// `{"INVALID_JSON": "<text>"}`, the same object that the call's error result quotes.
     fn input(&self) -> Option<(String, Input)> {
         let text = unescape(&self.input);
         if text.trim_ascii().is_empty() {
             return None;
         }
-        let input = Input::parse(&text);
-        let is_json = matches!(input, Input::Json(_)) || serde_json::from_str::<&RawValue>(&text).is_ok();
-        let text = if is_json { text.into_owned() } else { format!(r#"{{"INVALID_JSON":"{}"}}"#, self.input) };
+        let input = match Input::parse(&text) {
+            Input::Json(value) if !value.is_object() => Input::Invalid(text.clone().into_owned()),
+            input => input,
+        };
+        let may_stand = match &input {
+            Input::Json(_) => true,
+            // An object that no `Value` holds is still an object.
+            Input::Invalid(text) => members(text, |_, _| {}).is_ok(),
+        };
+        let text = if may_stand { text.into_owned() } else { format!(r#"{{"INVALID_JSON":"{}"}}"#, self.input) };
         Some((text, input))
     }
 }

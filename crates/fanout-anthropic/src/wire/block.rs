@@ -70,7 +70,8 @@ pub enum Input {
     /// The text that stood where a JSON value should: with eager input streaming the server does not check it. The call is
     /// answered with an error that quotes it, `{"INVALID_JSON": "<text>"}`.
     ///
-    /// Also JSON that no [`Value`] holds: a number past the range of `f64`, half a surrogate pair, more than 127 levels.
+    /// Also JSON that no [`Value`] holds (a number past the range of `f64`, half a surrogate pair, more than 127 levels),
+    /// and in a stream JSON that is no object, which the API would not take back.
     Invalid(String),
 }
 

@@ -129,6 +129,8 @@ fn a_call_has_its_input_as_a_value_too() {
     assert_eq!(input("calls_in_parallel", 2), Input::Json(json!({"b": 1, "a": "😀 /"})));
     assert_eq!(input("calls_in_parallel", 3), Input::Json(json!({})));
     assert_eq!(input("invalid_json", 0), Input::Invalid("{\"a\": \"x\", b\n".to_owned()));
+    assert_eq!(input("invalid_json", 2), Input::Invalid("[1]".to_owned()));
+    assert_eq!(input("invalid_json", 3), Input::Invalid(r#"{"n":1e999}"#.to_owned()));
     assert_eq!(input("cut_off_by_max_tokens", 1), Input::Invalid(r#"{"city":"Par"#.to_owned()));
 }
 

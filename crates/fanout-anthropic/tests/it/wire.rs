@@ -264,3 +264,30 @@ fn a_response_without_what_it_needs_is_refused() {
         assert!(error.starts_with(&format!("`{field}` must be")), "{error}");
     }
 }
+
+#[test]
+fn a_body_is_cut_into_its_blocks_and_nothing_is_lost() {
+    let blocks = [
+        "{\n \"text\" : \"caf\\u00e9 \\/\",\n \"type\":\"text\"}",
+        r#"{"type":"tool_use","id":"t","name":"n","input":{"x":1.0 , "x":1e5}}"#,
+    ];
+    let text = format!(
+        "{{\"stop_reason\":\"tool_use\", \"content\" : [ {} ,\n{}],\"model\":\"c\",\"container\":{{\"id\" :1}},\"id\":\"m\",\"usage\":{{\"input_tokens\":3,\"output_tokens\":null,\"new\":1.0}} }}",
+        blocks[0], blocks[1]
+    );
+    let response = Response::parse(&text).unwrap();
+    assert_eq!(response.blocks.iter().map(|block| block.raw().as_str()).collect::<Vec<_>>(), blocks);
+    assert_eq!(response.usage, Usage { input_tokens: 3, ..Usage::default() });
+    assert_eq!(response.usage_raw.as_ref().unwrap().as_str(), r#"{"input_tokens":3,"output_tokens":null,"new":1.0}"#);
+    assert_eq!(response.extra, [("container".to_owned(), raw(r#"{"id" :1}"#))]);
+    assert_eq!(Response::parse(&response.to_json()).unwrap(), response);
+}
+
+#[test]
+fn a_value_of_any_depth_is_survived() {
+    let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
+    let text = format!(r#"{{"type":"tool_use","id":"t","name":"n","input":{{"a":{deep}}}}}"#);
+    let block = Block::parse(raw(&text)).unwrap();
+    assert_eq!(block.raw().as_str(), text);
+    assert!(matches!(block.view(), View::ToolUse(ToolUse { input: Input::Invalid(_), .. })));
+}
