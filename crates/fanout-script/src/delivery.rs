@@ -52,9 +52,13 @@ impl Delivery {
         Self::of(text, cut, faults)
     }
 
-    /// One object, which comes when all of it has been written.
-    pub(crate) fn whole(text: String, written: usize, pace: Pace, faults: &[Fault]) -> Self {
-        Self::of(vec![(writing(written, pace), text)], false, faults)
+    /// One object, which comes when all of it has been written. What cuts a stream after some event cuts it in half.
+    pub(crate) fn whole(mut text: String, written: usize, pace: Pace, faults: &[Fault]) -> Self {
+        let cut = faults.iter().any(|fault| matches!(fault, Fault::CutAfterEvents { .. }));
+        if cut || faults.iter().any(|fault| matches!(fault, Fault::EndAfterEvents { .. })) {
+            text.truncate(text.floor_char_boundary(text.len() / 2));
+        }
+        Self::of(vec![(writing(written, pace), text)], cut, faults)
     }
 
     fn of(text: Vec<(Duration, String)>, broken: bool, faults: &[Fault]) -> Self {

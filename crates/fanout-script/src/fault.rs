@@ -35,7 +35,8 @@ pub enum Fault {
     },
     /// The connection is reset before any byte of an answer.
     Reset,
-    /// An `error` event in place of everything after this many events (0: the first event is the error).
+    /// An `error` event in place of everything after this many events (0: the first event is the error). An answer that is
+    /// not streamed is an error of the status that goes with the type.
     ErrorEvent {
         /// How many events come before it.
         after_events: usize,
@@ -47,12 +48,13 @@ pub enum Fault {
         /// How many bytes come.
         bytes: usize,
     },
-    /// The connection breaks after this many events.
+    /// The connection breaks after this many events; in the middle of an answer that is not streamed.
     CutAfterEvents {
         /// How many events come.
         events: usize,
     },
-    /// The body ends properly, but after this many events: no `message_stop`, no error.
+    /// The body ends properly, but after this many events: no `message_stop`, no error. An answer that is not streamed is
+    /// half an object.
     EndAfterEvents {
         /// How many events come.
         events: usize,

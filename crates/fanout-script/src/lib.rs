@@ -15,6 +15,7 @@ mod events;
 mod fault;
 mod history;
 mod ledger;
+mod listen;
 mod raw;
 mod refusal;
 mod reply;

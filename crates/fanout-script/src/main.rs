@@ -25,9 +25,17 @@ struct Arguments {
     /// The API key that every request must carry.
     #[arg(long, env = "FANOUT_SCRIPT_KEY", hide_env_values = true)]
     key: Option<String>,
-    /// Compare histories as JSON values and not byte for byte, for clients that re-spell what they send.
-    #[arg(long)]
-    lenient: bool,
+    /// How exactly histories must come back: byte for byte, as JSON values (for clients that re-spell what they send), or
+    /// not compared and not remembered (for long runs under load).
+    #[arg(long, value_enum, default_value_t = History::Bytes)]
+    history: History,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum History {
+    Bytes,
+    Values,
+    Off,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -43,9 +51,11 @@ fn main() -> anyhow::Result<()> {
     if let Some(key) = arguments.key {
         options = options.key(key);
     }
-    if arguments.lenient {
-        options = options.fidelity(Fidelity::Values);
-    }
+    options = options.fidelity(match arguments.history {
+        History::Bytes => Fidelity::Bytes,
+        History::Values => Fidelity::Values,
+        History::Off => Fidelity::Off,
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let server = Server::start(options).with_context(|| format!("listening on {}", arguments.listen))?;

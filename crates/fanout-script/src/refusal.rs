@@ -93,6 +93,18 @@ pub(crate) fn error_type(status: u16) -> &'static str {
     }
 }
 
+/// The status that the API gives with this error type.
+pub(crate) fn status_of(error_type: &str) -> u16 {
+    match error_type {
+        "invalid_request_error" => 400,
+        "api_error" => 500,
+        known => [401, 402, 403, 404, 413, 429, 504, 529]
+            .into_iter()
+            .find(|status| self::error_type(*status) == known)
+            .unwrap_or(500),
+    }
+}
+
 /// The body of an error answer.
 pub(crate) fn error_body(error_type: &str, message: &str, error_code: Option<&str>, request_id: &str) -> String {
     let mut error = json!({"type": error_type, "message": message});

@@ -23,7 +23,7 @@ use crate::events;
 use crate::fault::Fault;
 use crate::history::Hashed;
 use crate::raw;
-use crate::refusal::{Refusal, Rule, error_body, error_type};
+use crate::refusal::{Refusal, Rule, error_body, error_type, status_of};
 use crate::reply::{Reply, tokens};
 use crate::script::Turn;
 use crate::threads::{self, Continuation};
@@ -160,6 +160,9 @@ async fn answer(state: &Shared, arrival: &Arrival, passed: Passed, line: &Line) 
             Fault::Status { status, .. } => {
                 note_injected(state, arrival, *status);
                 return faulty_status(fault, &arrival.request_id);
+            }
+            Fault::ErrorEvent { error_type, .. } if !passed.conversation.stream => {
+                return faulty_status(&Fault::status(status_of(error_type)), &arrival.request_id);
             }
             _ => {}
         }

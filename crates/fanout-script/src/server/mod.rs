@@ -8,14 +8,13 @@ mod messages;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use axum::Router;
 use axum::routing::post;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -23,6 +22,7 @@ use crate::check::Fidelity;
 use crate::conversation::Conversation;
 use crate::history::History;
 use crate::ledger::{Ledger, Received, Violation};
+use crate::listen;
 use crate::scenario;
 use crate::script::{Script, Turn};
 use crate::threads::Threads;
@@ -109,11 +109,9 @@ impl Server {
     /// # Errors
     /// When there is no runtime here, or the address can't be had.
     pub fn start(options: ServerOptions) -> io::Result<Self> {
-        let runtime = Handle::try_current().map_err(io::Error::other)?;
-        let listener = TcpListener::bind(options.listen)?;
-        listener.set_nonblocking(true)?;
+        let (runtime, listener) = listen::open(options.listen)?;
         let address = listener.local_addr()?;
-        let door = line::Door::new(tokio::net::TcpListener::from_std(listener)?);
+        let door = line::Door::new(listener);
         let state = Arc::new(Shared::new(options));
         let app = Router::new()
             .route("/v1/messages", post(messages::create))

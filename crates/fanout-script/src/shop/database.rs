@@ -205,13 +205,14 @@ fn carry_out(books: &Transaction<'_>, ask: &Ask) -> rusqlite::Result<Answer> {
         Ask::Reserve { sku, n } => reserve(books, sku, *n),
         Ask::Pay { order_id, amount_cents } => pay(books, order_id, *amount_cents),
         Ask::Note { order_id, text } => {
-            books.execute("insert into notes (order_id, text) values (?1, ?2)", params![order_id, text])?;
-            Ok(created(&json!({"note": books.last_insert_rowid(), "order_id": order_id})))
+            let number = next_number(books, "notes", "order_id", order_id)?;
+            books.execute("insert into notes values (?1, ?2, ?3)", params![order_id, number, text])?;
+            Ok(created(&json!({"note": number, "order_id": order_id})))
         }
         Ask::Email { to, subject, body } => {
-            let sql = "insert into emails (recipient, subject, body) values (?1, ?2, ?3)";
-            books.execute(sql, params![to, subject, body])?;
-            Ok(created(&json!({"email": books.last_insert_rowid(), "to": to})))
+            let number = next_number(books, "emails", "recipient", to)?;
+            books.execute("insert into emails values (?1, ?2, ?3, ?4)", params![to, number, subject, body])?;
+            Ok(created(&json!({"email": number, "to": to})))
         }
     }
 }
@@ -263,11 +264,15 @@ fn reserve(books: &Transaction<'_>, sku: &str, n: u32) -> rusqlite::Result<Answe
 }
 
 fn pay(books: &Transaction<'_>, order_id: &str, amount_cents: u32) -> rusqlite::Result<Answer> {
-    let sql = "insert into payments (order_id, amount_cents) values (?1, ?2)";
-    books.execute(sql, params![order_id, amount_cents])?;
-    let payment = books.last_insert_rowid();
+    let payment = next_number(books, "payments", "order_id", order_id)?;
+    books.execute("insert into payments values (?1, ?2, ?3)", params![order_id, payment, amount_cents])?;
     books.execute("update orders set status = 'paid' where id = ?1", [order_id])?;
     Ok(created(&json!({"payment": payment, "order_id": order_id, "amount_cents": amount_cents})))
+}
+
+fn next_number(books: &Transaction<'_>, table: &str, column: &str, value: &str) -> rusqlite::Result<i64> {
+    let sql = format!("select coalesce(max(number), 0) + 1 from {table} where {column} = ?1");
+    books.query_row(&sql, [value], |row| row.get(0))
 }
 
 fn found(what: &str, id: &str, body: Option<Value>) -> rusqlite::Result<Answer> {

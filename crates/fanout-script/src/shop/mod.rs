@@ -9,15 +9,15 @@ mod database;
 pub mod story;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 pub use database::{LedgerEntry, ShopState};
 
+use crate::listen;
 use database::Database;
 
 /// The `[[tool]]` entries for the shop's APIs, with `${SHOP_URL}` for its base URL.
@@ -114,11 +114,8 @@ impl Shop {
     /// # Errors
     /// When there is no runtime here, no port, or no database.
     pub fn start_with(options: ShopOptions) -> io::Result<Self> {
-        let runtime = Handle::try_current().map_err(io::Error::other)?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
+        let (runtime, listener) = listen::open(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let address = listener.local_addr()?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
         let database = Arc::new(Database::open().map_err(io::Error::other)?);
         let (stop, mut stopped) = watch::channel(false);
         let app = api::router(Arc::clone(&database), options.latencies);

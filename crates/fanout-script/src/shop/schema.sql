@@ -5,9 +5,12 @@ create table order_lines (order_id text not null, sku text not null, quantity in
 create table inventory (sku text primary key, name text not null, stock integer not null check (stock >= 0));
 create table carriers (name text primary key, base_cents integer not null, cents_per_kg integer not null, days integer not null,
     weight_max_g integer not null);
-create table payments (id integer primary key, order_id text not null, amount_cents integer not null);
-create table notes (id integer primary key, order_id text not null, text text not null);
-create table emails (id integer primary key, recipient text not null, subject text not null, body text not null);
+-- Numbered per order or recipient: what one of them is told does not depend on what happens to another meanwhile.
+create table payments (order_id text not null, number integer not null, amount_cents integer not null,
+    primary key (order_id, number));
+create table notes (order_id text not null, number integer not null, text text not null, primary key (order_id, number));
+create table emails (recipient text not null, number integer not null, subject text not null, body text not null,
+    primary key (recipient, number));
 
 -- Not part of the state: what was asked, and what must not be done twice.
 create table ledger (id integer primary key, method text not null, path text not null, idempotency_key text, status integer,

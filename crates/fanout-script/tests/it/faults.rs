@@ -93,6 +93,8 @@ async fn an_error_event_ends_the_stream_after_http_200() {
     assert_eq!((answer.status, answer.broken), (200, false));
     assert_eq!(answer.event_names(), ["message_start", "ping", "content_block_start", "error"]);
     assert_eq!(answer.events()[3].1["error"]["type"], "overloaded_error");
+    let whole = once(Fault::error_event(3), false).await;
+    assert_eq!((whole.status, whole.json()["error"]["type"].as_str()), (529, Some("overloaded_error")));
 }
 
 #[tokio::test]
@@ -107,6 +109,11 @@ async fn a_cut_stream_ends_at_its_byte_or_event() {
     assert_eq!(answer.event_names(), ["message_start", "ping"]);
     let answer = once(Fault::CutAfterBytes { bytes: 5 }, false).await;
     assert_eq!((answer.broken, answer.body.len()), (true, 5));
+    for (fault, broken) in [(Fault::CutAfterEvents { events: 2 }, true), (Fault::EndAfterEvents { events: 2 }, false)] {
+        let answer = once(fault, false).await;
+        assert_eq!(answer.broken, broken);
+        assert!(serde_json::from_str::<serde_json::Value>(&answer.text()).is_err());
+    }
 }
 
 fn reason(answer: &Answer) -> serde_json::Value {

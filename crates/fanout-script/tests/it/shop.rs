@@ -164,7 +164,7 @@ async fn order_123_is_processed_in_three_turns_from_what_the_shop_answers() {
          A note is on the order. shipping_quote failed: pigeon carries at most 50 g and order 123 weighs 4200 g; ask courier \
          or rail."
     );
-    assert_eq!(shop.state().unwrap().tables["payments"], [["1", "123", "9808"]]);
+    assert_eq!(shop.state().unwrap().tables["payments"], [["123", "1", "9808"]]);
     assert_eq!(desk.server.violations(), []);
 }
 
