@@ -1,1 +1,20 @@
-//! Placeholder.
+//! The loop: ask the model, run its calls, answer, until it stops.
+//!
+//! The one place where the wire ([`fanout_anthropic`]) and the scheduler ([`fanout_core`]) meet; neither knows the other.
+//! An [`Agent`] takes a model, a toolbox and a recorder; where they come from is the program's affair.
+//!
+//! The modules in the order of a run:
+
+mod agent;
+mod budget;
+mod conversation;
+mod request;
+mod running;
+mod stop;
+mod turn;
+
+pub use agent::{Agent, AgentError, AgentOptions, RunSettings};
+pub use budget::{Budget, BudgetError, Limits, Price};
+pub use conversation::Conversation;
+pub use stop::{Cancel, Report, Status};
+pub use turn::{calls_of, reply};

@@ -142,7 +142,6 @@ async fn caught(tool: &Registered, attempt: Attempt) -> Result<Output, ToolError
     .await
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the payload of a panic is owned")]
 fn panicked(panic: Box<dyn Any + Send>) -> ToolError {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());

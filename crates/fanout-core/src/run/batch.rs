@@ -117,6 +117,30 @@ impl<'run> Batch<'run> {
         batch
     }
 
+    /// The run that the batch belongs to.
+    pub fn run(&self) -> &Run {
+        self.run
+    }
+
+    /// Stops everything, throws all outcomes away, and begins anew without any call.
+    pub fn restart(&mut self, reason: &str) {
+        self.cancel(reason);
+        self.leave_strays();
+        self.run.shared.forget(self.asker, self.wishes);
+        (self.tell, self.messages) = unbounded_channel();
+        self.asker = self.run.shared.asker();
+        self.wishes = 0;
+        self.permits.clear();
+        self.cancelled = None;
+        self.schedule = Schedule::new(ScheduleOptions { stray_hold: self.run.shared.options.stray_hold });
+        self.items.clear();
+        self.by_id.clear();
+        self.followed = Followed::default();
+        for stray in std::mem::take(&mut self.run.strays) {
+            self.take_stray(&stray);
+        }
+    }
+
     /// Takes the next call in program order. If nothing holds it back it starts when the batch is next driven: at once
     /// if it may enter early, else after [`Batch::commit`].
     ///

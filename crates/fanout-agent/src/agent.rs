@@ -1,0 +1,184 @@
+//! The agent: the thing a program holds.
+//!
+//! Asks the model, runs its calls, appends the one reply, asks again. How a turn goes and ends stands in
+//! [`running`](crate::running).
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use fanout_anthropic::{Model, Raw, ToolChoice};
+use fanout_core::call::{CallerId, RunId};
+use fanout_core::effects::Paths;
+use fanout_core::event::{Recorder, What};
+use fanout_core::retry::Backoff;
+use fanout_core::run::{RunOptions, Scheduler};
+use fanout_core::toolbox::Toolbox;
+
+use crate::budget::{Budget, Limits, Price};
+use crate::conversation::Conversation;
+use crate::request::Template;
+use crate::running::Running;
+use crate::stop::{Cancel, Report, Status};
+
+/// What all runs of an agent have in common.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// The model's name.
+    pub model: String,
+    /// The most tokens of one answer.
+    pub max_tokens: u32,
+    /// What the model is told before anything else.
+    pub system: Option<String>,
+    /// How the model may choose tools. `any` and a named tool hold for the first turn, then `auto`.
+    pub tool_choice: Option<ToolChoice>,
+    /// Whether answers come as they are written. Calls can only start early if they do.
+    pub stream: bool,
+    /// Further fields of the request, such as `thinking`, as they are.
+    pub extra: Vec<(String, Raw)>,
+    /// The bounds of each run.
+    pub limits: Limits,
+    /// What the model's tokens cost.
+    pub price: Option<Price>,
+    /// Whether calls may enter before their response has ended.
+    pub early_start: bool,
+    /// How a failed model request is tried again.
+    pub backoff: Backoff,
+    /// How paths in inputs become keys.
+    pub paths: Paths,
+}
+
+impl AgentOptions {
+    /// The configuration's defaults for this model.
+    pub fn new(model: impl Into<String>) -> Self {
+        Self {
+            model: model.into(),
+            max_tokens: 8192,
+            system: None,
+            tool_choice: None,
+            stream: true,
+            extra: Vec::new(),
+            limits: Limits::default(),
+            price: None,
+            early_start: true,
+            backoff: Backoff::default(),
+            paths: Paths::default(),
+        }
+    }
+}
+
+/// Why an agent cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Dollars cannot be counted without a price.
+    #[error(
+        "there is a budget of ${max} a run and no price for `{model}`: add [prices.\"{model}\"], or take the budget away"
+    )]
+    NoPrice {
+        /// The model.
+        model: String,
+        /// The budget.
+        max: f64,
+    },
+    /// The tools cannot be printed.
+    #[error("the tools cannot be sent: {0}")]
+    Tools(#[from] fanout_anthropic::WireError),
+}
+
+/// An agent: any number of runs can go on at once.
+#[derive(Clone)]
+pub struct Agent {
+    model: Arc<dyn Model>,
+    scheduler: Scheduler,
+    toolbox: Arc<Toolbox>,
+    options: Arc<AgentOptions>,
+}
+
+/// What is different in each run.
+#[derive(Clone, Default)]
+pub struct RunSettings {
+    /// Its id; made up if absent.
+    pub run: Option<RunId>,
+    /// Who began it; `local` if absent.
+    pub caller: Option<CallerId>,
+    /// Who is told what happens.
+    pub recorder: Option<Arc<dyn Recorder>>,
+    /// What stops it from outside.
+    pub cancel: Cancel,
+    /// A budget of tokens and dollars that it shares with others; its own if absent.
+    pub budget: Option<Budget>,
+}
+
+impl fmt::Debug for RunSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunSettings").field("run", &self.run).field("caller", &self.caller).finish_non_exhaustive()
+    }
+}
+
+impl Agent {
+    /// An agent that asks `model` and runs the tools of `toolbox`.
+    ///
+    /// # Errors
+    /// [`AgentError`], before anything is asked.
+    pub fn new(
+        model: Arc<dyn Model>,
+        scheduler: Scheduler,
+        toolbox: Arc<Toolbox>,
+        options: AgentOptions,
+    ) -> Result<Self, AgentError> {
+        if let (Some(max), None) = (options.limits.cost_max_usd, options.price) {
+            return Err(AgentError::NoPrice { model: options.model, max });
+        }
+        Template::new(&options, &toolbox)?;
+        Ok(Self { model, scheduler, toolbox, options: Arc::new(options) })
+    }
+
+    /// Runs until the model is done or something ends the run. Every call gets exactly one outcome, and the report's
+    /// conversation is one that the API takes, whatever happens.
+    ///
+    /// # Cancellation
+    /// [`Cancel::cancel`] stops the run in good order. Dropping the future stops every running attempt at its next await,
+    /// and loses the report.
+    pub async fn run(&self, conversation: Conversation, settings: RunSettings) -> Report {
+        let mut run_options = RunOptions::new(settings.run.unwrap_or_else(new_run_id));
+        run_options.caller = settings.caller.unwrap_or(run_options.caller);
+        run_options.early_start = self.options.early_start;
+        run_options.paths = self.options.paths.clone();
+        run_options.recorder = settings.recorder;
+        let mut run = self.scheduler.run(Arc::clone(&self.toolbox), run_options);
+        run.record(|| What::RunStarted);
+        let limits = &self.options.limits;
+        let budget = settings.budget.unwrap_or_else(|| Budget::new(limits.tokens_max, limits.cost_max_usd));
+        let mut running = Running::new(&*self.model, &self.options, conversation, budget, settings.cancel);
+        let end = running.go(&mut run).await;
+        let (status, reason) = match &end {
+            Ok(()) => (Status::Done, None),
+            Err(end) => (end.status(), end.reason()),
+        };
+        run.record(|| What::RunEnded { status: status.as_str(), reason: reason.clone() });
+        Report {
+            status,
+            reason,
+            answer: running.answer,
+            turns: running.turns,
+            calls: running.calls,
+            usage: running.usage,
+            cost_usd: self.options.price.map(|price| price.cost(&running.usage)),
+            elapsed: run.elapsed(),
+            conversation: running.conversation,
+        }
+    }
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// An id that no other run has: 128 random bits.
+fn new_run_id() -> RunId {
+    let random = || RandomState::new().hash_one(std::time::Instant::now());
+    format!("run_{:016x}{:016x}", random(), random()).into()
+}

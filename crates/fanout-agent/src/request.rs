@@ -1,0 +1,84 @@
+//! What is the same in every request of a run, printed once.
+//!
+//! From the agent's options and its toolbox. To each request: the same bytes, so that caches hold and nobody sees an
+//! edited prefix.
+
+use std::sync::Arc;
+
+use fanout_anthropic::{Raw, Request, Response, ToolChoice, ToolDef, WireError, tools_json};
+use fanout_core::toolbox::Toolbox;
+
+use crate::agent::AgentOptions;
+use crate::conversation::Conversation;
+
+/// The unchanging part of a run's requests.
+#[derive(Debug)]
+pub(crate) struct Template {
+    request: Request,
+}
+
+impl Template {
+    /// Prints the tools, the last one with a `cache_control`: the API caches tools, system and messages in that order.
+    pub(crate) fn new(options: &AgentOptions, toolbox: &Toolbox) -> Result<Self, WireError> {
+        let mut request = Request::new(options.model.clone(), options.max_tokens, Vec::new());
+        request.stream = options.stream;
+        request.system = options.system.as_ref().map(Raw::from_value).transpose()?;
+        if !toolbox.is_empty() {
+            request.tools = Some(print_tools(toolbox)?);
+            request.tool_choice.clone_from(&options.tool_choice);
+        }
+        request.extra.clone_from(&options.extra);
+        Ok(Self { request })
+    }
+
+    /// The request of a turn, counted from 1.
+    pub(crate) fn request(&self, turn: u32, max_tokens: u32, conversation: &Conversation) -> Request {
+        let mut request = self.request.clone();
+        request.max_tokens = max_tokens;
+        request.messages = conversation.messages().to_vec();
+        if turn > 1 {
+            request.tool_choice = request.tool_choice.map(after_first_turn);
+        }
+        request
+    }
+
+    /// How many bytes it takes beside the messages.
+    pub(crate) fn bytes(&self) -> usize {
+        let tools = self.request.tools.as_ref().map_or(0, |tools| tools.len());
+        tools + self.request.system.as_ref().map_or(0, |system| system.as_str().len())
+    }
+
+    /// A response that names a container is continued in it: code that the model runs there calls our tools.
+    pub(crate) fn keep_container(&mut self, response: &Response) {
+        let Some((_, container)) = response.extra.iter().find(|(key, _)| key == "container") else { return };
+        let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(container.as_str()) else { return };
+        let Some(Ok(id)) = fields.get("id").map(Raw::from_value) else { return };
+        self.request.extra.retain(|(key, _)| key != "container");
+        self.request.extra.push(("container".to_owned(), id));
+    }
+}
+
+/// A demand for a tool holds for the first turn; kept up, the model could never answer.
+fn after_first_turn(choice: ToolChoice) -> ToolChoice {
+    match choice {
+        ToolChoice::Any { disable_parallel_tool_use } | ToolChoice::Tool { disable_parallel_tool_use, .. } => {
+            ToolChoice::Auto { disable_parallel_tool_use }
+        }
+        other => other,
+    }
+}
+
+fn print_tools(toolbox: &Toolbox) -> Result<Arc<str>, WireError> {
+    let last = toolbox.len().saturating_sub(1);
+    let defs: Vec<ToolDef> = toolbox
+        .iter()
+        .enumerate()
+        .map(|(at, tool)| ToolDef {
+            name: tool.spec.name.to_string(),
+            description: tool.spec.description.clone(),
+            input_schema: tool.spec.input_schema.clone(),
+            cache: at == last,
+        })
+        .collect();
+    tools_json(&defs)
+}

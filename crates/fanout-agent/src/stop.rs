@@ -1,0 +1,146 @@
+//! When a run ends, and as what.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanout_anthropic::{ModelError, Usage};
+use tokio::sync::watch;
+
+use crate::budget::BudgetError;
+use crate::conversation::Conversation;
+
+/// The final state of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// The model is done.
+    Done,
+    /// It cannot go on; the report's `reason` says why.
+    Failed,
+    /// A budget is used up.
+    Budget,
+    /// The model refused.
+    Refused,
+    /// It was stopped.
+    Cancelled,
+}
+
+impl Status {
+    /// The word that every surface uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Budget => "budget",
+            Self::Refused => "refused",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What a run came to. The conversation is always one that the API takes: every call in it is answered.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The final state.
+    pub status: Status,
+    /// A short word or sentence, where the state alone does not say why.
+    pub reason: Option<String>,
+    /// The text of the model's last answer; what there is of it, if the run did not end as `done`.
+    pub answer: String,
+    /// How often the model was asked and answered.
+    pub turns: u32,
+    /// How many calls were given an outcome.
+    pub calls: u32,
+    /// What all requests took.
+    pub usage: Usage,
+    /// What that cost, where the model's price is known.
+    pub cost_usd: Option<f64>,
+    /// How long the run took.
+    pub elapsed: Duration,
+    /// Everything that was said.
+    pub conversation: Conversation,
+}
+
+/// Why a run stops before the model is done.
+#[derive(Clone, Debug)]
+pub(crate) enum End {
+    Failed(String),
+    Budget(BudgetError),
+    Refused,
+    Cancelled(String),
+}
+
+impl End {
+    pub(crate) fn status(&self) -> Status {
+        match self {
+            Self::Failed(_) => Status::Failed,
+            Self::Budget(_) => Status::Budget,
+            Self::Refused => Status::Refused,
+            Self::Cancelled(_) => Status::Cancelled,
+        }
+    }
+
+    pub(crate) fn reason(&self) -> Option<String> {
+        match self {
+            Self::Failed(reason) | Self::Cancelled(reason) => Some(reason.clone()),
+            Self::Budget(error) => Some(error.to_string()),
+            Self::Refused => None,
+        }
+    }
+}
+
+impl From<ModelError> for End {
+    fn from(error: ModelError) -> Self {
+        let id = error.request_id().map(|id| format!(" (request {id})")).unwrap_or_default();
+        let hint = match &error {
+            ModelError::Status { status: 401 | 403, .. } => {
+                "; check the key: ANTHROPIC_API_KEY, or `api_key` in `[model]`"
+            }
+            ModelError::Status { status: 404, .. } => "; check `name` and `base_url` in `[model]`",
+            ModelError::Status { status: 429, retry_after: None, .. } => {
+                "; no wait was named, so this may be a spending cap: look at the account's limits before trying again"
+            }
+            ModelError::Connect { .. } => "; check ANTHROPIC_BASE_URL, or `base_url` in `[model]`",
+            _ => "",
+        };
+        Self::Failed(format!("{error}{id}{hint}"))
+    }
+}
+
+/// Stops a run from outside. Clones stop the same run.
+#[derive(Clone, Debug)]
+pub struct Cancel(Arc<watch::Sender<Option<String>>>);
+
+impl Default for Cancel {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+}
+
+impl Cancel {
+    /// Stops the run: calls that were not sent are `cancelled`, and every call still gets its outcome. The first reason
+    /// counts.
+    pub fn cancel(&self, reason: &str) {
+        self.0.send_if_modified(|current| {
+            let first = current.is_none();
+            if first {
+                *current = Some(reason.to_owned());
+            }
+            first
+        });
+    }
+
+    /// The reason, once the run is stopped.
+    pub fn reason(&self) -> Option<String> {
+        self.0.borrow().clone()
+    }
+
+    /// Waits until the run is stopped, and gives the reason.
+    pub async fn cancelled(&self) -> String {
+        let mut receiver = self.0.subscribe();
+        match receiver.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // The sender is in `self`, so it cannot be gone.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}

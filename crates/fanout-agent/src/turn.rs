@@ -1,0 +1,52 @@
+//! A response to calls, and outcomes to the one reply: both ways in one file.
+
+use std::sync::Arc;
+
+use fanout_anthropic::{Block, Input, Message, ResultContent, ToolResult, View};
+use fanout_core::call::{self, Call, Position};
+use fanout_core::outcome::{Content, Outcome};
+
+/// The calls that a response asks us to run, in program order. Calls that the server runs itself are not among them.
+pub fn calls_of(blocks: &[Block]) -> Vec<Call> {
+    let mut calls = Vec::new();
+    for block in blocks {
+        let index = u32::try_from(calls.len()).unwrap_or(u32::MAX);
+        calls.extend(call_of(index, block));
+    }
+    calls
+}
+
+/// The call in this block, if it is one: the `index`-th of its response.
+pub(crate) fn call_of(index: u32, block: &Block) -> Option<Call> {
+    let View::ToolUse(asked) = block.view() else { return None };
+    Some(Call {
+        id: asked.id.as_str().into(),
+        tool: asked.name.as_str().into(),
+        input: match &asked.input {
+            Input::Json(value) => call::Input::Json(value.clone()),
+            Input::Invalid(raw) => call::Input::Invalid(raw.clone()),
+        },
+        position: Position::block(index),
+        links: Vec::new(),
+    })
+}
+
+/// The one user message that answers the calls of a response: their results, in the order of the outcomes, and nothing
+/// else. A batch gives one outcome per call in program order, so every id is answered once.
+pub fn reply(outcomes: &[Arc<Outcome>]) -> Message {
+    Message::tool_results(outcomes.iter().map(|outcome| result_of(outcome)).collect::<Vec<_>>())
+}
+
+fn result_of(outcome: &Outcome) -> ToolResult {
+    let content = |content: &Content| match content {
+        Content::Text(text) => ResultContent::Text(text.to_string()),
+        Content::Image { media_type, data } => {
+            ResultContent::Image { media_type: media_type.clone(), data_base64: data.to_string() }
+        }
+    };
+    ToolResult {
+        tool_use_id: outcome.call.to_string(),
+        content: outcome.shown.iter().map(content).collect(),
+        is_error: outcome.is_error(),
+    }
+}
