@@ -33,7 +33,7 @@ pub trait Model: Send + Sync + 'static {
 }
 
 /// What has arrived of a response.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum Part<'a> {
     /// Some more text of a text block, not empty. All of a block's pieces come before the block and join to its text.
     Text(&'a str),

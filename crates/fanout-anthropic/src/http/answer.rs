@@ -164,28 +164,23 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// What kept an answer from coming. The address is left out: it says nothing new.
 pub(super) fn failure(error: reqwest::Error, idle_timeout: Duration) -> ModelError {
+    let error = error.without_url();
     if error.is_connect() {
-        return ModelError::Connect { detail: chain(&error.without_url()) };
+        return ModelError::Connect { detail: cause(&error) };
     }
     if error.is_timeout() {
         return ModelError::TimedOut { limit: idle_timeout };
     }
-    ModelError::Broken { detail: chain(&error.without_url()) }
+    ModelError::Broken { detail: cause(&error) }
 }
 
-/// An error and its causes in one line: the reason that a reader needs ("connection refused") is the last of them.
-fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !line.ends_with(&cause) {
-            line.push_str(": ");
-            line.push_str(&cause);
-        }
-        source = error.source();
+/// The innermost cause ("connection refused"): what stands around it names libraries.
+fn cause(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
     }
-    line
+    innermost.to_string()
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
