@@ -76,6 +76,8 @@ pub enum What {
         tool: ToolName,
         /// Its place in program order.
         position: Position,
+        /// Whether what it writes is declared, rather than inferred.
+        declared: bool,
         /// The nearest earlier calls that hold it back, ended or not.
         waits: Arc<[Wait]>,
     },

@@ -25,6 +25,7 @@ pub mod outcome;
 pub mod shape;
 
 pub mod event;
+pub mod timeline;
 
 #[cfg(feature = "run")]
 pub mod run;

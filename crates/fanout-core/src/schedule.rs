@@ -364,7 +364,7 @@ impl Schedule {
         item.deadline_at = now.saturating_add(treatment.deadline);
         let (deadline_at, nested) = (item.deadline_at, treatment.nested);
         self.set_timer(call, deadline_at);
-        if nested || !self.graph.effects(call).exclude_between_runs() {
+        if nested {
             self.locked(call, now);
         } else {
             self.steps.push_back(Step::Lock(call));

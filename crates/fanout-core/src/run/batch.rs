@@ -298,7 +298,7 @@ impl<'run> Batch<'run> {
             nested: spec.policy.nested,
             expected: tool.latency.expected(),
         };
-        let position = call.position.clone();
+        let (position, declared) = (call.position.clone(), effects.declared);
         let ix = self.push(call.id.clone(), Some(Arc::clone(tool)), input, call.links);
         self.schedule.arrive(treatment, effects, settled, edges, now);
         self.run.record(|| What::CallArrived { call: call.id, tool: call.tool, position, waits: self.waits(ix) });
@@ -312,6 +312,7 @@ impl<'run> Batch<'run> {
             call: call.id.clone(),
             tool: call.tool.clone(),
             position: call.position.clone(),
+            declared: true,
             waits: Arc::from([]),
         });
         self.schedule.refuse(call.id.clone(), call.tool.clone(), error);
@@ -408,14 +409,7 @@ impl<'run> Batch<'run> {
             let now = self.run.elapsed();
             match step {
                 Step::Prepare(call) => self.prepare(call, now),
-                Step::Lock(call) => {
-                    let effects = self.schedule.effects(call).between_runs();
-                    let (guard, held) = self.run.shared.lock(effects, &self.tell, call);
-                    self.items[call].lock = Some(guard);
-                    if held {
-                        self.locked(call, now);
-                    }
-                }
+                Step::Lock(call) => self.lock(call, now),
                 Step::Permit => match self.run.shared.permit(&self.run.options.caller, self.asker, &self.tell) {
                     Some(permit) => self.permitted(permit, now),
                     None => self.wishes += 1,
@@ -437,6 +431,21 @@ impl<'run> Batch<'run> {
                 Step::GiveUp(call) => self.give_up(call),
                 Step::Answer(call, result) => self.answer(call, result),
             }
+        }
+    }
+
+    fn lock(&mut self, call: Ix, now: Duration) {
+        let id = &self.items[call].call;
+        self.run.record(|| What::CallReady { call: id.clone() });
+        let effects = self.schedule.effects(call);
+        if !effects.exclude_between_runs() {
+            self.schedule.locked(call, now);
+            return;
+        }
+        let (guard, held) = self.run.shared.lock(effects.between_runs(), &self.tell, call);
+        self.items[call].lock = Some(guard);
+        if held {
+            self.locked(call, now);
         }
     }
 
