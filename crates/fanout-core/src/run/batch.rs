@@ -301,7 +301,8 @@ impl<'run> Batch<'run> {
         let (position, declared) = (call.position.clone(), effects.declared);
         let ix = self.push(call.id.clone(), Some(Arc::clone(tool)), input, call.links);
         self.schedule.arrive(treatment, effects, settled, edges, now);
-        self.run.record(|| What::CallArrived { call: call.id, tool: call.tool, position, waits: self.waits(ix) });
+        let (call, tool) = (call.id, call.tool);
+        self.run.record(|| What::CallArrived { call, tool, position, declared, waits: self.waits(ix) });
         self.act();
         Ok(())
     }
