@@ -109,9 +109,9 @@ impl Address {
         self.origin.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
-    /// `http` or `https`.
-    pub(super) fn scheme(&self) -> &str {
-        self.origin.scheme()
+    /// Scheme, host and port.
+    pub(super) fn origin(&self) -> &Url {
+        &self.origin
     }
 
     /// Every field that it names, as a path into the input.

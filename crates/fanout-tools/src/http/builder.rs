@@ -117,21 +117,22 @@ impl HttpToolBuilder {
         self
     }
 
+    /// Finds the mistakes that [`build`](HttpToolBuilder::build) would find, without a client.
+    ///
+    /// # Errors
+    /// The first of them.
+    pub fn check(&self) -> Result<(), HttpToolError> {
+        self.read().map(drop)
+    }
+
     /// Makes the tool; it sends through `client`.
     ///
     /// # Errors
     /// [`HttpToolError`] when something that the author wrote cannot be right. Nothing is sent.
     pub fn build(self, client: &HttpClient) -> Result<HttpTool, HttpToolError> {
-        let address = Address::parse(&self.url)?;
-        let source = Source::http(&address.host());
-        let fields = Fields::of(&self.input_schema);
-        let safe = matches!(self.method, Method::GET | Method::HEAD);
-        let mut effects = if safe { EffectsSpec::reads_all_of(&source) } else { EffectsSpec::writes_all_of(&source) };
-        effects.reads = self.reads.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
-        effects.writes = self.writes.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
-        let headers = parse_headers(&self.headers)?;
-        let client = client.of_scheme(address.scheme())?;
-        let layout = self.layout(address, &fields)?;
+        let Parts { source, effects, headers, layout } = self.read()?;
+        let client = client.to(layout.address.origin())?;
+        let safe = is_safe(&layout.method);
         let spec = ToolSpec {
             description: self.description,
             input_schema: self.input_schema,
@@ -143,12 +144,25 @@ impl HttpToolBuilder {
         Ok(HttpTool { spec, endpoint: Arc::new(Endpoint { layout, headers, client }) })
     }
 
+    fn read(&self) -> Result<Parts, HttpToolError> {
+        let address = Address::parse(&self.url)?;
+        let source = Source::http(&address.host());
+        let fields = Fields::of(&self.input_schema);
+        let all_of = if is_safe(&self.method) { EffectsSpec::reads_all_of } else { EffectsSpec::writes_all_of };
+        let mut effects = all_of(&source);
+        effects.reads = self.reads.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
+        effects.writes = self.writes.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
+        let headers = parse_headers(&self.headers)?;
+        let layout = self.layout(address, &fields)?;
+        Ok(Parts { source, effects, headers, layout })
+    }
+
     fn layout(&self, address: Address, fields: &Fields) -> Result<Layout, HttpToolError> {
         let method = self.method.clone();
         if matches!(method, Method::CONNECT | Method::TRACE) {
             return Err(HttpToolError::Method { method });
         }
-        if self.body.is_some() && matches!(method, Method::GET | Method::HEAD) {
+        if self.body.is_some() && is_safe(&method) {
             return Err(HttpToolError::NoBody { method });
         }
         let text = |(name, template): &(String, String)| match Text::parse(template) {
@@ -172,6 +186,19 @@ impl HttpToolBuilder {
         }
         Ok(layout)
     }
+}
+
+/// What the author wrote, read.
+struct Parts {
+    source: Source,
+    effects: EffectsSpec,
+    headers: HeaderMap,
+    layout: Layout,
+}
+
+/// Whether HTTP itself guarantees that a request changes nothing.
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 impl fmt::Debug for HttpToolBuilder {
