@@ -1,0 +1,120 @@
+//! What the configuration describes, made to run.
+//!
+//! From [`Config`], and from the surroundings for what is needed only now: secrets.
+//! To the surfaces: a toolbox, and the model's client. Nothing is connected to yet; each opens its connections when it is
+//! first used.
+
+use fanout_anthropic::{HttpModel, HttpOptions, OptionsError};
+use fanout_core::toolbox::{Toolbox, ToolboxError};
+use fanout_tools::http::{HttpClient, HttpTool, HttpToolError};
+use secrecy::ExposeSecret;
+
+use crate::config::{Config, ModelConfig, Place, Setting, SettingError, ToolConfig};
+use crate::environment::Environment;
+
+/// Why what the configuration describes cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A secret or another setting is missing.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// A tool is not right, now that its settings are known.
+    #[error("{place}: [[tool]] `{tool}` cannot be made")]
+    Tool {
+        /// Where it stands.
+        place: Place,
+        /// Its name.
+        tool: String,
+        /// What is wrong.
+        #[source]
+        source: Box<HttpToolError>,
+    },
+    /// The toolbox does not take a tool.
+    #[error(transparent)]
+    Toolbox(#[from] ToolboxError),
+    /// There can be no client for the model.
+    #[error(transparent)]
+    Model(#[from] OptionsError),
+}
+
+/// What a toolbox is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To run calls: every secret of every tool must be there.
+    Run,
+    /// To look at: schemas, effects, what would wait for what. Secrets are left out, so that nobody needs them for it; a
+    /// call would be sent without them.
+    Look,
+}
+
+/// Makes every tool of the configuration, in its order. All of them share their connections.
+///
+/// # Errors
+/// The first tool that cannot be made, with the place where it stands.
+pub fn build_toolbox(config: &Config, environment: &Environment, purpose: Purpose) -> Result<Toolbox, BuildError> {
+    let client = HttpClient::new();
+    let mut toolbox = Toolbox::new();
+    for tool in &config.tools {
+        toolbox.add(build_tool(tool, environment, purpose, &client)?)?;
+    }
+    Ok(toolbox)
+}
+
+fn build_tool(
+    tool: &ToolConfig,
+    environment: &Environment,
+    purpose: Purpose,
+    client: &HttpClient,
+) -> Result<HttpTool, BuildError> {
+    let http = &tool.http;
+    let secret = |setting: &Setting| match purpose {
+        Purpose::Run => setting.fill(environment),
+        Purpose::Look => Ok(setting.with("").into()),
+    };
+    let url = http.url.fill(environment)?;
+    let mut builder = HttpTool::builder(tool.name.as_str(), http.method.clone(), url.expose_secret())
+        .description(&tool.description)
+        .input_schema(tool.input_schema.clone())
+        .policy(tool.policy.clone());
+    for (name, value) in &http.headers {
+        builder = builder.header(name, secret(value)?);
+    }
+    for (name, template) in &http.query {
+        builder = builder.query(name, secret(template)?.expose_secret());
+    }
+    if let Some(body) = http.body {
+        builder = builder.body(body);
+    }
+    if let Some(reads) = &tool.reads {
+        builder = builder.reads(reads.iter().map(String::as_str));
+    }
+    if let Some(writes) = &tool.writes {
+        builder = builder.writes(writes.iter().map(String::as_str));
+    }
+    builder.build(client).map_err(|source| BuildError::Tool {
+        place: tool.place.clone(),
+        tool: tool.name.clone(),
+        source: Box::new(source),
+    })
+}
+
+/// Makes the client of `[model]`.
+///
+/// `ANTHROPIC_BASE_URL` wins over `base_url`, and with it `ANTHROPIC_API_KEY` over `api_key`, if it is set: a key that was
+/// written down for one server is not sent to another while there is one for it.
+///
+/// # Errors
+/// [`BuildError::Setting`] when the key or the address needs a variable that is not set, [`BuildError::Model`] when the
+/// address is none.
+pub fn build_model(config: &ModelConfig, environment: &Environment) -> Result<HttpModel, BuildError> {
+    let base_url = environment.get("ANTHROPIC_BASE_URL");
+    let api_key = match (base_url, environment.get("ANTHROPIC_API_KEY")) {
+        (Some(_), Some(key)) => key.into(),
+        _ => config.api_key.fill(environment)?,
+    };
+    let base_url = match base_url {
+        Some(url) => url.to_owned(),
+        None => config.base_url.fill(environment)?.expose_secret().to_owned(),
+    };
+    Ok(HttpModel::new(HttpOptions { base_url, api_key: Some(api_key), ..HttpOptions::default() })?)
+}

@@ -1,0 +1,51 @@
+//! What the contract of names holds and this version does not do.
+//!
+//! A key that is ignored could be dangerous: an `approval` that asks nobody, a `limit` that limits nothing. So each is
+//! refused with a sentence. A version that learns one of them takes its line out of the table.
+
+/// Which table a key stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The top of the file.
+    Top,
+    /// A `[[tool]]`.
+    Tool,
+    /// `[store]`.
+    Store,
+    /// Any other: this version knows all its keys.
+    Whole,
+}
+
+/// Where, which key, and what would be lost if it were ignored.
+const LATER: [(Kind, &str, &str); 19] = [
+    (Kind::Top, "mcp_config", "MCP servers cannot be connected yet"),
+    (Kind::Top, "limits", "no limit group would be kept to"),
+    (Kind::Top, "openapi", "no tools can be made of OpenAPI documents yet; write each as a [[tool]] with `http`"),
+    (Kind::Top, "mcp_servers", "MCP servers cannot be connected yet"),
+    (Kind::Top, "database", "no database can be used yet"),
+    (Kind::Top, "workspace", "there are no file tools yet"),
+    (Kind::Top, "server", "there is no gateway yet"),
+    (Kind::Top, "project", "there are no teams and no keys yet"),
+    (Kind::Top, "worker", "there are no background runs yet"),
+    (Kind::Top, "notify", "nobody would be notified"),
+    (Kind::Tool, "approval", "nobody would be asked before the tool runs"),
+    (Kind::Tool, "limit", "no limit group would be kept to"),
+    (Kind::Tool, "retry", "no failed attempt would be tried again"),
+    (Kind::Tool, "breaker", "no failing API would be given time"),
+    (Kind::Tool, "sql", "no database can be used yet"),
+    (Kind::Tool, "command", "no programs can be run yet"),
+    (Kind::Tool, "undeclared", "calls without declared effects always keep their order"),
+    (Kind::Tool, "stop_on_failure", "calls would go on after a failure"),
+    (Kind::Store, "retention", "nothing is kept beyond the process"),
+];
+
+/// Why a key is refused, if it belongs to a later version.
+pub(super) fn sentence(kind: Kind, key: &str) -> Option<String> {
+    let (_, _, lost) = LATER.iter().find(|(where_, name, _)| *where_ == kind && *name == key)?;
+    Some(format!("`{key}` is not in this version of fanout: {lost}"))
+}
+
+/// The keys of later versions, for guessing what was meant.
+pub(super) fn keys(kind: Kind) -> impl Iterator<Item = &'static str> {
+    LATER.iter().filter(move |(where_, ..)| *where_ == kind).map(|(_, key, _)| *key)
+}

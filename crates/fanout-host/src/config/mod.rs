@@ -1,0 +1,113 @@
+//! `fanout.toml` as options.
+//!
+//! From a file, and from `FANOUT_SECTION__KEY` variables, which win.
+//! To [`build`](crate::build) and to the surfaces, as plain structs; every mistake comes with its place.
+//!
+//! In reading order: `page` is the text with its places, `field` reads one value of it, `units` durations and sizes,
+//! `setting` texts with `${NAME}` in them; `sections` and `tool` know the keys; `later` the keys of later versions; `find`
+//! looks for the file. Nothing is connected to and nothing is built.
+
+mod field;
+mod find;
+mod later;
+mod page;
+mod sections;
+mod setting;
+mod tool;
+mod units;
+
+pub use find::FindError;
+pub use page::{ConfigErrors, Mistake, Place};
+pub use sections::{ModelConfig, RunConfig, SchedulerConfig};
+pub use setting::{Setting, SettingError};
+pub use tool::{HttpConfig, ToolConfig};
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use page::Page;
+
+use crate::environment::Environment;
+use crate::prices::Price;
+
+/// The whole configuration. [`Config::default`] is that of an empty file.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The file that it came from, if any.
+    pub file: Option<PathBuf>,
+    /// `[model]`: whom to ask.
+    pub model: ModelConfig,
+    /// `[run]`: budgets and habits of one run.
+    pub run: RunConfig,
+    /// `[scheduler]`: bounds of this process.
+    pub scheduler: SchedulerConfig,
+    /// `[[tool]]`, in the order of the file; the names differ.
+    pub tools: Vec<ToolConfig>,
+    /// `[prices."MODEL"]`.
+    pub prices: BTreeMap<String, Price>,
+    /// What is allowed and perhaps not meant, in the order of the file.
+    pub warnings: Vec<Mistake>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file holds mistakes.
+    #[error(transparent)]
+    Mistakes(#[from] ConfigErrors),
+    /// The file cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// There is a file, and it may not be used unasked.
+    #[error(transparent)]
+    Find(#[from] FindError),
+}
+
+impl Config {
+    /// Reads a file, whoever owns it. Files that it names are looked for beside it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`], or [`ConfigError::Mistakes`] with every mistake that could be found.
+    pub fn load(path: &Path, environment: &Environment) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut config = Self::parse(&path.display().to_string(), &text, folder, environment)?;
+        config.file = Some(path.to_owned());
+        Ok(config)
+    }
+
+    /// Reads the `fanout.toml` of `folder` or of the nearest folder above that has one; without any, the defaults hold.
+    ///
+    /// # Errors
+    /// Those of [`Config::load`], and [`ConfigError::Find`] when the file belongs to somebody else: what it says would run
+    /// with this user's secrets.
+    pub fn find(folder: &Path, environment: &Environment) -> Result<Self, ConfigError> {
+        match find::find(folder)? {
+            Some(path) => Self::load(&path, environment),
+            None => Ok(Self::parse("fanout.toml", "", folder, environment)?),
+        }
+    }
+
+    /// Reads a text. `file` is what mistakes call it; files that it names are looked for in `folder`.
+    ///
+    /// # Errors
+    /// Every mistake that could be found, in the order of the text.
+    pub fn parse(file: &str, text: &str, folder: &Path, environment: &Environment) -> Result<Self, ConfigErrors> {
+        let page = Page::new(file, text, folder, environment);
+        let config = sections::read(&page);
+        let warnings = page.finish()?;
+        Ok(Self { warnings, ..config })
+    }
+
+    /// The price of a model, if the configuration knows it.
+    pub fn price(&self, model: &str) -> Option<&Price> {
+        self.prices.get(model)
+    }
+}

@@ -1,0 +1,259 @@
+//! The text of a configuration, and what is wrong with it.
+//!
+//! From a file. To everything that reads a part of it: [`Section`] hands out the values of one table and knows in the end
+//! which of its keys nobody asked for.
+//!
+//! What a key means is not known here.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+
+use fanout_tools::schema::nearest;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::field::{Field, Given};
+use super::later;
+use crate::environment::Environment;
+
+/// Where something stands.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Nowhere: the default of a key of this section.
+    Default(&'static str),
+    /// In an environment variable.
+    Variable(String),
+    /// In a file; line and column count from 1, the column in characters.
+    File {
+        /// The file.
+        file: String,
+        /// The line.
+        line: usize,
+        /// The column.
+        column: usize,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default(section) => write!(f, "[{section}]"),
+            Self::Variable(name) => f.write_str(name),
+            Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
+        }
+    }
+}
+
+/// One thing that is wrong, or perhaps not meant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mistake {
+    /// Where it stands.
+    pub place: Place,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+/// Every mistake of a configuration, in the order of the text; at least one. Displays as one line each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors {
+    /// The mistakes.
+    pub mistakes: Vec<Mistake>,
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, mistake) in self.mistakes.iter().enumerate() {
+            let line = if at == 0 { "" } else { "\n" };
+            write!(f, "{line}{mistake}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// Where a value was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Spot {
+    /// Bytes of the text.
+    Text(Range<usize>),
+    /// A variable that overrides a key.
+    Variable(String),
+}
+
+/// A text on its way to options.
+pub(super) struct Page<'a> {
+    file: &'a str,
+    text: &'a str,
+    pub(super) folder: &'a Path,
+    pub(super) environment: &'a Environment,
+    mistakes: RefCell<Vec<Mistake>>,
+    warnings: RefCell<Vec<Mistake>>,
+}
+
+impl<'a> Page<'a> {
+    pub(super) fn new(file: &'a str, text: &'a str, folder: &'a Path, environment: &'a Environment) -> Self {
+        Self { file, text, folder, environment, mistakes: RefCell::default(), warnings: RefCell::default() }
+    }
+
+    /// The text as a table, as far as it can be read; the rest is noted as mistakes.
+    pub(super) fn table(&self) -> Spanned<DeTable<'a>> {
+        let (table, errors) = DeTable::parse_recoverable(self.text);
+        for error in errors {
+            let message = error.message().trim().replace('\n', "; ");
+            self.mistake(&Spot::Text(error.span().unwrap_or_default()), message);
+        }
+        table
+    }
+
+    pub(super) fn mistake(&self, spot: &Spot, message: impl Into<String>) {
+        self.mistakes.borrow_mut().push(Mistake { place: self.place(spot), message: message.into() });
+    }
+
+    pub(super) fn warning(&self, spot: &Spot, message: impl Into<String>) {
+        self.warnings.borrow_mut().push(Mistake { place: self.place(spot), message: message.into() });
+    }
+
+    pub(super) fn place(&self, spot: &Spot) -> Place {
+        match spot {
+            Spot::Variable(name) => Place::Variable(name.clone()),
+            Spot::Text(span) => {
+                let before = self.text.get(..span.start).unwrap_or(self.text);
+                let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+                let line = before.matches('\n').count() + 1;
+                let column = before[line_start..].chars().count() + 1;
+                Place::File { file: self.file.to_owned(), line, column }
+            }
+        }
+    }
+
+    /// The text of a value as its author wrote it, if it is short enough to repeat.
+    pub(super) fn excerpt(&self, span: &Range<usize>) -> Option<&'a str> {
+        let text = self.text.get(span.clone())?;
+        (!text.contains('\n') && text.chars().count() <= EXCERPT_MAX).then_some(text)
+    }
+
+    /// The warnings, or every mistake.
+    pub(super) fn finish(self) -> Result<Vec<Mistake>, ConfigErrors> {
+        let mut mistakes = self.mistakes.into_inner();
+        mistakes.sort();
+        mistakes.dedup();
+        if mistakes.is_empty() { Ok(self.warnings.into_inner()) } else { Err(ConfigErrors { mistakes }) }
+    }
+}
+
+/// Longer values are named by their type in a message, not repeated.
+const EXCERPT_MAX: usize = 40;
+
+/// One table: hands out its values and remembers what was asked for.
+pub(super) struct Section<'a> {
+    pub(super) page: &'a Page<'a>,
+    /// How messages call it: `[run]`, ``[[tool]] `get_user` ``; empty for the top.
+    pub(super) name: String,
+    /// Where the table stands.
+    pub(super) spot: Spot,
+    /// Which table of `later` concerns it.
+    kind: later::Kind,
+    /// `RUN` in `FANOUT_RUN__MAX_TURNS`; `None` where nothing can be overridden.
+    variable: Option<&'static str>,
+    entries: Vec<Entry<'a>>,
+    asked: RefCell<BTreeSet<&'static str>>,
+}
+
+struct Entry<'a> {
+    key: &'a str,
+    key_span: Range<usize>,
+    value: &'a Spanned<DeValue<'a>>,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn new(
+        page: &'a Page<'a>,
+        name: impl Into<String>,
+        kind: later::Kind,
+        span: Range<usize>,
+        table: Option<&'a DeTable<'a>>,
+    ) -> Self {
+        let entry = |(key, value): (&'a Spanned<_>, _)| {
+            let text: &'a std::borrow::Cow<'a, str> = key.get_ref();
+            Entry { key: text, key_span: key.span(), value }
+        };
+        let entries = table.into_iter().flatten().map(entry).collect();
+        let spot = Spot::Text(span);
+        Self { page, name: name.into(), spot, kind, variable: None, entries, asked: RefCell::default() }
+    }
+
+    /// Lets `FANOUT_<variable>__<KEY>` win over the keys of this section.
+    pub(super) fn overridden_by(mut self, variable: &'static str) -> Self {
+        self.variable = Some(variable);
+        self
+    }
+
+    /// The value of a key, if it is given.
+    pub(super) fn get(&self, key: &'static str) -> Option<Field<'a>> {
+        self.asked.borrow_mut().insert(key);
+        if let Some(section) = self.variable {
+            let variable = format!("FANOUT_{section}__{}", key.to_uppercase());
+            if let Some(text) = self.page.environment.get(&variable) {
+                let spot = Spot::Variable(variable);
+                return Some(Field { page: self.page, key: key.to_owned(), given: Given::Variable(text), spot });
+            }
+        }
+        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        Some(Field::of_toml(self.page, key, entry.value))
+    }
+
+    /// Every key with its value, for a table whose keys are names.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Spot, Field<'a>)> + '_ {
+        self.entries
+            .iter()
+            .map(|entry| (Spot::Text(entry.key_span.clone()), Field::of_toml(self.page, entry.key, entry.value)))
+    }
+
+    /// Where a key stands, if it is given in the text.
+    pub(super) fn spot_of(&self, key: &str) -> Option<Spot> {
+        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        Some(Spot::Text(entry.key_span.clone()))
+    }
+
+    /// Notes every key that nobody asked for.
+    pub(super) fn finish(&self) {
+        for entry in &self.entries {
+            self.unasked(entry.key, &Spot::Text(entry.key_span.clone()));
+        }
+        if let Some(section) = self.variable {
+            let prefix = format!("FANOUT_{section}__");
+            for (key, _) in self.page.environment.starting_with(&prefix) {
+                self.unasked(&key.to_lowercase(), &Spot::Variable(format!("{prefix}{key}")));
+            }
+        }
+    }
+
+    fn unasked(&self, key: &str, spot: &Spot) {
+        let asked = self.asked.borrow();
+        if asked.contains(key) {
+            return;
+        }
+        if let Some(sentence) = later::sentence(self.kind, key) {
+            return self.page.mistake(spot, sentence);
+        }
+        let place = if self.name.is_empty() { String::new() } else { format!(" in {}", self.name) };
+        let hint = match nearest(key, asked.iter().copied().chain(later::keys(self.kind))) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => {
+                let keys: Vec<String> = asked.iter().map(|key| format!("`{key}`")).collect();
+                format!("the keys are {}", keys.join(", "))
+            }
+        };
+        self.page.mistake(spot, format!("unknown key `{key}`{place}; {hint}"));
+    }
+}

@@ -1,0 +1,270 @@
+//! The sections that concern everything: `[model]`, `[run]`, `[scheduler]`, `[prices]`, `[store]`.
+//!
+//! From the page. To the options, with the defaults of the contract.
+//!
+//! What a single tool says is read in `tool`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fanout_core::run::SchedulerOptions;
+
+use super::Config;
+use super::field::Field;
+use super::later::Kind;
+use super::page::{Page, Section, Spot};
+use super::setting::Setting;
+use super::tool;
+use crate::prices::Price;
+
+/// `[model]`: whom to ask.
+#[derive(Clone, Debug)]
+pub struct ModelConfig {
+    /// Where the Messages API is.
+    pub base_url: Setting,
+    /// Its key; only asked for when a request is to be sent.
+    pub api_key: Setting,
+    /// The model's name.
+    pub name: String,
+    /// The most tokens of one response.
+    pub max_tokens: u32,
+    /// Whether responses stream.
+    pub stream: bool,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            base_url: Setting::default_text("model", "base_url", "https://api.anthropic.com"),
+            api_key: Setting::default_variable("model", "api_key", "ANTHROPIC_API_KEY"),
+            name: "claude-sonnet-5-5".to_owned(),
+            max_tokens: 8192,
+            stream: true,
+        }
+    }
+}
+
+/// `[run]`: budgets and habits of one run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunConfig {
+    /// The most model responses.
+    pub max_turns: u32,
+    /// The most calls, those of plans counted.
+    pub max_calls: u32,
+    /// The most blocks of one response that run; the rest are answered `budget`.
+    pub max_batch: u32,
+    /// How deep calls may run calls.
+    pub max_depth: u32,
+    /// The most tokens, both ways.
+    pub max_total_tokens: u64,
+    /// The most US dollars, by `[prices]`.
+    pub max_cost_usd: f64,
+    /// Whether somebody wrote `max_cost_usd`. A default can be waived for a model without a price; what somebody wrote
+    /// cannot.
+    pub max_cost_given: bool,
+    /// The longest that a run may take.
+    pub deadline: Duration,
+    /// Whether the model is offered `plan`. This version has none yet.
+    pub plan: bool,
+    /// Whether harmless calls may start while a response still streams.
+    pub early_start: bool,
+    /// How long a call waits for a person. This version asks nobody yet.
+    pub approval_wait: Duration,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            max_turns: 50,
+            max_calls: 500,
+            max_batch: 256,
+            max_depth: 4,
+            max_total_tokens: 2_000_000,
+            max_cost_usd: 5.0,
+            max_cost_given: false,
+            deadline: Duration::from_secs(15 * 60),
+            plan: true,
+            early_start: true,
+            approval_wait: Duration::from_secs(30),
+        }
+    }
+}
+
+/// `[scheduler]`: bounds of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchedulerConfig {
+    /// The most attempts that run at once.
+    pub max_in_flight: usize,
+    /// The longest that work which outlives its call keeps its locks.
+    pub stray_hold: Duration,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        let SchedulerOptions { in_flight_max, stray_hold } = SchedulerOptions::default();
+        Self { max_in_flight: in_flight_max, stray_hold }
+    }
+}
+
+impl SchedulerConfig {
+    /// The same as the scheduler takes it.
+    pub fn options(&self) -> SchedulerOptions {
+        SchedulerOptions { in_flight_max: self.max_in_flight, stray_hold: self.stray_hold }
+    }
+}
+
+/// Sections whose keys a variable may override, as in `FANOUT_RUN__MAX_TURNS`.
+const OVERRIDDEN: [&str; 4] = ["MODEL", "RUN", "SCHEDULER", "STORE"];
+
+/// Reads the whole page. What is wrong is noted there.
+pub(super) fn read(page: &Page<'_>) -> Config {
+    let table = page.table();
+    let top = Section::new(page, "", Kind::Top, table.span(), Some(table.get_ref()));
+    let config = Config {
+        file: None,
+        model: model(&part(page, &top, "model", "MODEL", Kind::Whole)),
+        run: run(&part(page, &top, "run", "RUN", Kind::Whole)),
+        scheduler: scheduler(&part(page, &top, "scheduler", "SCHEDULER", Kind::Whole)),
+        tools: tool::read_all(page, &top),
+        prices: prices(&top),
+        warnings: Vec::new(),
+    };
+    store(&part(page, &top, "store", "STORE", Kind::Store));
+    top.finish();
+    check_variables(page);
+    config
+}
+
+/// A section that may be absent; its variables count all the same.
+fn part<'a>(
+    page: &'a Page<'a>,
+    top: &Section<'a>,
+    key: &'static str,
+    variable: &'static str,
+    kind: Kind,
+) -> Section<'a> {
+    let name = format!("[{key}]");
+    let given = top.get(key).and_then(|field| field.section(name.clone(), kind));
+    given.unwrap_or_else(|| Section::new(page, name, kind, 0..0, None)).overridden_by(variable)
+}
+
+fn check_variables(page: &Page<'_>) {
+    for (rest, _) in page.environment.starting_with("FANOUT_") {
+        let Some((section, _)) = rest.split_once("__") else { continue };
+        if !OVERRIDDEN.contains(&section) {
+            let spot = Spot::Variable(format!("FANOUT_{rest}"));
+            let known = "a variable can override keys of [model], [run], [scheduler] and [store]";
+            page.mistake(&spot, format!("there is no section `{section}` to override; {known}"));
+        }
+    }
+}
+
+/// The value of a key, or its default where it is absent or wrong.
+fn or<'a, T>(section: &Section<'a>, key: &'static str, default: T, read: impl FnOnce(&Field<'a>) -> Option<T>) -> T {
+    section.get(key).and_then(|field| read(&field)).unwrap_or(default)
+}
+
+fn count(field: &Field<'_>) -> Option<u32> {
+    field.integer(1..=u64::from(u32::MAX)).and_then(|number| u32::try_from(number).ok())
+}
+
+fn model(section: &Section<'_>) -> ModelConfig {
+    let default = ModelConfig::default();
+    let config = ModelConfig {
+        base_url: or(section, "base_url", default.base_url, Field::setting),
+        api_key: or(section, "api_key", default.api_key, Field::setting),
+        name: or(section, "name", default.name, |field| {
+            let name = field.string()?;
+            if name.trim().is_empty() {
+                field.expected("the name of a model");
+            }
+            Some(name.to_owned())
+        }),
+        max_tokens: or(section, "max_tokens", default.max_tokens, count),
+        stream: or(section, "stream", default.stream, Field::boolean),
+    };
+    section.finish();
+    config
+}
+
+fn run(section: &Section<'_>) -> RunConfig {
+    let default = RunConfig::default();
+    let at_least_one = |field: &Field<'_>| field.integer(1..=u64::MAX);
+    let config = RunConfig {
+        max_turns: or(section, "max_turns", default.max_turns, count),
+        max_calls: or(section, "max_calls", default.max_calls, count),
+        max_batch: or(section, "max_batch", default.max_batch, count),
+        max_depth: or(section, "max_depth", default.max_depth, count),
+        max_total_tokens: or(section, "max_total_tokens", default.max_total_tokens, at_least_one),
+        max_cost_usd: or(section, "max_cost_usd", default.max_cost_usd, Field::amount),
+        max_cost_given: section.get("max_cost_usd").is_some(),
+        deadline: or(section, "deadline", default.deadline, Field::duration),
+        plan: or(section, "plan", default.plan, |field| {
+            let plan = field.boolean()?;
+            if plan {
+                section
+                    .page
+                    .warning(&field.spot, "`plan` is not in this version of fanout: the model is not offered it");
+            }
+            Some(plan)
+        }),
+        early_start: or(section, "early_start", default.early_start, Field::boolean),
+        approval_wait: or(section, "approval_wait", default.approval_wait, Field::duration),
+    };
+    section.finish();
+    config
+}
+
+fn scheduler(section: &Section<'_>) -> SchedulerConfig {
+    let default = SchedulerConfig::default();
+    let config = SchedulerConfig {
+        max_in_flight: or(section, "max_in_flight", default.max_in_flight, |field| {
+            count(field).and_then(|number| usize::try_from(number).ok())
+        }),
+        stray_hold: or(section, "stray_hold", default.stray_hold, Field::duration),
+    };
+    section.finish();
+    config
+}
+
+fn prices(top: &Section<'_>) -> BTreeMap<String, Price> {
+    let Some(section) = top.get("prices").and_then(|field| field.section("[prices]", Kind::Whole)) else {
+        return BTreeMap::new();
+    };
+    let price = |(_, field): (Spot, Field<'_>)| {
+        let model = field.key.clone();
+        let name = format!("[prices.\"{model}\"]");
+        let section = field.section(name.clone(), Kind::Whole)?;
+        let amount = |key| match section.get(key) {
+            Some(field) => field.amount(),
+            None => {
+                section
+                    .page
+                    .mistake(&section.spot, format!("{name} needs `{key}`, in US dollars for a million tokens"));
+                None
+            }
+        };
+        let amounts = [amount("input"), amount("output"), amount("cache_read"), amount("cache_write")];
+        section.finish();
+        let [input, output, cache_read, cache_write] = amounts;
+        let price = Price { input: input?, output: output?, cache_read: cache_read?, cache_write: cache_write? };
+        Some((model, price))
+    };
+    section.all().filter_map(price).collect()
+}
+
+fn store(section: &Section<'_>) {
+    if let Some(field) = section.get("url")
+        && let Some(url) = field.string()
+        && url != "memory:"
+    {
+        let scheme = url.split(':').next().unwrap_or_default();
+        match scheme {
+            "sqlite" | "postgres" | "postgresql" => field.mistake(format!(
+                "a `{scheme}` store is not in this version of fanout: nothing would be kept; write \"memory:\" or leave [store] out"
+            )),
+            _ => field.mistake("`url` of [store] must be \"memory:\" in this version of fanout"),
+        }
+    }
+    section.finish();
+}

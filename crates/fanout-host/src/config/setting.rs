@@ -1,0 +1,236 @@
+//! Texts with `${NAME}` in them: mostly secrets.
+//!
+//! From the configuration. To [`build`](crate::build), which asks for the whole text only where it is needed: a variable
+//! that is not set hurts nobody who does not need it.
+//!
+//! A setting is never printed, neither before nor after it is filled.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+
+use super::page::Place;
+use crate::environment::Environment;
+
+/// A text that variables and files are filled into when it is needed.
+#[derive(Clone)]
+pub struct Setting {
+    parts: Vec<Part>,
+    place: Place,
+    key: String,
+}
+
+#[derive(Clone)]
+enum Part {
+    Text(String),
+    Variable { name: String, default: Option<String> },
+    File(PathBuf),
+}
+
+/// Why a setting cannot be filled.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingError {
+    /// A variable is not set, or is empty.
+    #[error("{place}: `{key}` needs the environment variable `{name}`, which is not set")]
+    Unset {
+        /// Where the setting stands.
+        place: Place,
+        /// Its key.
+        key: String,
+        /// The variable.
+        name: String,
+    },
+    /// A file cannot be read.
+    #[error("{place}: `{key}` needs the file {}, which cannot be read", path.display())]
+    File {
+        /// Where the setting stands.
+        place: Place,
+        /// Its key.
+        key: String,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Setting {
+    /// Reads a text. `$${` stands for `${`.
+    ///
+    /// # Errors
+    /// A message that names the mistake and does not repeat the text around it.
+    pub(super) fn parse(text: &str, place: Place, key: &str, folder: &Path) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find("${") {
+            if let Some(before) = rest[..at].strip_suffix('$') {
+                literal.push_str(before);
+                literal.push_str("${");
+                rest = &rest[at + 2..];
+                continue;
+            }
+            literal.push_str(&rest[..at]);
+            let (inside, after) =
+                rest[at + 2..].split_once('}').ok_or_else(|| format!("in `{key}` a `${{` has no `}}`"))?;
+            if !literal.is_empty() {
+                parts.push(Part::Text(std::mem::take(&mut literal)));
+            }
+            parts.push(parse_part(inside, key, folder)?);
+            rest = after;
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            parts.push(Part::Text(literal));
+        }
+        Ok(Self { parts, place, key: key.to_owned() })
+    }
+
+    /// A setting that nobody wrote: a fixed text, the default of a key.
+    pub(super) fn default_text(section: &'static str, key: &str, text: &str) -> Self {
+        Self { parts: vec![Part::Text(text.to_owned())], place: Place::Default(section), key: key.to_owned() }
+    }
+
+    /// A setting that nobody wrote: a variable, the default of a key.
+    pub(super) fn default_variable(section: &'static str, key: &str, name: &str) -> Self {
+        let variable = Part::Variable { name: name.to_owned(), default: None };
+        Self { parts: vec![variable], place: Place::Default(section), key: key.to_owned() }
+    }
+
+    /// The whole text.
+    ///
+    /// # Errors
+    /// [`SettingError`] for the first variable that is not set or file that cannot be read.
+    pub fn fill(&self, environment: &Environment) -> Result<SecretString, SettingError> {
+        let mut filled = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => filled.push_str(text),
+                Part::Variable { name, default } => {
+                    let value = environment.get(name).or(default.as_deref());
+                    filled.push_str(value.ok_or_else(|| SettingError::Unset {
+                        place: self.place.clone(),
+                        key: self.key.clone(),
+                        name: name.clone(),
+                    })?);
+                }
+                Part::File(path) => {
+                    let text = std::fs::read_to_string(path).map_err(|source| SettingError::File {
+                        place: self.place.clone(),
+                        key: self.key.clone(),
+                        path: path.clone(),
+                        source,
+                    })?;
+                    // Every editor and `echo` end a file with a line break; no secret does.
+                    filled.push_str(text.trim_end_matches(['\r', '\n']));
+                }
+            }
+        }
+        Ok(filled.into())
+    }
+
+    /// Where it stands in the configuration.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The text with `stand_in` for everything that is filled in; for checking what its author wrote.
+    pub(crate) fn with(&self, stand_in: &str) -> String {
+        let text = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Variable { .. } | Part::File(_) => stand_in.to_owned(),
+        };
+        self.parts.iter().map(text).collect()
+    }
+
+    /// The whole text if no file is needed and every variable is known.
+    pub(super) fn known(&self, environment: &Environment) -> Option<String> {
+        let text = |part: &Part| match part {
+            Part::Text(text) => Some(text.clone()),
+            Part::Variable { name, default } => environment.get(name).map(str::to_owned).or(default.clone()),
+            Part::File(_) => None,
+        };
+        self.parts.iter().map(text).collect()
+    }
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Setting({})", self.place)
+    }
+}
+
+fn parse_part(inside: &str, key: &str, folder: &Path) -> Result<Part, String> {
+    if let Some(path) = inside.strip_prefix("file:") {
+        return Ok(Part::File(folder.join(path)));
+    }
+    if inside == "caller.token" {
+        return Err(format!(
+            "`${{caller.token}}` in `{key}` is not in this version of fanout: no caller has a token yet"
+        ));
+    }
+    let (name, default) = match inside.split_once(":-") {
+        Some((name, default)) => (name, Some(default.to_owned())),
+        None => (inside, None),
+    };
+    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    if !name.starts_with(letter) || !name.chars().all(|c| letter(c) || c.is_ascii_digit()) {
+        return Err(format!(
+            "in `{key}`, `${{…}}` must be `${{NAME}}`, `${{NAME:-default}}` or `${{file:/path}}`; `$${{` is a plain `${{`"
+        ));
+    }
+    Ok(Part::Variable { name: name.to_owned(), default })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+
+    fn parse(text: &str) -> Result<Setting, String> {
+        Setting::parse(text, Place::Variable("X".to_owned()), "api_key", Path::new("/nowhere"))
+    }
+
+    #[track_caller]
+    fn check(text: &str, filled: &str) {
+        let environment = Environment::from_iter([("A", "1"), ("EMPTY", "")]);
+        let answer = match parse(text).unwrap().fill(&environment) {
+            Ok(secret) => secret.expose_secret().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(answer, filled);
+    }
+
+    #[test]
+    fn variables_are_filled_in() {
+        check("plain", "plain");
+        check("Bearer ${A}", "Bearer 1");
+        check("${A}${A}-", "11-");
+        check("${B:-x y}", "x y");
+        check("${B:-}", "");
+        check("${EMPTY:-x}", "x");
+        check("${A:-x}", "1");
+        check("$A $ {A}", "$A $ {A}");
+        check("$${A} $$${A}", "${A} $${A}");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        check("${B}", "X: `api_key` needs the environment variable `B`, which is not set");
+        check("${EMPTY}", "X: `api_key` needs the environment variable `EMPTY`, which is not set");
+        check("${file:key}", "X: `api_key` needs the file /nowhere/key, which cannot be read");
+    }
+
+    #[test]
+    fn a_mistake_is_named_without_the_text_around_it() {
+        for text in ["s3cret ${", "s3cret ${A", "s3cret ${1A}", "s3cret ${}", "s3cret ${a-b}", "s3cret ${caller.token}"]
+        {
+            let message = parse(text).unwrap_err();
+            assert!(message.contains("`api_key`") && !message.contains("s3cret"), "{message}");
+        }
+        assert!(parse("${caller.token}").unwrap_err().contains("not in this version"));
+        assert!(!format!("{:?}", parse("s3cret").unwrap()).contains("s3cret"));
+    }
+}

@@ -1,0 +1,360 @@
+//! `[[tool]]`: one endpoint as a tool, as its author describes it.
+//!
+//! From the page. To [`build`](crate::build), which makes a tool of it; what can be wrong with it shows here, with its
+//! place.
+//!
+//! Nothing is built and no secret is read.
+
+use std::collections::BTreeMap;
+
+use fanout_core::call::ToolName;
+use fanout_core::effects::Template;
+use fanout_core::tool::Policy;
+use fanout_tools::http::{Body, HttpTool, HttpToolBuilder, HttpToolError};
+use fanout_tools::schema::{Fields, nearest};
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::field::Field;
+use super::later::Kind;
+use super::page::{Page, Place, Section, Spot};
+use super::setting::Setting;
+
+/// One tool.
+#[derive(Clone, Debug)]
+pub struct ToolConfig {
+    /// Its name; no other tool has it.
+    pub name: String,
+    /// What the model reads of it.
+    pub description: String,
+    /// The JSON Schema of its input; an object.
+    pub input_schema: Value,
+    /// The endpoint.
+    pub http: HttpConfig,
+    /// What it is declared to read: templates that can be read and name fields of the input.
+    pub reads: Option<Vec<String>>,
+    /// What it is declared to write; `None`: nothing was said.
+    pub writes: Option<Vec<String>>,
+    /// How calls of it are treated.
+    pub policy: Policy,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// The endpoint of a tool.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// The method.
+    pub method: Method,
+    /// The template of the URL.
+    pub url: Setting,
+    /// The headers.
+    pub headers: Vec<(String, Setting)>,
+    /// The query parameters and their templates.
+    pub query: Vec<(String, Setting)>,
+    /// How the other inputs are sent; `None`: as the method does it.
+    pub body: Option<Body>,
+}
+
+/// The methods that a tool can use.
+const METHODS: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+
+/// The longest name that the Messages API takes.
+const NAME_MAX: usize = 128;
+
+/// Reads every `[[tool]]`; those with mistakes are left out.
+pub(super) fn read_all<'a>(page: &'a Page<'a>, top: &Section<'a>) -> Vec<ToolConfig> {
+    let fields = top.get("tool").map(|field| field.tables()).unwrap_or_default();
+    let sections: Vec<Section<'a>> = fields.iter().filter_map(section_of).collect();
+    let names = names(page, &sections);
+    sections.iter().filter_map(|section| read(section, &names)).collect()
+}
+
+fn section_of<'a>(field: &Field<'a>) -> Option<Section<'a>> {
+    let section = field.section("[[tool]]", Kind::Tool)?;
+    let name = section.get("name").filter(Field::is_string).and_then(|field| field.string());
+    let called = name.map_or_else(|| "[[tool]]".to_owned(), |name| format!("[[tool]] `{name}`"));
+    field.section(called, Kind::Tool)
+}
+
+/// The names of all tools, each checked.
+fn names<'a>(page: &'a Page<'a>, sections: &[Section<'a>]) -> BTreeMap<&'a str, Place> {
+    let mut names: BTreeMap<&str, Place> = BTreeMap::new();
+    for section in sections {
+        let Some(field) = section.get("name") else {
+            page.mistake(&section.spot, "a [[tool]] needs a `name`");
+            continue;
+        };
+        let Some(name) = field.string() else { continue };
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if name.is_empty() || name.len() > NAME_MAX || !name.bytes().all(fits) {
+            field.expected("1 to 128 letters, digits, `_` or `-`");
+        } else if name == "plan" {
+            field.mistake("`plan` is a built-in tool; this one needs another name");
+        } else if let Some(first) = names.get(name) {
+            field.mistake(format!("two tools are called `{name}`; the first stands at {first}"));
+        } else {
+            names.insert(name, page.place(&field.spot));
+        }
+    }
+    names
+}
+
+fn read(section: &Section<'_>, names: &BTreeMap<&str, Place>) -> Option<ToolConfig> {
+    let page = section.page;
+    let name = section.get("name").filter(Field::is_string).and_then(|field| field.string());
+    let description = section.get("description").and_then(|field| field.string()).unwrap_or_default();
+    let input_schema = input_schema(section);
+    let fields = input_schema.as_ref().map(Fields::of).unwrap_or_else(|| Fields::of(&Value::Bool(true)));
+    let reads = section.get("reads").and_then(|field| templates(&field, &fields));
+    let writes = section.get("writes").and_then(|field| templates(&field, &fields));
+    let policy = policy(section, names);
+    let http = match section.get("http") {
+        Some(field) => endpoint(&field, section, input_schema.as_ref()),
+        None => {
+            let later = ["sql", "command"].iter().any(|key| section.spot_of(key).is_some());
+            if !later {
+                page.mistake(&section.spot, format!("{} needs `http = {{ method = …, url = … }}`", section.name));
+            }
+            None
+        }
+    };
+    section.finish();
+    let http = http?;
+    if let (Some(_), None, Some(spot)) = (&reads, &writes, section.spot_of("reads"))
+        && !matches!(http.method, Method::GET | Method::HEAD)
+    {
+        let message = format!(
+            "{} declares `reads` and not `writes`: {} is taken to write all of its host; add `writes = […]`",
+            section.name, http.method
+        );
+        page.warning(&spot, message);
+    }
+    Some(ToolConfig {
+        name: name?.to_owned(),
+        description: description.to_owned(),
+        input_schema: input_schema?,
+        http,
+        reads,
+        writes,
+        policy,
+        place: page.place(&section.spot),
+    })
+}
+
+fn policy(section: &Section<'_>, names: &BTreeMap<&str, Place>) -> Policy {
+    let default = Policy::default();
+    let after = section.get("after").and_then(|field| field.strings()).unwrap_or_default();
+    for (tool, spot) in &after {
+        if !names.contains_key(tool) {
+            let hint = nearest(tool, names.keys().copied()).map(|meant| format!("; did you mean `{meant}`?"));
+            let hint = hint.unwrap_or_default();
+            section.page.mistake(spot, format!("`after` names `{tool}`, which is no tool of this file{hint}"));
+        }
+    }
+    Policy {
+        timeout: section.get("timeout").and_then(|field| field.duration()).unwrap_or(default.timeout),
+        deadline: section.get("deadline").and_then(|field| field.duration()).unwrap_or(default.deadline),
+        result_max: section.get("max_result").and_then(|field| field.size()).unwrap_or(default.result_max),
+        after: after.into_iter().map(|(tool, _)| ToolName::from(tool)).collect(),
+        idempotent: section.get("idempotent").and_then(|field| field.boolean()).unwrap_or_default(),
+        nested: section.get("nested").and_then(|field| field.boolean()).unwrap_or_default(),
+        stop_on_failure: default.stop_on_failure,
+    }
+}
+
+fn templates(field: &Field<'_>, fields: &Fields) -> Option<Vec<String>> {
+    let mut texts = Vec::new();
+    for (text, spot) in field.strings()? {
+        match Template::parse(text) {
+            Ok(template) => {
+                for lacking in template.fields().filter(|name| !fields.has(name)) {
+                    let hint = fields.nearest(lacking).map(|meant| format!("; did you mean `{meant}`?"));
+                    let hint = hint.unwrap_or_default();
+                    let message = format!("`{text}` names `{lacking}`, which the input lacks{hint}");
+                    field.page.mistake(&spot, message);
+                }
+            }
+            Err(error) => field.page.mistake(&spot, error.to_string()),
+        }
+        texts.push(text.to_owned());
+    }
+    Some(texts)
+}
+
+/// The schema from whichever of its three keys is given. Without any, the tool takes no inputs.
+fn input_schema(section: &Section<'_>) -> Option<Value> {
+    let given = [section.get("input"), section.get("input_schema"), section.get("input_schema_file")];
+    let mut given = given.into_iter().flatten();
+    let Some(field) = given.next() else { return Some(object(Map::new(), Vec::new())) };
+    if let Some(second) = given.next() {
+        second.mistake(format!("`{}` and `{}` say the same thing; one of them is enough", field.key, second.key));
+    }
+    let schema = match field.key.as_str() {
+        "input" => shorthand(&field),
+        "input_schema" => field.table().and_then(|_| field.json()),
+        _ => schema_file(&field),
+    }?;
+    if let Err(error) = jsonschema::meta::validate(&schema) {
+        let place = error.instance_path().to_string();
+        let place = if place.is_empty() { String::new() } else { format!(" at {place}") };
+        field.mistake(format!("`{}` is not a valid JSON Schema{place}: {error}", field.key));
+        return None;
+    }
+    if schema.get("type") != Some(&json!("object")) {
+        field.mistake(format!("`{}` must say type = \"object\": the input of a tool is one", field.key));
+        return None;
+    }
+    Some(schema)
+}
+
+fn object(properties: Map<String, Value>, required: Vec<String>) -> Value {
+    json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
+}
+
+/// `{ user_id = { type = "string" }, verbose = { type = "boolean", required = false } }`: an object of these and no
+/// others, all required but those that say otherwise.
+fn shorthand(field: &Field<'_>) -> Option<Value> {
+    let section = field.section("`input`", Kind::Whole)?;
+    let mut properties = Map::new();
+    let mut required = Vec::new();
+    for (_, field) in section.all() {
+        field.table()?;
+        let Some(Value::Object(mut property)) = field.json() else { continue };
+        // An object's own `required` is a list, and stays.
+        let needed = match property.get("required") {
+            Some(Value::Bool(needed)) => {
+                let needed = *needed;
+                property.remove("required");
+                needed
+            }
+            _ => true,
+        };
+        if needed {
+            required.push(field.key.clone());
+        }
+        properties.insert(field.key.clone(), Value::Object(property));
+    }
+    Some(object(properties, required))
+}
+
+fn schema_file(field: &Field<'_>) -> Option<Value> {
+    let name = field.string()?;
+    let path = field.page.folder.join(name);
+    let read = std::fs::read_to_string(&path).map_err(|error| format!("{name} cannot be read: {error}"));
+    match read.and_then(|text| serde_json::from_str(&text).map_err(|error| format!("{name} is not JSON: {error}"))) {
+        Ok(schema) => Some(schema),
+        Err(message) => {
+            field.mistake(message);
+            None
+        }
+    }
+}
+
+fn endpoint(field: &Field<'_>, tool: &Section<'_>, schema: Option<&Value>) -> Option<HttpConfig> {
+    let section = field.section(format!("`http` of {}", tool.name), Kind::Whole)?;
+    let needed = |key| {
+        let field = section.get(key);
+        if field.is_none() {
+            section.page.mistake(&section.spot, format!("{} needs `{key}`", section.name));
+        }
+        field
+    };
+    let method = needed("method").and_then(|field| method(&field));
+    let url = needed("url").and_then(|field| Some((field.setting()?, field.spot)));
+    let settings = |key| {
+        let section = section.get(key).and_then(|field: Field<'_>| field.section(format!("`{key}`"), Kind::Whole));
+        let all = section.iter().flat_map(Section::all);
+        let pair = |(spot, field): (Spot, Field<'_>)| Some((field.key.clone(), field.setting()?, spot));
+        all.filter_map(pair).collect::<Vec<_>>()
+    };
+    let headers = settings("headers");
+    let query = settings("query");
+    let body = section.get("body").and_then(|field| Some((body(&field)?, field.spot)));
+    section.finish();
+    let (method, url) = (method?, url?);
+    if let Some(schema) = schema {
+        Draft { section: &section, schema, method: &method, url: &url, headers: &headers, query: &query, body: &body }
+            .check();
+    }
+    let plain = |(name, setting, _): (String, Setting, Spot)| (name, setting);
+    Some(HttpConfig {
+        method,
+        url: url.0,
+        headers: headers.into_iter().map(plain).collect(),
+        query: query.into_iter().map(plain).collect(),
+        body: body.map(|(body, _)| body),
+    })
+}
+
+fn method(field: &Field<'_>) -> Option<Method> {
+    let text = field.string()?;
+    let found = METHODS.into_iter().find(|method| method.as_str() == text);
+    if found.is_none() {
+        let names: Vec<String> = METHODS.iter().map(|method| format!("\"{method}\"")).collect();
+        field.expected(&format!("one of {}", names.join(", ")));
+    }
+    found
+}
+
+fn body(field: &Field<'_>) -> Option<Body> {
+    match field.string()? {
+        "json" => Some(Body::Json),
+        "form" => Some(Body::Form),
+        "raw" => Some(Body::Raw),
+        _ => {
+            field.expected("\"json\", \"form\" or \"raw\"");
+            None
+        }
+    }
+}
+
+/// An endpoint with the places of its parts, for finding what is wrong with it before any secret is read.
+struct Draft<'d, 'a> {
+    section: &'d Section<'a>,
+    schema: &'d Value,
+    method: &'d Method,
+    url: &'d (Setting, Spot),
+    headers: &'d [(String, Setting, Spot)],
+    query: &'d [(String, Setting, Spot)],
+    body: &'d Option<(Body, Spot)>,
+}
+
+impl Draft<'_, '_> {
+    /// Notes what is wrong: each part is tried in an endpoint of its own, so that one mistake does not hide the next.
+    fn check(&self) {
+        // Without the variables in it, nothing can be said about a URL.
+        let url = self.url.0.known(self.section.page.environment);
+        if let Some(url) = &url {
+            self.note(&self.url.1, self.draft(url));
+        }
+        // Some address that is surely right, for the parts that do not depend on it.
+        let right = "http://localhost/";
+        for (name, setting, spot) in self.headers {
+            self.note(spot, self.draft(right).header(name, setting.with("x")));
+        }
+        for (name, setting, spot) in self.query {
+            self.note(spot, self.draft(right).query(name, setting.with("x")));
+        }
+        if let (Some((body, spot)), Some(url)) = (self.body, &url) {
+            let query = self.query.iter();
+            let whole = query.fold(self.draft(url), |draft, (name, setting, _)| draft.query(name, setting.with("x")));
+            if let Err(error @ (HttpToolError::NoBody { .. } | HttpToolError::RawBody { .. })) =
+                whole.body(*body).check()
+            {
+                self.section.page.mistake(spot, error.to_string());
+            }
+        }
+    }
+
+    fn draft(&self, url: &str) -> HttpToolBuilder {
+        HttpTool::builder("draft", self.method.clone(), url).input_schema(self.schema.clone())
+    }
+
+    fn note(&self, spot: &Spot, draft: HttpToolBuilder) {
+        if let Err(error) = draft.check() {
+            self.section.page.mistake(spot, error.to_string());
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What is made of a configuration.
+
+use std::error::Error;
+
+use fanout_anthropic::Usage;
+use fanout_host::build::{Purpose, build_model, build_toolbox};
+use fanout_host::config::Config;
+use fanout_host::environment::Environment;
+use fanout_host::prices::Price;
+
+use crate::config::parse;
+
+const TOOLS: &str = r#"
+[[tool]]
+name = "get_user"
+input = { user_id = { type = "string" } }
+http = { method = "GET", url = "${BASE:-https://api.example.com}/users/{user_id}", headers = { authorization = "Bearer ${TOKEN}" } }
+reads = ["user/{user_id}"]
+
+[[tool]]
+name = "put_user"
+input = { user_id = { type = "string" } }
+http = { method = "PUT", url = "https://api.example.com/users/{user_id}" }
+after = ["get_user"]
+"#;
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    variables.iter().copied().collect()
+}
+
+#[test]
+fn the_toolbox_holds_the_tools_in_their_order() {
+    let config = parse(TOOLS, &[]);
+    let toolbox = build_toolbox(&config, &environment(&[("TOKEN", "s3cret")]), Purpose::Run).unwrap();
+    let specs: Vec<_> = toolbox.iter().map(|tool| &tool.spec).collect();
+    assert_eq!(specs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>(), ["get_user", "put_user"]);
+    assert_eq!(specs[0].source.as_str(), "http/api.example.com");
+    assert_eq!(specs[0].effects.reads.as_ref().unwrap()[0].to_string(), "user/{user_id}");
+    assert!(specs[0].repeatable() && !specs[1].repeatable());
+    assert_eq!(specs[1].policy.after, ["get_user".into()]);
+}
+
+#[test]
+fn a_secret_is_needed_to_run_and_not_to_look() {
+    let config = parse(TOOLS, &[]);
+    let error = build_toolbox(&config, &environment(&[]), Purpose::Run).unwrap_err();
+    let message = "fanout.toml:5:112: `authorization` needs the environment variable `TOKEN`, which is not set";
+    assert_eq!(error.to_string(), message);
+    assert_eq!(build_toolbox(&config, &environment(&[]), Purpose::Look).unwrap().len(), 2);
+}
+
+#[test]
+fn a_tool_that_its_settings_break_is_named() {
+    let config = parse(TOOLS, &[]);
+    let broken = environment(&[("TOKEN", "a\nb")]);
+    let error = build_toolbox(&config, &broken, Purpose::Run).unwrap_err();
+    assert_eq!(error.to_string(), "fanout.toml:2:1: [[tool]] `get_user` cannot be made");
+    let cause = error.source().unwrap().to_string();
+    assert!(cause.starts_with("the header `authorization` cannot be sent"), "{cause}");
+    let elsewhere = environment(&[("TOKEN", "t"), ("BASE", "http://{user_id}")]);
+    let error = build_toolbox(&config, &elsewhere, Purpose::Run).unwrap_err();
+    assert!(error.source().unwrap().to_string().contains("must be fixed"));
+}
+
+#[test]
+fn a_model_needs_a_key_and_an_address() {
+    let model = |text: &str, variables: &[(&str, &str)]| {
+        build_model(&parse(text, &[]).model, &environment(variables)).map_err(|error| error.to_string())
+    };
+    let unset = "[model]: `api_key` needs the environment variable `ANTHROPIC_API_KEY`, which is not set";
+    assert_eq!(model("", &[]).unwrap_err(), unset);
+    assert!(model("", &[("ANTHROPIC_API_KEY", "k")]).is_ok());
+    let mine = "[model]\napi_key = \"k\"\nbase_url = \"nonsense\"";
+    assert!(model(mine, &[]).unwrap_err().contains("`nonsense`"));
+    assert!(model(mine, &[("ANTHROPIC_BASE_URL", "http://127.0.0.1:1")]).is_ok());
+}
+
+#[test]
+fn tokens_cost_what_the_prices_say() {
+    let price = Price { input: 3.0, output: 15.0, cache_read: 0.3, cache_write: 3.75 };
+    let usage = Usage {
+        input_tokens: 1_000_000,
+        output_tokens: 100_000,
+        cache_read_input_tokens: 2_000_000,
+        cache_creation_input_tokens: 400_000,
+    };
+    assert!((price.cost(&usage) - (3.0 + 1.5 + 0.6 + 1.5)).abs() < 1e-9);
+    assert_eq!(Config::default().price("claude-sonnet-5-5"), None);
+}

@@ -1,0 +1,238 @@
+//! What a configuration without mistakes comes to.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use fanout_core::run::SchedulerOptions;
+use fanout_host::config::{Config, ConfigError};
+use fanout_host::environment::Environment;
+use fanout_host::prices::Price;
+use fanout_tools::http::Body;
+use secrecy::ExposeSecret;
+use serde_json::json;
+
+pub(crate) fn parse(text: &str, variables: &[(&str, &str)]) -> Config {
+    let environment = variables.iter().copied().collect();
+    Config::parse("fanout.toml", text, Path::new("."), &environment).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// Every key of this version, none of them at its default.
+const EVERYTHING: &str = r#"
+[model]
+base_url = "http://127.0.0.1:${PORT}"
+api_key = "${KEY}"
+name = "claude-x"
+max_tokens = 1
+stream = false
+
+[run]
+max_turns = 1
+max_calls = 2
+max_batch = 3
+max_depth = 5
+max_total_tokens = 6_000
+max_cost_usd = 7.5
+deadline = "1h"
+plan = false
+early_start = false
+approval_wait = "250ms"
+
+[scheduler]
+max_in_flight = 8
+stray_hold = "9s"
+
+[[tool]]
+name = "get_user"
+description = "Look up a customer by id."
+input = { user_id = { type = "string" }, tags = { type = "array", items = { type = "string" } }, verbose = { type = "boolean", required = false } }
+http = { method = "GET", url = "https://api.example.com/users/{user_id}?v=${V:-1}", headers = { authorization = "Bearer ${KEY}" }, query = { tag = "{tags}", key = "${KEY}" } }
+timeout = "1s"
+deadline = "2d"
+reads = ["user/{user_id}"]
+writes = []
+idempotent = true
+after = ["put_user"]
+max_result = "1MiB"
+nested = true
+
+[[tool]]
+name = "put_user"
+input_schema = { type = "object", properties = { user_id = { type = "string" }, user = { type = "object" } } }
+
+[tool.http]
+method = "PUT"
+url = "https://api.example.com/users/{user_id}"
+body = "raw"
+
+[[tool]]
+name = "ping"
+http = { method = "HEAD", url = "https://api.example.com/" }
+max_result = 512
+
+[prices."claude-x"]
+input = 3
+output = 15.5
+cache_read = 0.30
+cache_write = 3.75
+
+[store]
+url = "memory:"
+"#;
+
+#[test]
+fn every_key_arrives() {
+    let environment = Environment::from_iter([("PORT", "8080"), ("KEY", "s3cret")]);
+    let config = parse(EVERYTHING, &[]);
+    assert_eq!(config.model.base_url.fill(&environment).unwrap().expose_secret(), "http://127.0.0.1:8080");
+    assert_eq!(config.model.api_key.fill(&environment).unwrap().expose_secret(), "s3cret");
+    assert_eq!((config.model.name.as_str(), config.model.max_tokens, config.model.stream), ("claude-x", 1, false));
+    let run = &config.run;
+    assert_eq!((run.max_turns, run.max_calls, run.max_batch, run.max_depth), (1, 2, 3, 5));
+    assert_eq!((run.max_total_tokens, run.max_cost_usd, run.max_cost_given), (6_000, 7.5, true));
+    assert_eq!((run.deadline, run.approval_wait), (Duration::from_secs(3_600), Duration::from_millis(250)));
+    assert_eq!((run.plan, run.early_start), (false, false));
+    assert_eq!((config.scheduler.max_in_flight, config.scheduler.stray_hold), (8, Duration::from_secs(9)));
+    let price = Price { input: 3.0, output: 15.5, cache_read: 0.3, cache_write: 3.75 };
+    assert_eq!(config.prices, BTreeMap::from([("claude-x".to_owned(), price)]));
+    assert_eq!(config.price("claude-x"), Some(&price));
+    assert_eq!(config.warnings, []);
+}
+
+#[test]
+fn every_key_of_a_tool_arrives() {
+    let config = parse(EVERYTHING, &[]);
+    let [get, put, ping] = config.tools.as_slice() else { panic!("three tools") };
+    assert_eq!((get.name.as_str(), get.description.as_str()), ("get_user", "Look up a customer by id."));
+    assert_eq!(
+        get.input_schema,
+        json!({
+            "type": "object",
+            "properties": {
+                "user_id": {"type": "string"},
+                "tags": {"type": "array", "items": {"type": "string"}},
+                "verbose": {"type": "boolean"},
+            },
+            "required": ["tags", "user_id"],
+            "additionalProperties": false,
+        })
+    );
+    assert_eq!(get.reads, Some(vec!["user/{user_id}".to_owned()]));
+    assert_eq!(get.writes, Some(Vec::new()));
+    let policy = &get.policy;
+    assert_eq!((policy.timeout, policy.deadline), (Duration::from_secs(1), Duration::from_secs(2 * 86_400)));
+    assert_eq!((policy.result_max, policy.idempotent, policy.nested), (1 << 20, true, true));
+    assert_eq!(policy.after, ["put_user".into()]);
+    assert_eq!(get.http.headers[0].0, "authorization");
+    assert_eq!(get.http.query.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["key", "tag"]);
+    assert_eq!(get.place.to_string(), "fanout.toml:25:1");
+
+    assert_eq!((put.http.method.as_str(), put.http.body), ("PUT", Some(Body::Raw)));
+    assert_eq!((&put.reads, &put.writes), (&None, &None));
+    assert_eq!((put.policy.timeout, put.policy.result_max), (Duration::from_secs(30), 64 * 1024));
+    assert_eq!(ping.policy.result_max, 512);
+    let empty = json!({"type": "object", "properties": {}, "required": [], "additionalProperties": false});
+    assert_eq!(ping.input_schema, empty);
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    let config = parse("", &[]);
+    assert_eq!(config.run, Config::default().run);
+    assert_eq!((config.run.max_turns, config.run.max_calls, config.run.max_batch), (50, 500, 256));
+    assert_eq!((config.run.max_total_tokens, config.run.max_cost_usd), (2_000_000, 5.0));
+    assert_eq!((config.run.deadline, config.run.max_cost_given), (Duration::from_secs(900), false));
+    assert_eq!(config.scheduler.options(), SchedulerOptions::default());
+    assert_eq!((config.model.name.as_str(), config.model.max_tokens), ("claude-sonnet-5-5", 8192));
+    assert!(config.model.stream && config.run.early_start && config.tools.is_empty() && config.prices.is_empty());
+    let unset = config.model.api_key.fill(&Environment::default()).unwrap_err().to_string();
+    assert_eq!(unset, "[model]: `api_key` needs the environment variable `ANTHROPIC_API_KEY`, which is not set");
+}
+
+#[test]
+fn a_variable_wins_over_the_file() {
+    let variables = [
+        ("FANOUT_RUN__MAX_TURNS", "3"),
+        ("FANOUT_RUN__DEADLINE", "5m"),
+        ("FANOUT_RUN__EARLY_START", "false"),
+        ("FANOUT_RUN__MAX_COST_USD", "1.5"),
+        ("FANOUT_MODEL__NAME", "123"),
+        ("FANOUT_STORE__URL", "memory:"),
+        ("FANOUT_SCHEDULER__MAX_IN_FLIGHT", ""),
+        ("FANOUT_DEPTH", "1"),
+        ("OTHER__THING", "x"),
+    ];
+    for text in ["", "[run]\nmax_turns = 7\n[store]\nurl = \"sqlite://x\""] {
+        let config = parse(text, &variables);
+        assert_eq!((config.run.max_turns, config.run.deadline), (3, Duration::from_secs(300)));
+        assert_eq!((config.run.early_start, config.run.max_cost_usd, config.run.max_cost_given), (false, 1.5, true));
+        assert_eq!((config.model.name.as_str(), config.scheduler.max_in_flight), ("123", 1024));
+    }
+}
+
+#[test]
+fn what_is_perhaps_not_meant_is_a_warning() {
+    let text = "[run]\nplan = true\n[[tool]]\nname = \"f\"\nreads = [\"a\"]\nhttp = { method = \"POST\", url = \"http://a.example\" }";
+    let warnings: Vec<String> = parse(text, &[]).warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "fanout.toml:2:8: `plan` is not in this version of fanout: the model is not offered it",
+            "fanout.toml:5:1: [[tool]] `f` declares `reads` and not `writes`: POST is taken to write all of its host; add `writes = […]`",
+        ]
+    );
+}
+
+#[test]
+fn the_nearest_file_above_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("a/b");
+    std::fs::create_dir_all(&inner).unwrap();
+    std::fs::write(folder.path().join("fanout.toml"), "[run]\nmax_turns = 1").unwrap();
+    let found = Config::find(&inner, &Environment::default()).unwrap();
+    assert_eq!((found.run.max_turns, found.file), (1, Some(folder.path().join("fanout.toml"))));
+    std::fs::write(inner.join("fanout.toml"), "[run]\nmax_turns = 2").unwrap();
+    assert_eq!(Config::find(&inner, &Environment::default()).unwrap().run.max_turns, 2);
+}
+
+/// Only a user who may give files away can set this up; for any other the file keeps its owner and is found.
+#[cfg(unix)]
+#[test]
+fn a_file_of_another_user_is_only_taken_when_it_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fanout.toml");
+    std::fs::write(&path, "").unwrap();
+    let given_away = std::os::unix::fs::chown(&path, Some(12_345), None).is_ok();
+    match Config::find(folder.path(), &Environment::default()) {
+        Err(ConfigError::Find(error)) => {
+            assert!(given_away);
+            let message = format!(
+                "{0} belongs to another user (uid 12345, not 0); `--config {0}` takes it all the same",
+                path.display()
+            );
+            assert_eq!(error.to_string(), message);
+        }
+        other => assert!(!given_away && other.is_ok()),
+    }
+    assert!(Config::load(&path, &Environment::default()).is_ok());
+}
+
+#[test]
+fn files_are_looked_for_beside_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("key"), "s3cret\n").unwrap();
+    std::fs::write(folder.path().join("f.json"), r#"{"type":"object","properties":{"a":{}}}"#).unwrap();
+    let path = folder.path().join("any.toml");
+    let text = "[model]\napi_key = \"${file:key}\"\n[[tool]]\nname = \"f\"\ninput_schema_file = \"f.json\"\nhttp = { method = \"GET\", url = \"http://a.example/{a}\" }";
+    std::fs::write(&path, text).unwrap();
+    let config = Config::load(&path, &Environment::default()).unwrap();
+    assert_eq!(config.tools[0].input_schema["properties"], json!({"a": {}}));
+    let key = config.model.api_key.fill(&Environment::default()).unwrap();
+    assert_eq!(key.expose_secret(), "s3cret");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_said_to_be_so() {
+    let error = Config::load(Path::new("/nowhere/fanout.toml"), &Environment::default()).unwrap_err();
+    assert_eq!(error.to_string(), "/nowhere/fanout.toml cannot be read");
+}

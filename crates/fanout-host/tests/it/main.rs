@@ -1,0 +1,5 @@
+//! Configurations as people write them, and what is made of them.
+
+mod build;
+mod config;
+mod mistakes;

@@ -1,0 +1,284 @@
+//! A table of mistakes and what each is answered.
+
+use std::path::Path;
+
+use fanout_host::config::Config;
+use fanout_host::environment::Environment;
+
+/// The mistakes of a text, one line each.
+fn mistakes(text: &str, variables: &[(&str, &str)]) -> String {
+    let environment: Environment = variables.iter().copied().collect();
+    match Config::parse("fanout.toml", text, Path::new("/nowhere"), &environment) {
+        Ok(_) => "none".to_owned(),
+        Err(errors) => errors.to_string(),
+    }
+}
+
+#[track_caller]
+fn check(text: &str, answer: &str) {
+    assert_eq!(mistakes(text, &[]), answer, "{text}");
+}
+
+/// Checks what one key of a tool is answered; it stands at line 5.
+#[track_caller]
+fn check_tool(line: &str, answer: &str) {
+    let text = format!(
+        "[[tool]]\nname = \"get_user\"\nhttp = {{ method = \"GET\", url = \"http://a.example/{{user_id}}\" }}\ninput = {{ user_id = {{ type = \"string\" }} }}\n{line}\n"
+    );
+    check(&text, &format!("fanout.toml:5:{answer}"));
+}
+
+/// Checks what one line of `http` is answered; it stands at line 5.
+#[track_caller]
+fn check_http(method: &str, line: &str, answer: &str) {
+    let text = format!(
+        "tool = [{{ name = \"f\", input = {{ id = {{ type = \"string\" }}, text = {{ type = \"string\" }} }},\nhttp = {{\nmethod = \"{method}\",\n\n{line}\n}} }}]"
+    );
+    check(&text, &format!("fanout.toml:5:{answer}"));
+}
+
+#[test]
+fn a_key_that_nobody_knows_names_the_nearest() {
+    check_tool("tiemout = \"1s\"", "1: unknown key `tiemout` in [[tool]] `get_user`; did you mean `timeout`?");
+    check("[run]\nmax_turn = 1", "fanout.toml:2:1: unknown key `max_turn` in [run]; did you mean `max_turns`?");
+    check("[modle]\nname = \"x\"", "fanout.toml:1:2: unknown key `modle`; did you mean `model`?");
+    check("[limit.x]", "fanout.toml:1:2: unknown key `limit`; did you mean `limits`?");
+    check(
+        "[scheduler]\nzzz = 1",
+        "fanout.toml:2:1: unknown key `zzz` in [scheduler]; the keys are `max_in_flight`, `stray_hold`",
+    );
+    check(
+        "[prices.m]\ninput = 1\noutput = 1\ncache_read = 1\ncache_write = 1\ncache_reed = 1",
+        "fanout.toml:6:1: unknown key `cache_reed` in [prices.\"m\"]; did you mean `cache_read`?",
+    );
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_names_the_right_one() {
+    for (line, answer) in [
+        ("deadline = \"soon\"", "12: `deadline` must be a duration such as \"30s\" or \"5m\", not \"soon\""),
+        ("deadline = 30", "12: `deadline` must be a duration such as \"30s\" or \"5m\", not 30"),
+        ("timeout = \"0s\"", "11: `timeout` must be a duration such as \"30s\" or \"5m\", not \"0s\""),
+        ("max_result = \"64K\"", "14: `max_result` must be a size such as \"64KiB\" or \"1MB\", not \"64K\""),
+        ("max_result = 0", "14: `max_result` must be a size such as \"64KiB\" or \"1MB\", not 0"),
+        ("idempotent = \"yes\"", "14: `idempotent` must be true or false, not \"yes\""),
+        ("description = 7", "15: `description` must be a text in quotes, not 7"),
+        ("reads = \"user\"", "9: `reads` must be a list such as [\"a\", \"b\"], not \"user\""),
+        ("reads = [\"a\", 7]", "15: `reads` must be a list of texts in quotes, not 7"),
+    ] {
+        check_tool(line, answer);
+    }
+    check("[run]\nmax_turns = -1", "fanout.toml:2:13: `max_turns` must be a whole number from 1 to 4294967295, not -1");
+    check(
+        "[run]\nmax_total_tokens = 0",
+        "fanout.toml:2:20: `max_total_tokens` must be a whole number of at least 1, not 0",
+    );
+    check("[run]\nmax_cost_usd = nan", "fanout.toml:2:16: `max_cost_usd` must be a number of at least 0, not nan");
+    check("[model]\nname = \"\"", "fanout.toml:2:8: `name` must be the name of a model, not \"\"");
+    check("run = 7", "fanout.toml:1:7: `run` must be a table such as { key = \"value\" }, not 7");
+    check("[tool]\nname = \"x\"", "fanout.toml:1:1: `tool` must be written as [[tool]], not [tool]");
+    check("[prices]\nm = 3", "fanout.toml:2:5: `m` must be a table such as { key = \"value\" }, not 3");
+    check(
+        "[prices.m]\ninput = 1\noutput = \"x\"\ncache_read = 1",
+        "fanout.toml:1:1: [prices.\"m\"] needs `cache_write`, in US dollars for a million tokens\n\
+         fanout.toml:3:10: `output` must be a number of at least 0, not \"x\"",
+    );
+}
+
+#[test]
+fn a_secret_is_not_repeated() {
+    check("[model]\napi_key = 12345", "fanout.toml:2:11: `api_key` must be a text in quotes");
+    check("[model]\napi_key = \"s3cret${\"", "fanout.toml:2:11: in `api_key` a `${` has no `}`");
+    check_http(
+        "GET",
+        "url = \"http://a.example\", headers = { a = \"s3cret ${caller.token}\" }",
+        "43: `${caller.token}` in `a` is not in this version of fanout: no caller has a token yet",
+    );
+}
+
+#[test]
+fn a_template_must_name_what_the_input_has() {
+    for (line, answer) in [
+        (
+            "reads = [\"user/{userid}\"]",
+            "10: `user/{userid}` names `userid`, which the input lacks; did you mean `user_id`?",
+        ),
+        ("writes = [\"a\", \"b/{x}\"]", "16: `b/{x}` names `x`, which the input lacks"),
+        ("writes = [\"a/{\"]", "11: `a/{`: a `{` needs a field name and a `}`, as in `orders/{id}`"),
+        ("writes = [\"*/a\"]", "11: `*/a`: `*` can only be the last segment, as in `orders/*`"),
+        (
+            "after = [\"get_usr\"]",
+            "10: `after` names `get_usr`, which is no tool of this file; did you mean `get_user`?",
+        ),
+    ] {
+        check_tool(line, answer);
+    }
+}
+
+#[test]
+fn an_endpoint_is_checked_before_any_secret_is_read() {
+    let url = "url = \"http://a.example/{id}\"";
+    let reserved = "is set by the connection itself";
+    for (method, line, answer) in [
+        ("GET", "url = \"a.example\"", "7: a url must start with `https://` or `http://`".to_owned()),
+        ("GET", "url = \"http://{id}.example\"", "7: the scheme, host and port of a url must be fixed: fields such as `{id}` can only stand in its path and query".to_owned()),
+        ("GET", "url = \"http://a.example/{ids}\"", "7: the url or the query names `ids`, which the input lacks; did you mean `id`?".to_owned()),
+        ("GET", &format!("{url}, body = \"json\""), "39: GET sends no body: its inputs go into the path and the query".to_owned()),
+        ("POST", &format!("{url}, body = \"xml\""), "39: `body` must be \"json\", \"form\" or \"raw\", not \"xml\"".to_owned()),
+        ("GET", &format!("{url}, headers = {{ host = \"x\" }}"), format!("44: the header `host` {reserved}")),
+        ("GET", &format!("{url}, headers = {{ x = \"{{id}}\" }}"), "44: the header `x` holds a field in braces: inputs can only go into the path, the query and the body".to_owned()),
+        ("GET", &format!("{url}, query = {{ q = \"{{txt}}\" }}"), "42: the url or the query names `txt`, which the input lacks; did you mean `text`?".to_owned()),
+        ("GET", &format!("{url}, querry = {{}}"), "32: unknown key `querry` in `http` of [[tool]] `f`; did you mean `query`?".to_owned()),
+    ] {
+        check_http(method, line, &answer);
+    }
+}
+
+#[test]
+fn a_method_is_one_of_a_few() {
+    check(
+        "[[tool]]\nname = \"f\"\nhttp = { method = \"get\", url = \"http://a.example\" }",
+        "fanout.toml:3:19: `method` must be one of \"GET\", \"HEAD\", \"POST\", \"PUT\", \"PATCH\", \"DELETE\", \"OPTIONS\", not \"get\"",
+    );
+    check(
+        "[[tool]]\nname = \"f\"\nhttp = {}",
+        "fanout.toml:3:8: `http` of [[tool]] `f` needs `method`\nfanout.toml:3:8: `http` of [[tool]] `f` needs `url`",
+    );
+    check("[[tool]]\nname = \"f\"", "fanout.toml:1:1: [[tool]] `f` needs `http = { method = …, url = … }`");
+}
+
+#[test]
+fn a_tool_has_a_name_of_its_own() {
+    let tool = |name: &str| format!("[[tool]]\n{name}\nhttp = {{ method = \"GET\", url = \"http://a.example\" }}\n");
+    check(&tool(""), "fanout.toml:1:1: a [[tool]] needs a `name`");
+    check(&tool("name = \"a b\""), "fanout.toml:2:8: `name` must be 1 to 128 letters, digits, `_` or `-`, not \"a b\"");
+    check(&tool("name = \"plan\""), "fanout.toml:2:8: `plan` is a built-in tool; this one needs another name");
+    let twice = tool("name = \"a\"") + &tool("name = \"a\"");
+    check(&twice, "fanout.toml:5:8: two tools are called `a`; the first stands at fanout.toml:2:8");
+}
+
+#[test]
+fn an_input_is_described_once_and_rightly() {
+    let tool = |line: &str| {
+        format!("[[tool]]\nname = \"f\"\nhttp = {{ method = \"GET\", url = \"http://a.example\" }}\n{line}")
+    };
+    check(
+        &tool("input = {}\ninput_schema = { type = \"object\" }"),
+        "fanout.toml:5:16: `input` and `input_schema` say the same thing; one of them is enough",
+    );
+    check(
+        &tool("input_schema = { type = \"array\" }"),
+        "fanout.toml:4:16: `input_schema` must say type = \"object\": the input of a tool is one",
+    );
+    check(
+        &tool("input = { a = \"string\" }"),
+        "fanout.toml:4:15: `a` must be a table such as { key = \"value\" }, not \"string\"",
+    );
+    check(
+        &tool("input_schema_file = \"gone.json\""),
+        "fanout.toml:4:21: gone.json cannot be read: No such file or directory (os error 2)",
+    );
+    let wrong = mistakes(&tool("input = { a = { type = \"strin\" } }"), &[]);
+    assert!(
+        wrong.starts_with("fanout.toml:4:9: `input` is not a valid JSON Schema at /properties/a/type: \"strin\""),
+        "{wrong}"
+    );
+}
+
+#[test]
+fn every_mistake_is_reported() {
+    check(
+        "[run]\nmax_turns = \"x\"\ndeadline = 1\nfoo = 2\n[[tool]]\nname = \"f\"\ntimeout = 3\n[limits.x]\n",
+        "fanout.toml:2:13: `max_turns` must be a whole number from 1 to 4294967295, not \"x\"\n\
+         fanout.toml:3:12: `deadline` must be a duration such as \"30s\" or \"5m\", not 1\n\
+         fanout.toml:4:1: unknown key `foo` in [run]; the keys are `approval_wait`, `deadline`, `early_start`, \
+         `max_batch`, `max_calls`, `max_cost_usd`, `max_depth`, `max_total_tokens`, `max_turns`, `plan`\n\
+         fanout.toml:5:1: [[tool]] `f` needs `http = { method = …, url = … }`\n\
+         fanout.toml:7:11: `timeout` must be a duration such as \"30s\" or \"5m\", not 3\n\
+         fanout.toml:8:2: `limits` is not in this version of fanout: no limit group would be kept to",
+    );
+}
+
+#[test]
+fn what_is_not_toml_is_reported_with_its_place() {
+    let answer = mistakes("[run]\nmax_turns = \nname = \"x\n[model]\nmax_tokens = 1\n", &[]);
+    let lines: Vec<&str> = answer.lines().collect();
+    assert!(lines[0].starts_with("fanout.toml:2:1"), "{answer}");
+    assert!(lines.iter().any(|line| line.starts_with("fanout.toml:3:")), "{answer}");
+}
+
+#[test]
+fn what_is_not_in_this_version_is_refused() {
+    let later = |key: &str, lost: &str| format!("`{key}` is not in this version of fanout: {lost}");
+    for (text, key, lost) in [
+        ("mcp_config = \".mcp.json\"", "mcp_config", "MCP servers cannot be connected yet"),
+        ("limits.a = {}", "limits", "no limit group would be kept to"),
+        (
+            "openapi.a = {}",
+            "openapi",
+            "no tools can be made of OpenAPI documents yet; write each as a [[tool]] with `http`",
+        ),
+        ("mcp_servers.a = {}", "mcp_servers", "MCP servers cannot be connected yet"),
+        ("database.a = {}", "database", "no database can be used yet"),
+        ("workspace = {}", "workspace", "there are no file tools yet"),
+        ("server = {}", "server", "there is no gateway yet"),
+        ("project.a = {}", "project", "there are no teams and no keys yet"),
+        ("worker = {}", "worker", "there are no background runs yet"),
+        ("notify = [{}]", "notify", "nobody would be notified"),
+    ] {
+        check(text, &format!("fanout.toml:1:1: {}", later(key, lost)));
+    }
+    for (line, key, lost) in [
+        ("approval = \"never\"", "approval", "nobody would be asked before the tool runs"),
+        ("limit = \"a\"", "limit", "no limit group would be kept to"),
+        ("retry = {}", "retry", "no failed attempt would be tried again"),
+        ("breaker = {}", "breaker", "no failing API would be given time"),
+        ("sql = {}", "sql", "no database can be used yet"),
+        ("command = {}", "command", "no programs can be run yet"),
+        ("undeclared = \"serial\"", "undeclared", "calls without declared effects always keep their order"),
+        ("stop_on_failure = true", "stop_on_failure", "calls would go on after a failure"),
+    ] {
+        check_tool(line, &format!("1: {}", later(key, lost)));
+    }
+    check(
+        "[store]\nretention = \"1d\"",
+        &format!("fanout.toml:2:1: {}", later("retention", "nothing is kept beyond the process")),
+    );
+    for scheme in ["sqlite", "postgres"] {
+        let message = format!(
+            "a `{scheme}` store is not in this version of fanout: nothing would be kept; write \"memory:\" or leave [store] out"
+        );
+        check(&format!("[store]\nurl = \"{scheme}://x\""), &format!("fanout.toml:2:7: {message}"));
+    }
+    check(
+        "[[tool]]\nname = \"f\"\nsql = {}",
+        &format!("fanout.toml:3:1: {}", later("sql", "no database can be used yet")),
+    );
+}
+
+#[test]
+fn a_variable_that_overrides_nothing_names_the_nearest() {
+    let check = |variable: &str, value: &str, answer: &str| {
+        assert_eq!(mistakes("", &[(variable, value)]), answer);
+    };
+    check(
+        "FANOUT_RUN__MAX_TURN",
+        "3",
+        "FANOUT_RUN__MAX_TURN: unknown key `max_turn` in [run]; did you mean `max_turns`?",
+    );
+    check(
+        "FANOUT_RUN__MAX_TURNS",
+        "x",
+        "FANOUT_RUN__MAX_TURNS: `max_turns` must be a whole number from 1 to 4294967295",
+    );
+    check(
+        "FANOUT_SERVER__LISTEN",
+        "x",
+        "FANOUT_SERVER__LISTEN: there is no section `SERVER` to override; a variable can override keys of [model], [run], [scheduler] and [store]",
+    );
+    check(
+        "FANOUT_STORE__RETENTION",
+        "1d",
+        "FANOUT_STORE__RETENTION: `retention` is not in this version of fanout: nothing is kept beyond the process",
+    );
+}
