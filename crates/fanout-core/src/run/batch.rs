@@ -61,6 +61,21 @@ pub struct Batch<'run> {
     cancelled: Option<String>,
 }
 
+/// A call of a batch, as it stands.
+#[derive(Debug)]
+pub struct Arrived<'a> {
+    /// The call.
+    pub call: &'a CallId,
+    /// Its tool, if there is one of that name.
+    pub tool: Option<&'a Registered>,
+    /// What it touches, as far as its references are known.
+    pub effects: &'a Effects,
+    /// The nearest earlier calls that hold it back, ended or not.
+    pub waits: Arc<[Wait]>,
+    /// What it came to, if it has: a call that cannot run is answered when it arrives.
+    pub outcome: Option<&'a Outcome>,
+}
+
 /// Earlier calls by what later ones may be declared to follow.
 #[derive(Debug, Default)]
 struct Followed {
@@ -186,6 +201,17 @@ impl<'run> Batch<'run> {
         self.cancelled = Some(reason.to_owned());
         self.schedule.cancel(reason, now);
         self.act();
+    }
+
+    /// The calls so far, in program order, with what each touches and waits for.
+    pub fn arrived(&self) -> impl Iterator<Item = Arrived<'_>> {
+        self.items.iter().enumerate().map(|(ix, item)| Arrived {
+            call: &item.call,
+            tool: item.tool.as_deref(),
+            effects: self.schedule.effects(ix),
+            waits: self.waits(ix),
+            outcome: item.outcome.as_deref(),
+        })
     }
 
     /// How many calls have no outcome yet.

@@ -10,7 +10,7 @@ mod attempt;
 mod batch;
 mod shared;
 
-pub use batch::{Batch, BatchError};
+pub use batch::{Arrived, Batch, BatchError};
 
 use std::fmt;
 use std::sync::Arc;

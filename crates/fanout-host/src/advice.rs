@@ -1,0 +1,78 @@
+//! The line that declares what a tool touches, proposed for a person to review.
+//!
+//! From a tool's name and its schema. To the closing line of a run, to `explain` and to `check`.
+//! A proposal only: what a tool really touches, only its author knows.
+
+use fanout_core::tool::ToolSpec;
+
+/// Words that begin a tool's name and say what is done, not to what.
+const VERBS: [&str; 30] = [
+    "get", "list", "read", "find", "search", "fetch", "show", "load", "lookup", "query", "create", "add", "update",
+    "set", "put", "post", "delete", "remove", "send", "write", "edit", "cancel", "reserve", "charge", "make", "insert",
+    "patch", "check", "book", "place",
+];
+
+/// A declaration for this tool: `writes = ["note/{order_id}"]`, or for one that only reads `reads = […]`, `writes = []`.
+pub fn declaration(spec: &ToolSpec) -> String {
+    let key = key(spec);
+    if spec.safe { format!("reads = [\"{key}\"], writes = []") } else { format!("writes = [\"{key}\"]") }
+}
+
+/// Where the line goes, and the line.
+pub fn advice(spec: &ToolSpec) -> String {
+    format!("[[tool]] `{}`: {}", spec.name, declaration(spec))
+}
+
+fn key(spec: &ToolSpec) -> String {
+    let name = spec.name.as_str();
+    let words: Vec<&str> = name.rsplit("__").next().unwrap_or(name).split(['_', '-']).collect();
+    let nouns = match words.split_first() {
+        Some((first, rest)) if !rest.is_empty() && VERBS.contains(first) => rest.join("_"),
+        _ => words.join("_"),
+    };
+    match field(spec) {
+        Some(field) => format!("{nouns}/{{{field}}}"),
+        None => format!("{nouns}/*"),
+    }
+}
+
+/// The field that most likely names the resource: a required one that looks like an id, else the first required one.
+fn field(spec: &ToolSpec) -> Option<&str> {
+    let required: Vec<&str> =
+        spec.input_schema.get("required")?.as_array()?.iter().filter_map(|name| name.as_str()).collect();
+    let scalar = |name: &&str| {
+        let kind = spec.input_schema["properties"][*name]["type"].as_str();
+        matches!(kind, Some("string" | "integer"))
+    };
+    let looks_like_id = |name: &&str| {
+        let ends = ["id", "key", "name", "path", "sku", "slug", "uuid", "email", "to"];
+        ends.iter().any(|end| *name == *end || name.ends_with(&format!("_{end}")))
+    };
+    let fields = || required.iter().copied().filter(scalar);
+    fields().find(looks_like_id).or_else(|| fields().next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fanout_core::effects::Source;
+    use serde_json::json;
+
+    #[track_caller]
+    fn check(name: &str, safe: bool, fields: &[&str], line: &str) {
+        let mut spec = ToolSpec::new(name, Source::function());
+        spec.safe = safe;
+        let properties: serde_json::Map<_, _> =
+            fields.iter().map(|field| ((*field).to_owned(), json!({"type": "string"}))).collect();
+        spec.input_schema = json!({"type": "object", "properties": properties, "required": fields});
+        assert_eq!(declaration(&spec), line);
+    }
+
+    #[test]
+    fn a_declaration_names_the_noun_and_the_field_that_looks_like_its_id() {
+        check("get_customer", true, &["verbose", "customer_id"], "reads = [\"customer/{customer_id}\"], writes = []");
+        check("add_note", false, &["order_id", "text"], "writes = [\"note/{order_id}\"]");
+        check("sync", false, &[], "writes = [\"sync/*\"]");
+        check("crm__update-lead", false, &["lead"], "writes = [\"lead/{lead}\"]");
+    }
+}

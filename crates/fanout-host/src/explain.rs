@@ -1,0 +1,188 @@
+//! What would run when: the graph of a batch, without running it.
+//!
+//! From calls and a toolbox. To `fanout explain`, as text, JSON or a Mermaid diagram, and to the gateway's route.
+//! The calls go into a batch that nobody lets start, so what is shown is what would happen.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use fanout_core::call::Call;
+use fanout_core::effects::{Effects, Mode, Origin};
+use fanout_core::event::Wait;
+use fanout_core::outcome::CallError;
+use fanout_core::run::{Arrived, BatchError, RunOptions, Scheduler, SchedulerOptions};
+use fanout_core::toolbox::Toolbox;
+use serde_json::{Value, json};
+
+/// The graph of one batch.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// The calls, in program order.
+    pub calls: Vec<Explained>,
+    /// The ids of the calls on the longest path, first to last; each call counts 1, ties go to the first.
+    pub critical_path: Vec<String>,
+    /// How many calls stand on it.
+    pub waves: usize,
+}
+
+/// One call in the graph.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// Its id.
+    pub id: String,
+    /// The tool that it asks for.
+    pub tool: String,
+    /// The keys that it reads.
+    pub reads: Vec<String>,
+    /// The keys that it writes.
+    pub writes: Vec<String>,
+    /// What it waits for.
+    pub waits: Arc<[Wait]>,
+    /// The earliest round in which it can run, counted from 1.
+    pub wave: usize,
+    /// Why it cannot run at all.
+    pub error: Option<CallError>,
+}
+
+impl Explanation {
+    /// Finds the graph of these calls.
+    ///
+    /// # Errors
+    /// As a batch would refuse them: an id twice.
+    pub fn of(calls: Vec<Call>, toolbox: Arc<Toolbox>) -> Result<Self, BatchError> {
+        let mut options = RunOptions::new("explain");
+        options.early_start = false;
+        let mut run = Scheduler::new(SchedulerOptions::default()).run(toolbox, options);
+        let mut batch = run.batch();
+        let tools: Vec<String> = calls.iter().map(|call| call.tool.to_string()).collect();
+        for call in calls {
+            batch.call(call)?;
+        }
+        let mut explained: Vec<Explained> = Vec::with_capacity(tools.len());
+        for (arrived, tool) in batch.arrived().zip(tools) {
+            let wave = 1 + before(&explained, &arrived.waits).map(|at| explained[at].wave).max().unwrap_or(0);
+            explained.push(Explained::new(&arrived, tool, wave));
+        }
+        let waves = explained.iter().map(|call| call.wave).max().unwrap_or(0);
+        Ok(Self { critical_path: critical_path(&explained), calls: explained, waves })
+    }
+
+    /// The graph as JSON: the shape is part of the command's contract.
+    pub fn to_json(&self) -> Value {
+        let calls: Vec<Value> = self.calls.iter().map(Explained::to_json).collect();
+        json!({ "calls": calls, "critical_path": self.critical_path, "waves": self.waves })
+    }
+
+    /// The graph as a Mermaid flowchart.
+    pub fn to_mermaid(&self) -> String {
+        let mut text = String::from("flowchart LR\n");
+        for (at, call) in self.calls.iter().enumerate() {
+            let _ = writeln!(text, "  c{at}[\"{}<br/>{}\"]", quoted(&call.tool), quoted(&call.id));
+        }
+        for (at, call) in self.calls.iter().enumerate() {
+            for wait in call.waits.iter() {
+                let Some(on) = self.calls.iter().position(|other| other.id == wait.on.as_str()) else { continue };
+                let label = match &wait.key {
+                    Some(key) => format!("{}: {key}", wait.why.as_str()),
+                    None => wait.why.as_str().to_owned(),
+                };
+                let _ = writeln!(text, "  c{on} -->|\"{}\"| c{at}", quoted(&label));
+            }
+        }
+        text
+    }
+
+    /// The graph as text, wave by wave.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for wave in 1..=self.waves {
+            let _ = writeln!(text, "wave {wave}");
+            for call in self.calls.iter().filter(|call| call.wave == wave) {
+                call.print(&mut text);
+            }
+        }
+        let path = self.critical_path.join(" → ");
+        let (calls, waves) = (self.calls.len(), self.waves);
+        let _ = writeln!(text, "{calls} calls in {waves} waves; critical path: {path}");
+        text
+    }
+}
+
+impl Explained {
+    fn new(arrived: &Arrived<'_>, tool: String, wave: usize) -> Self {
+        Self {
+            id: arrived.call.to_string(),
+            tool,
+            reads: keys(arrived.effects, Mode::Read),
+            writes: keys(arrived.effects, Mode::Write),
+            waits: Arc::clone(&arrived.waits),
+            wave,
+            error: arrived.outcome.and_then(|outcome| outcome.result.as_ref().err().cloned()),
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let waits: Vec<Value> = self.waits.iter().map(wait_json).collect();
+        let mut call = json!({
+            "id": self.id, "tool": self.tool, "reads": self.reads, "writes": self.writes, "waits": waits, "wave": self.wave,
+        });
+        if let Some(error) = &self.error {
+            call["error"] = json!({ "code": error.code.as_str(), "message": error.message });
+        }
+        call
+    }
+
+    fn print(&self, text: &mut String) {
+        let list = |keys: &[String]| if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
+        let _ = writeln!(text, "  {} ({})", self.tool, self.id);
+        match &self.error {
+            Some(error) => {
+                let _ = writeln!(text, "    will not run: {error}");
+            }
+            None => {
+                let _ = writeln!(text, "    reads {}; writes {}", list(&self.reads), list(&self.writes));
+            }
+        }
+        for wait in self.waits.iter() {
+            let key = wait.key.as_ref().map(|key| format!(" on {key}")).unwrap_or_default();
+            let want = if wait.undeclared { ", for want of a declaration" } else { "" };
+            let _ = writeln!(text, "    waits for {}: {}{key}{want}", wait.on, wait.why.as_str());
+        }
+    }
+}
+
+/// A wait as every surface prints it.
+pub fn wait_json(wait: &Wait) -> Value {
+    let mut json = json!({ "on": wait.on.as_str(), "why": wait.why.as_str() });
+    if let Some(key) = &wait.key {
+        json["key"] = json!(key.as_str());
+    }
+    json
+}
+
+/// The keys that decide, for one mode: the declared ones, or without a declaration all there are.
+fn keys(effects: &Effects, mode: Mode) -> Vec<String> {
+    let counts = |origin: Origin| !effects.declared || origin == Origin::Declared;
+    let keys = effects.accesses.iter().filter(|access| access.mode == mode && counts(access.origin));
+    keys.map(|access| access.key.to_string()).collect()
+}
+
+fn before<'a>(calls: &'a [Explained], waits: &'a [Wait]) -> impl Iterator<Item = usize> + 'a {
+    waits.iter().filter_map(|wait| calls.iter().position(|call| call.id == wait.on.as_str()))
+}
+
+fn critical_path(calls: &[Explained]) -> Vec<String> {
+    let last = calls.iter().map(|call| call.wave).max().unwrap_or(0);
+    let mut path = Vec::new();
+    let mut next = calls.iter().position(|call| call.wave == last);
+    while let Some(at) = next {
+        path.push(calls[at].id.clone());
+        next = before(calls, &calls[at].waits).filter(|on| calls[*on].wave + 1 == calls[at].wave).min();
+    }
+    path.reverse();
+    path
+}
+
+fn quoted(text: &str) -> String {
+    text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
+}

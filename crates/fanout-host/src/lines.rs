@@ -1,0 +1,101 @@
+//! Events as JSON lines: what `--json` prints.
+//!
+//! From the events of a run. To standard output, one object a line: `{"type":…,"run":…,"at_ms":…}`.
+//! The names are a contract; core's own types can change without them.
+
+use std::time::Duration;
+
+use fanout_anthropic::Usage;
+use fanout_core::event::{Event, What, outcome_word};
+use fanout_core::outcome::{Content, Outcome};
+use fanout_core::timeline::Figures;
+use serde_json::{Value, json};
+
+use crate::explain::wait_json;
+
+/// The line of one event; `None` for the end of a run, which [`run_ended`] prints with its figures.
+pub fn line(event: &Event) -> Option<Value> {
+    let mut line = match &event.what {
+        What::RunEnded { .. } => return None,
+        What::RunStarted => json!({ "type": "run_started" }),
+        What::TurnStarted { turn } => json!({ "type": "turn_started", "turn": turn }),
+        What::ModelEnded { turn, stop_reason, .. } => {
+            json!({ "type": "model_ended", "turn": turn, "stop_reason": stop_reason })
+        }
+        What::CallArrived { call, tool, position, declared: _, waits } => json!({
+            "type": "call_arrived", "call": call.as_str(), "tool": tool.as_str(), "position": position.to_string(),
+            "waits": waits.iter().map(wait_json).collect::<Vec<_>>(),
+        }),
+        What::CallNarrowed { call, freed_from } => json!({
+            "type": "call_narrowed", "call": call.as_str(),
+            "freed_from": freed_from.iter().map(|call| call.as_str()).collect::<Vec<_>>(),
+        }),
+        What::CallReady { call } => json!({ "type": "call_ready", "call": call.as_str() }),
+        What::CallLocked { call } => json!({ "type": "call_locked", "call": call.as_str() }),
+        What::AttemptStarted { call, number } => {
+            json!({ "type": "call_started", "call": call.as_str(), "attempt": number })
+        }
+        What::AttemptEnded { call, number, error } => {
+            json!({ "type": "attempt_ended", "call": call.as_str(), "attempt": number, "error": error })
+        }
+        What::CallEnded { outcome } => ended(outcome),
+        What::StrayEnded { call, given_up } => {
+            json!({ "type": "stray_ended", "call": call.as_str(), "given_up": given_up })
+        }
+        What::TurnDiscarded { turn, reason } => json!({ "type": "turn_discarded", "turn": turn, "reason": reason }),
+        What::TurnEnded { turn } => json!({ "type": "turn_ended", "turn": turn }),
+        _ => return None,
+    };
+    line["run"] = json!(event.run.as_str());
+    line["at_ms"] = json!(millis(event.at));
+    Some(line)
+}
+
+/// What a run used, beside its time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Used {
+    /// Model responses.
+    pub turns: u32,
+    /// Calls that have an outcome.
+    pub calls: u32,
+    /// Tokens.
+    pub usage: Usage,
+    /// US dollars, where the price is known.
+    pub cost_usd: Option<f64>,
+}
+
+/// The last line of a run.
+pub fn run_ended(run: &str, status: &str, reason: Option<&str>, figures: Figures, used: &Used) -> Value {
+    json!({
+        "type": "run_ended", "run": run, "status": status, "reason": reason,
+        "elapsed_ms": millis(figures.elapsed), "one_by_one_ms": millis(figures.one_by_one),
+        "critical_path_ms": millis(figures.critical_path), "saved_percent": figures.saved_percent(),
+        "turns": used.turns, "calls": used.calls, "cost_usd": used.cost_usd,
+        "usage": {
+            "input_tokens": used.usage.input_tokens, "output_tokens": used.usage.output_tokens,
+            "cache_creation_input_tokens": used.usage.cache_creation_input_tokens,
+            "cache_read_input_tokens": used.usage.cache_read_input_tokens,
+        },
+    })
+}
+
+fn ended(outcome: &Outcome) -> Value {
+    let content: Vec<Value> = outcome
+        .shown
+        .iter()
+        .map(|content| match content {
+            Content::Text(text) => json!({ "type": "text", "text": &**text }),
+            Content::Image { media_type, .. } => json!({ "type": "image", "media_type": media_type }),
+        })
+        .collect();
+    json!({
+        "type": "call_ended", "call": outcome.call.as_str(), "outcome": outcome_word(outcome.error_code()),
+        "attempts": outcome.attempts, "content": content,
+    })
+}
+
+/// Milliseconds to a tenth: enough to order events by eye.
+#[expect(clippy::cast_precision_loss, reason = "a run of 2^53 tenths of milliseconds does not end")]
+fn millis(time: Duration) -> f64 {
+    ((time.as_micros() + 50) / 100) as f64 / 10.0
+}
