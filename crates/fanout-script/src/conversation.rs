@@ -170,7 +170,9 @@ pub(crate) fn read(text: &str, max_tokens_needed: bool) -> Result<Reading<'_>, R
     };
     let list = body.get("messages").filter(|text| *text != "null").ok_or_else(|| required("messages"))?;
     let list = raw::array(list).ok_or_else(|| wrong("messages", "a valid list"))?;
-    if list.is_empty() {
+    let thread = read_thread(&body)?;
+    // A continuation may have nothing to add: the thread holds the paused turn that goes on.
+    if list.is_empty() && !matches!(thread, Some(ThreadField::Continue(_))) {
         return Err(Refusal::invalid(Rule::Field, "messages: at least one message is required"));
     }
     let messages =
@@ -185,7 +187,6 @@ pub(crate) fn read(text: &str, max_tokens_needed: bool) -> Result<Reading<'_>, R
         stream: field(&body, "stream", "a valid boolean")?.unwrap_or_default(),
         bytes: text.len(),
     };
-    let thread = read_thread(&body)?;
     Ok(Reading { body, conversation, thread })
 }
 

@@ -74,11 +74,6 @@ impl Hashed {
     pub(crate) fn messages(&self) -> u64 {
         self.messages.last().copied().unwrap_or_default()
     }
-
-    /// What a thread keeps fixed, the model's name apart.
-    pub(crate) fn definitions_of(conversation: &Conversation) -> u64 {
-        raw::hash((&conversation.system, &conversation.tools))
-    }
 }
 
 fn spelling(text: &str, fidelity: Fidelity) -> String {
@@ -164,8 +159,7 @@ impl Spoken {
             (Some(_), None) => self.cut_off && j + 1 == self.blocks.len(),
             (None, _) => false,
         };
-        let plain = fidelity == Fidelity::Bytes && message.parts.iter().any(|part| part.raw.starts_with('"'));
-        (0..self.blocks.len().max(came.len())).find(|j| plain || !same(*j))
+        (0..self.blocks.len().max(came.len())).find(|j| !same(*j))
     }
 
     fn altered(&self, i: usize, j: usize, message: &Message) -> Refusal {

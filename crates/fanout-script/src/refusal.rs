@@ -3,7 +3,7 @@
 //! From the checks and from [`Fault::Status`](crate::Fault::Status). To the socket, by [`server`](crate::server), and to
 //! the list of violations. Which rule was broken is for tests; on the wire only type, message and code are seen.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The rule that a request broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,23 +56,24 @@ pub(crate) struct Refusal {
     pub(crate) status: u16,
     pub(crate) error_type: &'static str,
     pub(crate) message: String,
-    pub(crate) error_code: Option<&'static str>,
+    /// What stands in `error.details`, for the machine.
+    pub(crate) details: Option<Value>,
 }
 
 impl Refusal {
     /// A 400.
     pub(crate) fn invalid(rule: Rule, message: impl Into<String>) -> Self {
-        Self { rule, status: 400, error_type: error_type(400), message: message.into(), error_code: None }
+        Self { rule, status: 400, error_type: error_type(400), message: message.into(), details: None }
     }
 
     /// Any other status.
     pub(crate) fn of_status(rule: Rule, status: u16, message: impl Into<String>) -> Self {
-        Self { rule, status, error_type: error_type(status), message: message.into(), error_code: None }
+        Self { rule, status, error_type: error_type(status), message: message.into(), details: None }
     }
 
     /// The same, with a code for the machine.
     pub(crate) fn code(mut self, code: &'static str) -> Self {
-        self.error_code = Some(code);
+        self.details = Some(json!({"error_code": code}));
         self
     }
 }
@@ -106,10 +107,10 @@ pub(crate) fn status_of(error_type: &str) -> u16 {
 }
 
 /// The body of an error answer.
-pub(crate) fn error_body(error_type: &str, message: &str, error_code: Option<&str>, request_id: &str) -> String {
+pub(crate) fn error_body(error_type: &str, message: &str, details: Option<&Value>, request_id: &str) -> String {
     let mut error = json!({"type": error_type, "message": message});
-    if let Some(code) = error_code {
-        error["details"] = json!({"error_code": code});
+    if let Some(details) = details {
+        error["details"] = details.clone();
     }
     json!({"type": "error", "error": error, "request_id": request_id}).to_string()
 }

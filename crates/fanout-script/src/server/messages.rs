@@ -22,7 +22,6 @@ use crate::delivery::{self, Delivery};
 use crate::events;
 use crate::fault::Fault;
 use crate::history::Hashed;
-use crate::raw;
 use crate::refusal::{Refusal, Rule, error_body, error_type, status_of};
 use crate::reply::{Reply, tokens};
 use crate::script::Turn;
@@ -33,7 +32,6 @@ struct Passed {
     conversation: Conversation,
     hashed: Hashed,
     thread: Option<ThreadField>,
-    fingerprint: u64,
     continuation: Option<Continuation>,
 }
 
@@ -109,12 +107,9 @@ impl Arrival {
         let text = std::str::from_utf8(&self.body)
             .map_err(|error| Refusal::invalid(Rule::Json, format!("The request body is not valid UTF-8: {error}")))?;
         let mut reading = read(text, message)?;
-        check::body(&reading)?;
         threads::check_request(&reading, check::threads_asked_for(&self.headers))?;
-        let definitions = Hashed::definitions_of(&reading.conversation);
-        let fingerprint = raw::hash((&reading.conversation.model, definitions));
-        let continuation =
-            state.threads.resolve(reading.thread.as_ref(), &mut reading.conversation.messages, fingerprint)?;
+        let continuation = state.threads.resolve(reading.thread.as_ref(), &mut reading.conversation)?;
+        check::body(&reading)?;
         let (conversation, thread) = (reading.conversation, reading.thread);
         check::messages(&conversation)?;
         let fidelity = state.options.fidelity;
@@ -122,7 +117,7 @@ impl Arrival {
         if fidelity != Fidelity::Off {
             state.history().check(&conversation, &hashed, fidelity)?;
         }
-        Ok(Passed { conversation, hashed, thread, fingerprint, continuation })
+        Ok(Passed { conversation, hashed, thread, continuation })
     }
 
     /// Writes the refusal down and answers it. The same body again after a 400 is a violation of its own.
@@ -140,7 +135,7 @@ impl Arrival {
             ledger.violations.push(violation);
         }
         drop(ledger);
-        let body = error_body(refusal.error_type, &refusal.message, refusal.error_code, &self.request_id);
+        let body = error_body(refusal.error_type, &refusal.message, refusal.details.as_ref(), &self.request_id);
         respond(status(refusal.status), "application/json", &self.request_id, Body::from(body))
     }
 }
@@ -206,9 +201,9 @@ fn remember(state: &Shared, reply: &Reply, passed: &Passed) {
     if passed.thread.is_some()
         && let Ok(said) = read_message(passed.conversation.messages.len(), &reply.assistant_message())
     {
-        let mut messages = passed.conversation.messages.clone();
-        messages.push(said);
-        state.threads.keep(reply.id.clone(), messages, passed.fingerprint);
+        let mut conversation = passed.conversation.clone();
+        conversation.messages.push(said);
+        state.threads.keep(reply.id.clone(), conversation);
     }
 }
 

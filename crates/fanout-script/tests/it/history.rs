@@ -162,6 +162,18 @@ async fn a_paused_turn_is_sent_back_as_the_last_message_and_goes_on() {
 }
 
 #[tokio::test]
+async fn a_text_block_does_not_go_back_as_a_string() {
+    for (fidelity, status) in [(Fidelity::Bytes, 400), (Fidelity::Values, 200)] {
+        let script = Script::new([Turn::text("hello"), Turn::text("done")]);
+        let desk = Desk::open(ServerOptions::script(script).fidelity(fidelity));
+        desk.post(&body(SYSTEM, TOOLS, &[&user("go")])).await;
+        let string = r#"{"role":"assistant","content":"hello"}"#;
+        let answer = desk.post(&body(SYSTEM, TOOLS, &[&user("go"), string, &user("on")])).await;
+        assert_eq!(answer.status, status, "{fidelity:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_message_that_the_model_never_said_is_not_judged() {
     let desk = Desk::open(ServerOptions::default());
     let own = r#"{"role":"assistant","content":"I said so"}"#;

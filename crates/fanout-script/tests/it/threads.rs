@@ -25,6 +25,7 @@ fn next(previous: &str) -> Value {
     let mut body = create();
     body["thread"] = json!({"type": "continue", "previous_message_id": previous});
     body["messages"] = json!([{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a"}]}]);
+    body.as_object_mut().expect("an object").remove("tools");
     body
 }
 
@@ -74,8 +75,16 @@ async fn an_unknown_thread_and_a_changed_definition_are_told_apart() {
     for (field, value) in [("tools", json!([])), ("model", json!("n")), ("system", json!("be brief"))] {
         let mut body = next(&first);
         body[field] = value;
-        assert_eq!(code(&post(&desk, &body).await), "thread_fingerprint_mismatch", "{field}");
+        let answer = post(&desk, &body).await;
+        assert_eq!(code(&answer), "thread_fingerprint_mismatch");
+        assert!(answer.message().ends_with(field), "{}", answer.message());
     }
+    let mut body = next(&first);
+    body["tools"] = create()["tools"].clone();
+    assert_eq!(
+        post(&desk, &body).await.message(),
+        "tools: a continuation takes it from the thread and must not repeat it"
+    );
     assert_eq!(post(&desk, &next(&first)).await.status, 200);
 }
 
@@ -93,7 +102,19 @@ async fn what_no_thread_supports_is_refused() {
         body[field] = value;
         let answer = post(&desk, &body).await;
         assert_eq!((answer.status, code(&answer).as_str()), (400, "thread_unsupported_request"), "{field}");
+        let named = if field == "system" { "cache_control" } else { field };
+        assert_eq!(answer.json()["error"]["details"]["unsupported"], json!([named]));
     }
+}
+
+#[tokio::test]
+async fn a_paused_turn_goes_on_without_new_messages() {
+    let pause = Turn::new([Block::server_tool_use("srvtoolu_1", "web_search", "{}")]).stop("pause_turn");
+    let found = Turn::new([Block::server_result("web_search_tool_result", "srvtoolu_1", "[]"), Block::text("found")]);
+    let desk = desk(Script::new([pause, found]));
+    let mut body = next(&id(&post(&desk, &create()).await));
+    body["messages"] = json!([]);
+    assert_eq!(post(&desk, &body).await.json()["content"][1]["text"], "found");
 }
 
 #[tokio::test]
@@ -134,5 +155,5 @@ async fn one_continuation_at_a_time() {
     let mut slow = crate::wire::Opened::post(&desk, &body.to_string()).await;
     slow.read_until("message_start").await;
     let answer = post(&desk, &next(&first)).await;
-    assert_eq!((answer.status, code(&answer).as_str()), (409, "thread_continue_in_flight"));
+    assert_eq!((answer.status, code(&answer).as_str()), (400, "thread_continue_in_flight"));
 }
