@@ -37,6 +37,9 @@ impl Script {
 
     /// Reads a script from JSON: `{"turns":[{"content":[…blocks as on the wire…],"stop_reason":…,"pace":…,"faults":[…]}]}`.
     ///
+    /// Blocks keep their spelling. A call may leave out its `id`, and give an `input_text` in place of its `input` when
+    /// that is to be no JSON.
+    ///
     /// # Errors
     /// [`ScriptError`] with the line and column of the first mistake.
     pub fn from_json(text: &str) -> Result<Self, ScriptError> {
@@ -273,11 +276,12 @@ impl Block {
             "tool_use" | "server_tool_use" | "mcp_tool_use" => Ok(Self::Call {
                 id: object.string("id"),
                 name: object.string("name").ok_or("a call needs a string `name`")?,
-                input: object.get("input").unwrap_or("{}").to_owned(),
+                // An input that is no JSON can only be written down as a string.
+                input: object.string("input_text").unwrap_or_else(|| object.get("input").unwrap_or("{}").to_owned()),
                 extra: object
                     .0
                     .iter()
-                    .filter(|(key, _)| !["type", "id", "name", "input"].contains(&&**key))
+                    .filter(|(key, _)| !["type", "id", "name", "input", "input_text"].contains(&&**key))
                     .map(|(key, value)| (key.to_string(), value.get().to_owned()))
                     .collect(),
                 kind,

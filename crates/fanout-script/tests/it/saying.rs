@@ -204,6 +204,39 @@ async fn a_script_is_read_from_json_with_blocks_as_on_the_wire() {
 }
 
 #[tokio::test]
+async fn an_input_that_is_no_json_is_written_down_as_text() {
+    let script = r#"{"turns":[{"content":[{"type":"tool_use","name":"look","input_text":"{\"x\":"}]}]}"#;
+    let desk = Desk::open(ServerOptions::script(Script::from_json(script).unwrap()));
+    let answer = desk.ask(&format!("[{}]", user("go")), true).await;
+    assert_eq!(assembled(&answer), [("tool_use".to_owned(), r#"{"x":"#.to_owned())]);
+}
+
+#[test]
+fn every_fault_can_be_written_in_json() {
+    for fault in [
+        r#"{"type":"none"}"#,
+        r#"{"type":"together","faults":[{"type":"byte_order_mark"},{"type":"line_ends","end":"crlf"}]}"#,
+        r#"{"type":"status","status":502,"html":"<html>"}"#,
+        r#"{"type":"status","status":429,"message":"slow down","retry_after":{"date":5}}"#,
+        r#"{"type":"reset"}"#,
+        r#"{"type":"error_event","after_events":1,"error_type":"overloaded_error"}"#,
+        r#"{"type":"cut_after_bytes","bytes":1}"#,
+        r#"{"type":"cut_after_events","events":1}"#,
+        r#"{"type":"end_after_events","events":1}"#,
+        r#"{"type":"cut_off","stop_reason":"max_tokens","keep":1}"#,
+        r#"{"type":"refusal","after_blocks":1}"#,
+        r#"{"type":"unknown_events"}"#,
+        r#"{"type":"unknown_fields"}"#,
+        r#"{"type":"slow","bytes":1,"delay_ms":1}"#,
+        r#"{"type":"pause","after_events":1,"pause_ms":1,"ping_ms":1}"#,
+    ] {
+        let script = format!(r#"{{"turns":[{{"always":[{fault}],"faults":[{fault}]}}]}}"#);
+        assert!(Script::from_json(&script).is_ok(), "{fault}: {:?}", Script::from_json(&script));
+    }
+    assert!(Script::from_json(r#"{"turns":[{"faults":[{"type":"fire"}]}]}"#).is_err());
+}
+
+#[tokio::test]
 async fn the_program_prints_its_base_url_first() {
     let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_fanout-script"))
         .stdout(Stdio::piped())
