@@ -101,30 +101,49 @@ pub(crate) fn without_markers(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The value of `text` in one fixed spelling: keys sorted, nulls and markers left out, a content string as its block.
+/// The value of `text` in one fixed spelling: keys sorted, `1.0` as `1`, nulls and markers left out, a content string as
+/// its block.
 pub(crate) fn value_of(text: &str) -> String {
-    match serde_json::from_str::<Value>(&without_markers(text)) {
-        Ok(mut value) => {
-            if let Some(content) = value.get_mut("content")
-                && let Value::String(plain) = content
-            {
-                *content = serde_json::json!([{"type": "text", "text": plain}]);
-            }
-            drop_nulls(&mut value);
-            value.to_string()
-        }
-        Err(_) => text.to_owned(),
+    let Ok(mut value) = serde_json::from_str::<Value>(&without_markers(text)) else { return text.to_owned() };
+    if let Some(content) = value.get_mut("content")
+        && let Value::String(plain) = content
+    {
+        *content = serde_json::json!([{"type": "text", "text": plain}]);
     }
+    let mut spelled = String::new();
+    spell(&value, &mut spelled);
+    spelled
 }
 
-fn drop_nulls(value: &mut Value) {
+/// Sorts by itself: whether a `Value` keeps its keys sorted is a switch of the whole build.
+fn spell(value: &Value, into: &mut String) {
     match value {
         Value::Object(fields) => {
-            fields.retain(|_, field| !field.is_null());
-            fields.values_mut().for_each(drop_nulls);
+            let mut fields: Vec<_> = fields.iter().filter(|(_, field)| !field.is_null()).collect();
+            fields.sort_by_key(|(key, _)| *key);
+            into.push('{');
+            for (key, field) in fields {
+                into.push_str(&quoted(key));
+                into.push(':');
+                spell(field, into);
+                into.push(',');
+            }
+            into.push('}');
         }
-        Value::Array(elements) => elements.iter_mut().for_each(drop_nulls),
-        _ => {}
+        Value::Array(elements) => {
+            into.push('[');
+            for element in elements {
+                spell(element, into);
+                into.push(',');
+            }
+            into.push(']');
+        }
+        Value::Number(number) => match number.as_f64().filter(|_| !number.is_i64() && !number.is_u64()) {
+            // Rust prints a whole float without a fraction.
+            Some(float) => into.push_str(&format!("{float}")),
+            None => into.push_str(&number.to_string()),
+        },
+        other => into.push_str(&other.to_string()),
     }
 }
 
@@ -138,6 +157,14 @@ pub(crate) fn hash(of: impl Hash) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_value_has_one_spelling() {
+        let spelled = value_of(r#"{"b":1.0,"a":[null,"\u00e9"],"c":null,"content":"x"}"#);
+        assert_eq!(spelled, value_of(r#"{"content":[{"text":"x","type":"text"}], "a":[null,"é"],"b":1}"#));
+        assert_ne!(spelled, value_of(r#"{"content":"x","a":[null,"é"],"b":1.5}"#));
+        assert_ne!(value_of("[1,23]"), value_of("[12,3]"));
+    }
 
     #[test]
     fn a_marker_is_left_out_and_everything_else_keeps_its_spelling() {
