@@ -1,1 +1,35 @@
-fn main() {}
+//! The `fanout` binary: runs the tool calls of a Claude agent in parallel, with the answer of one by one.
+//!
+//! One file per command, in the order of `fanout help`. [`args`] holds every flag and its words.
+
+mod args;
+
+mod call;
+mod check;
+mod demo;
+mod explain;
+mod run;
+
+mod content;
+mod exit;
+mod loaded;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    show::log();
+    let done = match &args.command {
+        Command::Demo => demo::demo(&args.common),
+        Command::Run(run) => run::run(&args.common, run),
+        Command::Call => call::call(&args.common),
+        Command::Explain(explain) => explain::explain(&args.common, explain),
+        Command::Check => check::check(&args.common),
+    };
+    exit::code(done)
+}

@@ -178,7 +178,7 @@ impl fmt::Debug for Agent {
 }
 
 /// An id that no other run has: 128 random bits.
-fn new_run_id() -> RunId {
+pub fn new_run_id() -> RunId {
     let random = || RandomState::new().hash_one(std::time::Instant::now());
     format!("run_{:016x}{:016x}", random(), random()).into()
 }

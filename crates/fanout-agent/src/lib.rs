@@ -13,7 +13,7 @@ mod running;
 mod stop;
 mod turn;
 
-pub use agent::{Agent, AgentError, AgentOptions, RunSettings};
+pub use agent::{Agent, AgentError, AgentOptions, RunSettings, new_run_id};
 pub use budget::{Budget, BudgetError, Limits, Price};
 pub use conversation::Conversation;
 pub use stop::{Cancel, Report, Status};

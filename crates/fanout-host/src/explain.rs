@@ -14,6 +14,8 @@ use fanout_core::run::{Arrived, BatchError, RunOptions, Scheduler, SchedulerOpti
 use fanout_core::toolbox::Toolbox;
 use serde_json::{Value, json};
 
+use crate::advice::advice;
+
 /// The graph of one batch.
 #[derive(Clone, Debug)]
 pub struct Explanation {
@@ -65,6 +67,21 @@ impl Explanation {
         }
         let waves = explained.iter().map(|call| call.wave).max().unwrap_or(0);
         Ok(Self { critical_path: critical_path(&explained), calls: explained, waves })
+    }
+
+    /// The lines that would take away waits which are there only for want of a declaration.
+    pub fn advice(&self, toolbox: &Toolbox) -> Vec<String> {
+        let mut tools: Vec<&str> = Vec::new();
+        for call in &self.calls {
+            for wait in call.waits.iter().filter(|wait| wait.undeclared) {
+                let on = self.calls.iter().find(|other| other.id == wait.on.as_str());
+                tools.extend([Some(call), on].into_iter().flatten().map(|call| call.tool.as_str()));
+            }
+        }
+        tools.sort_unstable();
+        tools.dedup();
+        let specs = tools.into_iter().filter_map(|tool| toolbox.get(&tool.into())).map(|tool| &tool.spec);
+        specs.filter(|spec| !spec.effects.is_declared()).map(advice).collect()
     }
 
     /// The graph as JSON: the shape is part of the command's contract.

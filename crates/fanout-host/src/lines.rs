@@ -28,7 +28,7 @@ pub fn line(event: &Event) -> Option<Value> {
         }),
         What::CallNarrowed { call, freed_from } => json!({
             "type": "call_narrowed", "call": call.as_str(),
-            "freed_from": freed_from.iter().map(|call| call.as_str()).collect::<Vec<_>>(),
+            "freed_from": freed_from.iter().map(fanout_core::call::CallId::as_str).collect::<Vec<_>>(),
         }),
         What::CallReady { call } => json!({ "type": "call_ready", "call": call.as_str() }),
         What::CallLocked { call } => json!({ "type": "call_locked", "call": call.as_str() }),

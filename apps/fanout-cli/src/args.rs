@@ -1,0 +1,83 @@
+//! Every flag, and its help text.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// Runs the tool calls of a Claude agent in parallel, with the answer of one by one.
+#[derive(Debug, Parser)]
+#[command(name = "fanout", version, max_term_width = 100)]
+#[command(after_help = "\
+Exit codes: 0 done (`call`: a reply was written, even with failed calls), 1 the run failed or was refused,
+2 usage or configuration, 3 a budget or limit, 130 interrupted.
+
+No key and no configuration needed:  fanout demo")]
+pub struct Args {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, ClapArgs)]
+pub struct Common {
+    /// The configuration. Without it: `fanout.toml` here or in a folder above, if it is yours.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// JSON on standard output, for programs: one object a line.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show it: a scripted Claude processes an order over slow APIs, all on this machine. No key, no configuration.
+    Demo,
+    /// Ask the model, run its calls, answer, until it is done. Progress on standard error, the answer on standard output.
+    Run(Run),
+    /// Run the calls of one response: an assistant message, its content or a whole API response on standard input; the user
+    /// message with the results on standard output.
+    #[command(after_help = "Example:\n  fanout call < assistant.json > user.json")]
+    Call,
+    /// Show what would wait for what. Runs nothing. Takes what `call` takes.
+    #[command(after_help = "Example:\n  fanout explain --format mermaid < assistant.json")]
+    Explain(Explain),
+    /// List tools, what they read and write and who says so, time-outs, and what one line more would let run in parallel.
+    Check,
+}
+
+/// `fanout run`
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Example:
+  ANTHROPIC_API_KEY=… fanout run \"Which of our orders are late?\"
+
+ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY win over [model] in the configuration.")]
+pub struct Run {
+    /// What to ask.
+    pub prompt: String,
+    /// What the model is told before anything else.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+}
+
+/// `fanout explain`
+#[derive(Debug, ClapArgs)]
+pub struct Explain {
+    /// How to print the graph; --json is the same as `json`.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// How a graph is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For reading.
+    Text,
+    /// For programs.
+    Json,
+    /// For a picture.
+    Mermaid,
+}

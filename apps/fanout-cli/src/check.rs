@@ -1,0 +1,88 @@
+//! `fanout check`: what the configuration comes to.
+
+use fanout_core::effects::{EffectsSpec, Template};
+use fanout_core::tool::ToolSpec;
+use fanout_host::advice::declaration;
+use fanout_host::build::Purpose;
+use serde_json::json;
+
+use crate::args::Common;
+use crate::exit::Ended;
+use crate::loaded::Loaded;
+use crate::show::{QUIET, STRONG, print_line, styled, time};
+
+/// Lists the tools with their effects and bounds, and the lines that are missing.
+pub fn check(common: &Common) -> anyhow::Result<Ended> {
+    let loaded = Loaded::read(common, Purpose::Look)?;
+    let specs: Vec<&ToolSpec> = loaded.toolbox.iter().map(|tool| &tool.spec).collect();
+    if common.json {
+        for spec in &specs {
+            print_line(&to_json(spec, serialises(spec, &specs)));
+        }
+        return Ok(Ended::Done);
+    }
+    match &loaded.config.file {
+        Some(file) => anstream::println!("{}: {} tools", file.display(), specs.len()),
+        None => anstream::println!("no fanout.toml here or above: the defaults hold, and there are no tools"),
+    }
+    for spec in &specs {
+        print(spec, serialises(spec, &specs));
+    }
+    Ok(Ended::Done)
+}
+
+/// Whether calls of this tool wait for others of their source only because nobody said what they touch.
+fn serialises(spec: &ToolSpec, all: &[&ToolSpec]) -> bool {
+    let writes = |spec: &ToolSpec| !spec.effects.inferred_writes.is_empty();
+    let same_source = |other: &&&ToolSpec| other.source == spec.source;
+    !spec.effects.is_declared() && all.iter().filter(same_source).any(|other| writes(other) || writes(spec))
+}
+
+fn print(spec: &ToolSpec, serialises: bool) {
+    let repeatable = if spec.repeatable() { "repeatable" } else { "not repeatable: tried once" };
+    anstream::println!(
+        "\n{} {}",
+        styled(STRONG, &spec.name),
+        styled(QUIET, format!("({}, {repeatable})", spec.source))
+    );
+    let (reads, writes) = decisive(&spec.effects);
+    let who = if spec.effects.is_declared() { "declared" } else { "inferred" };
+    anstream::println!("  reads {}; writes {} ({who})", list(reads), list(writes));
+    let policy = &spec.policy;
+    let after = policy.after.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let after = if after.is_empty() { String::new() } else { format!("; after {}", after.join(", ")) };
+    anstream::println!("  timeout {}; deadline {}{after}", time(policy.timeout), time(policy.deadline));
+    if serialises {
+        anstream::println!(
+            "  waits for other calls of {}; to be reviewed and added: {}",
+            spec.source,
+            declaration(spec)
+        );
+    }
+}
+
+fn to_json(spec: &ToolSpec, serialises: bool) -> serde_json::Value {
+    let (reads, writes) = decisive(&spec.effects);
+    let texts = |templates: &[Template]| templates.iter().map(ToString::to_string).collect::<Vec<_>>();
+    json!({
+        "type": "tool", "tool": spec.name.as_str(), "source": spec.source.as_str(), "repeatable": spec.repeatable(),
+        "reads": texts(reads), "writes": texts(writes), "declared": spec.effects.is_declared(),
+        "timeout_ms": spec.policy.timeout.as_millis(), "deadline_ms": spec.policy.deadline.as_millis(),
+        "after": spec.policy.after.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "serialises": serialises, "proposed": serialises.then(|| declaration(spec)),
+    })
+}
+
+/// The templates that decide: the declared ones, or without a declaration the inferred ones.
+fn decisive(effects: &EffectsSpec) -> (&[Template], &[Template]) {
+    if effects.is_declared() {
+        (effects.reads.as_deref().unwrap_or_default(), effects.writes.as_deref().unwrap_or_default())
+    } else {
+        (&effects.inferred_reads, &effects.inferred_writes)
+    }
+}
+
+fn list(templates: &[Template]) -> String {
+    let texts: Vec<String> = templates.iter().map(ToString::to_string).collect();
+    if texts.is_empty() { "nothing".to_owned() } else { texts.join(", ") }
+}

@@ -1,0 +1,48 @@
+//! What people are shown: progress while it runs, a picture and the figures at the end.
+//!
+//! From the events of a run, and nothing else. To standard error, or as JSON lines to standard output.
+
+mod closing;
+mod progress;
+mod waterfall;
+
+pub use closing::{advise, figures};
+pub use progress::{Watcher, print_line};
+pub use waterfall::waterfall;
+
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Color, Style};
+use tracing_subscriber::EnvFilter;
+
+/// Something failed.
+pub const ERROR: Style = Style::new().bold().fg_color(Some(Color::Ansi(AnsiColor::Red)));
+/// Something went well.
+pub const FINE: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Green)));
+/// The model's part.
+pub const MODEL: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Blue)));
+/// Waiting, and what is said beside the point.
+pub const QUIET: Style = Style::new().dimmed();
+/// What matters most.
+pub const STRONG: Style = Style::new().bold();
+
+/// A text in a style. Colours are dropped when they are printed to anything but a terminal, or under `NO_COLOR`.
+pub fn styled(style: Style, text: impl std::fmt::Display) -> String {
+    format!("{}{text}{}", style.render(), style.render_reset())
+}
+
+/// A time for people: `85 ms`, `1.24 s`, `2 m 05 s`.
+pub fn time(time: Duration) -> String {
+    let ms = time.as_millis();
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{:.2} s", time.as_secs_f64()),
+        _ => format!("{} m {:02} s", ms / 60_000, ms / 1_000 % 60),
+    }
+}
+
+/// Sends log lines to standard error, as `RUST_LOG` says; warnings and errors if it says nothing.
+pub fn log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -1,0 +1,148 @@
+//! The picture of a run: a line per call, from left to right as time went.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use fanout_core::event::Wait;
+use fanout_core::timeline::{Bar, Timeline, Turn};
+
+use super::{ERROR, FINE, MODEL, QUIET, STRONG, styled, time};
+
+/// Without a terminal to ask, lines are so wide.
+const WIDTH: usize = 110;
+/// The picture itself is never narrower.
+const PICTURE_MIN: usize = 20;
+/// Names longer than this are cut.
+const NAME_MAX: usize = 22;
+/// Room for the words behind a bar.
+const WORDS: usize = 42;
+
+/// Draws the run: what the model took, and for each call how long it waited, for what, and how long it ran.
+pub fn waterfall(timeline: &Timeline) -> String {
+    let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0));
+    draw(timeline, width)
+}
+
+fn draw(timeline: &Timeline, width: usize) -> String {
+    let bars = timeline.turns().iter().flat_map(|turn| &turn.bars);
+    let names = bars.map(|bar| bar.tool.as_str().chars().count()).max().unwrap_or(0).clamp(6, NAME_MAX);
+    let scale = Scale {
+        columns: width.saturating_sub(names + WORDS).max(PICTURE_MIN),
+        total: timeline.figures().elapsed.max(Duration::from_millis(1)),
+    };
+    let mut text = String::new();
+    for turn in timeline.turns() {
+        draw_turn(&mut text, turn, names, &scale);
+    }
+    text
+}
+
+fn draw_turn(text: &mut String, turn: &Turn, names: usize, scale: &Scale) {
+    if let Some(answered_at) = turn.answered_at {
+        let picture = scale.draw(&[(turn.asked_at, answered_at, '░', MODEL)]);
+        let words = format!("{} for turn {}", time(turn.model_time()), turn.number);
+        let _ = writeln!(text, "{:<names$} {picture} {}", "model", styled(QUIET, words));
+    }
+    let critical: Vec<_> = turn.critical_calls().into_iter().map(|bar| bar.call.clone()).collect();
+    for bar in &turn.bars {
+        let name: String = bar.tool.as_str().chars().take(names).collect();
+        let style = if critical.contains(&bar.call) { STRONG } else { anstyle::Style::new() };
+        let _ = writeln!(
+            text,
+            "{} {} {}",
+            styled(style, format!("{name:<names$}")),
+            scale.draw(&segments(bar)),
+            words(bar, turn)
+        );
+    }
+}
+
+/// From where to where, with which character.
+type Segment = (Duration, Duration, char, anstyle::Style);
+
+fn segments(bar: &Bar) -> Vec<Segment> {
+    let ended = bar.ended_at.unwrap_or(bar.arrived_at);
+    let started = bar.started_at.unwrap_or(ended);
+    let style = if bar.error.is_some() { ERROR } else { FINE };
+    vec![(bar.arrived_at, started, '·', QUIET), (started, ended, '█', style)]
+}
+
+fn words(bar: &Bar, turn: &Turn) -> String {
+    let mut words = match bar.error {
+        None => time(bar.took()),
+        Some(code) => format!("{} {}", time(bar.took()), styled(ERROR, code)),
+    };
+    if let Some(waited) = waited(bar, turn) {
+        let _ = write!(words, " {}", styled(QUIET, waited));
+    }
+    words
+}
+
+/// What a call waited for the longest, if it was long enough to be seen.
+fn waited(bar: &Bar, turn: &Turn) -> Option<String> {
+    let started = bar.started_at?;
+    let ready = bar.ready_at.unwrap_or(started);
+    let locked = bar.locked_at.unwrap_or(ready);
+    let allowed = turn.answered_at.map_or(bar.arrived_at, |at| at.max(bar.arrived_at));
+    let in_batch = ready.saturating_sub(allowed);
+    let (for_locks, for_permit) = (locked.saturating_sub(ready), started.saturating_sub(locked));
+    let longest = in_batch.max(for_locks).max(for_permit);
+    if longest < Duration::from_millis(1) {
+        return None;
+    }
+    let what = if longest == in_batch {
+        after(last_to_end(bar, turn)?, turn)
+    } else if longest == for_locks {
+        "another run's lock".to_owned()
+    } else {
+        "a free slot".to_owned()
+    };
+    Some(format!("waited {} for {what}", time(longest)))
+}
+
+/// Of all that a call waited for, what ended last: that is what held it.
+fn last_to_end<'a>(bar: &'a Bar, turn: &Turn) -> Option<&'a Wait> {
+    let ended = |wait: &&Wait| turn.bars.iter().find(|other| other.call == wait.on).and_then(|other| other.ended_at);
+    bar.waits.iter().max_by_key(ended)
+}
+
+fn after(wait: &Wait, turn: &Turn) -> String {
+    let on = turn.bars.iter().find(|bar| bar.call == wait.on);
+    let name = on.map_or(wait.on.as_str(), |bar| bar.tool.as_str());
+    match &wait.key {
+        Some(key) => format!("{name} ({key})"),
+        None => format!("{name} ({})", wait.why.as_str()),
+    }
+}
+
+struct Scale {
+    columns: usize,
+    total: Duration,
+}
+
+impl Scale {
+    /// One line of the picture. What is too short to see still gets one column.
+    fn draw(&self, segments: &[Segment]) -> String {
+        let mut cells: Vec<Option<(char, anstyle::Style)>> = vec![None; self.columns];
+        for (from, to, mark, style) in segments {
+            let (from, to) = (self.column(*from), self.column(*to));
+            let least = usize::from(*mark != '·');
+            let end = to.max(from + least).min(self.columns);
+            for cell in &mut cells[from.min(end)..end] {
+                *cell = Some((*mark, *style));
+            }
+        }
+        cells.chunk_by(|a, b| a == b).fold(String::new(), |mut line, cells| {
+            match cells[0] {
+                None => line.extend(cells.iter().map(|_| ' ')),
+                Some((mark, style)) => line.push_str(&styled(style, mark.to_string().repeat(cells.len()))),
+            }
+            line
+        })
+    }
+
+    fn column(&self, at: Duration) -> usize {
+        let column = at.as_micros() * self.columns as u128 / self.total.as_micros().max(1);
+        usize::try_from(column).unwrap_or(usize::MAX).min(self.columns.saturating_sub(1))
+    }
+}
