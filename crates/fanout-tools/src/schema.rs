@@ -17,9 +17,6 @@ pub struct Fields {
     open: bool,
 }
 
-/// A schema that refers to itself is read this deep; everything of interest stands at the top.
-const DEPTH_MAX: usize = 8;
-
 impl Fields {
     /// Reads the fields of a schema: its `properties`, and those of every part that it is put together from.
     ///
@@ -27,7 +24,7 @@ impl Fields {
     /// itself that there are others (`additionalProperties`, `patternProperties`, a `$ref` to elsewhere).
     pub fn of(schema: &Value) -> Self {
         let mut fields = Self::default();
-        fields.collect(schema, schema, 0);
+        fields.collect(schema, schema, &mut BTreeSet::new());
         if fields.names.is_empty() && schema.get("additionalProperties") != Some(&Value::Bool(false)) {
             fields.open = true;
         }
@@ -49,12 +46,9 @@ impl Fields {
         nearest(field, self.names.iter().map(String::as_str))
     }
 
-    fn collect(&mut self, root: &Value, schema: &Value, depth: usize) {
+    /// Each reference is followed once, so that a schema that contains itself ends.
+    fn collect<'s>(&mut self, root: &'s Value, schema: &'s Value, followed: &mut BTreeSet<&'s str>) {
         let Value::Object(object) = schema else { return };
-        if depth > DEPTH_MAX {
-            self.open = true;
-            return;
-        }
         if let Some(Value::Object(properties)) = object.get("properties") {
             self.names.extend(properties.keys().cloned());
         }
@@ -62,22 +56,24 @@ impl Fields {
         self.open |= says_others("additionalProperties") || object.contains_key("patternProperties");
         for key in ["allOf", "anyOf", "oneOf"] {
             for part in object.get(key).and_then(Value::as_array).into_iter().flatten() {
-                self.collect(root, part, depth + 1);
+                self.collect(root, part, followed);
             }
         }
         for key in ["if", "then", "else"] {
             if let Some(part) = object.get(key) {
-                self.collect(root, part, depth + 1);
+                self.collect(root, part, followed);
             }
         }
         for part in
             object.get("dependentSchemas").and_then(Value::as_object).into_iter().flat_map(|parts| parts.values())
         {
-            self.collect(root, part, depth + 1);
+            self.collect(root, part, followed);
         }
-        if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
+        if let Some(reference) = object.get("$ref").and_then(Value::as_str)
+            && followed.insert(reference)
+        {
             match reference.strip_prefix('#').and_then(|pointer| root.pointer(pointer)) {
-                Some(target) => self.collect(root, target, depth + 1),
+                Some(target) => self.collect(root, target, followed),
                 None => self.open = true,
             }
         }
@@ -140,7 +136,9 @@ mod tests {
 
     #[test]
     fn a_schema_that_contains_itself_ends() {
-        check(&json!({"properties": {"id": {}}, "allOf": [{"$ref": "#"}]}), "id", true);
+        let schema = json!({"properties": {"id": {}}, "allOf": [{"$ref": "#"}, {"$ref": "#"}]});
+        check(&schema, "id", true);
+        check(&schema, "ids", false);
     }
 
     #[test]

@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
-use fanout_core::outcome::Output;
+use fanout_core::call::Call;
+use fanout_core::outcome::{ErrorCode, Output};
+use fanout_core::run::{RunOptions, Scheduler, SchedulerOptions};
 use fanout_core::tool::{Attempt, Tool, ToolError};
+use fanout_core::toolbox::Toolbox;
 use fanout_tools::function::{Function, FunctionError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -219,4 +223,39 @@ fn a_blocking_function_that_was_stopped_before_it_began_does_not_run() {
         tokio::task::spawn_blocking(|| ()).await.unwrap();
     });
     assert!(!ran.load(Ordering::SeqCst));
+}
+
+/// The time-out ends the call, the thread goes on until it is let go, and the next writer of the same key waits for it.
+#[tokio::test]
+async fn a_thread_that_outlives_its_call_keeps_its_locks() {
+    let log: Arc<Mutex<Vec<&str>>> = Arc::default();
+    let (let_go, held) = mpsc::channel::<()>();
+    let (first, second, held) = (log.clone(), log.clone(), Mutex::new(held));
+    let slow = Function::blocking("slow", "", move |_: Value, _: Attempt| {
+        held.lock().unwrap().recv().unwrap();
+        first.lock().unwrap().push("the thread ended");
+        Ok::<_, Sad>(())
+    });
+    let next = Function::new("next", "", move |_: Value, _: Attempt| {
+        second.lock().unwrap().push("the next began");
+        async { Ok::<_, Sad>(()) }
+    });
+    let mut toolbox = Toolbox::new();
+    toolbox.add(slow.writes(["x"]).timeout(Duration::from_millis(20)).build().unwrap()).unwrap();
+    toolbox.add(next.writes(["x"]).build().unwrap()).unwrap();
+
+    let mut run = Scheduler::new(SchedulerOptions::default()).run(Arc::new(toolbox), RunOptions::new("r"));
+    let mut batch = run.batch();
+    batch.call(Call::new(0, "a", "slow", json!({}))).unwrap();
+    batch.call(Call::new(1, "b", "next", json!({}))).unwrap();
+    batch.commit();
+    while batch.unanswered() == 2 {
+        batch.progress().await;
+    }
+    assert!(log.lock().unwrap().is_empty());
+    let_go.send(()).unwrap();
+    let outcomes = batch.finish().await;
+    assert_eq!(outcomes[0].error_code(), Some(ErrorCode::OutcomeUnknown));
+    assert_eq!(outcomes[1].error_code(), None);
+    assert_eq!(*log.lock().unwrap(), ["the thread ended", "the next began"]);
 }
