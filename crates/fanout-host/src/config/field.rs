@@ -37,15 +37,15 @@ impl<'a> Field<'a> {
         Self { page, key: key.to_owned(), given: Given::Toml(value.get_ref()), spot }
     }
 
-    /// Notes that the value is not what the key asks for.
+    /// Notes that the value is not what the key asks for. It is repeated as it was written where it cannot be a secret.
     pub(super) fn expected(&self, what: &str) {
         let not = match (&self.given, &self.spot) {
-            (Given::Variable(_), _) => String::new(),
-            (Given::Toml(value), Spot::Text(span)) => match self.page.excerpt(span) {
-                Some(text) => format!(", not {text}"),
-                None => format!(", not {}", type_of(value)),
-            },
+            (Given::Toml(value), Spot::Text(span)) => {
+                let excerpt = self.page.excerpt(span).filter(|_| !MAY_BE_SECRET.contains(&self.key.as_str()));
+                format!(", not {}", excerpt.unwrap_or(type_of(value)))
+            }
             (Given::Toml(value), Spot::Variable(_)) => format!(", not {}", type_of(value)),
+            (Given::Variable(_), _) => String::new(),
         };
         self.mistake(format!("`{}` must be {what}{not}", self.key));
     }
@@ -219,6 +219,9 @@ impl<'a> Field<'a> {
         }
     }
 }
+
+/// Tables in which secrets stand: a text in their place may be one that slipped.
+const MAY_BE_SECRET: [&str; 4] = ["headers", "http", "model", "query"];
 
 fn type_of(value: &DeValue<'_>) -> &'static str {
     match value {

@@ -105,14 +105,16 @@ impl<'a> Page<'a> {
         Self { file, text, folder, environment, mistakes: RefCell::default(), warnings: RefCell::default() }
     }
 
-    /// The text as a table, as far as it can be read; the rest is noted as mistakes.
-    pub(super) fn table(&self) -> Spanned<DeTable<'a>> {
+    /// The text as a table; `None` where it is no TOML. Every place where it is not is noted, and nothing else: what the
+    /// rest would mean is a guess.
+    pub(super) fn table(&self) -> Option<Spanned<DeTable<'a>>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
+        let whole = errors.is_empty();
         for error in errors {
             let message = error.message().trim().replace('\n', "; ");
-            self.mistake(&Spot::Text(error.span().unwrap_or_default()), message);
+            self.mistake(&Spot::Text(error.span().unwrap_or_default()), format!("this is not TOML: {message}"));
         }
-        table
+        whole.then_some(table)
     }
 
     pub(super) fn mistake(&self, spot: &Spot, message: impl Into<String>) {
@@ -233,7 +235,12 @@ impl<'a> Section<'a> {
         if let Some(section) = self.variable {
             let prefix = format!("FANOUT_{section}__");
             for (key, _) in self.page.environment.starting_with(&prefix) {
-                self.unasked(&key.to_lowercase(), &Spot::Variable(format!("{prefix}{key}")));
+                let spot = Spot::Variable(format!("{prefix}{key}"));
+                let (upper, lower) = (key.to_uppercase(), key.to_lowercase());
+                if key != upper && self.asked.borrow().contains(lower.as_str()) {
+                    self.page.mistake(&spot, format!("it is spelled {prefix}{upper}"));
+                }
+                self.unasked(&lower, &spot);
             }
         }
     }

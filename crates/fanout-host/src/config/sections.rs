@@ -118,7 +118,7 @@ const OVERRIDDEN: [&str; 4] = ["MODEL", "RUN", "SCHEDULER", "STORE"];
 
 /// Reads the whole page. What is wrong is noted there.
 pub(super) fn read(page: &Page<'_>) -> Config {
-    let table = page.table();
+    let Some(table) = page.table() else { return Config::default() };
     let top = Section::new(page, "", Kind::Top, table.span(), Some(table.get_ref()));
     let config = Config {
         file: None,
