@@ -142,9 +142,10 @@ async fn read(mut response: reqwest::Response, tool: &ToolName, method: &Method)
     if let Some(length) = response.content_length()
         && whole
         && *method != Method::HEAD
-        && usize::try_from(length).is_ok_and(|length| length > wanted)
+        && let Ok(length) = usize::try_from(length)
+        && length > wanted
     {
-        return Err(too_large(&length.to_string()));
+        return Err(too_large(&answer::thousands(length)));
     }
     let mut body = Vec::new();
     loop {

@@ -158,7 +158,7 @@ async fn a_head_shows_what_its_headers_say() {
 #[tokio::test]
 async fn a_body_beyond_the_bound_is_too_large() {
     let server = Server::start().await;
-    let message = "`get_user` answered with 16777217 bytes, and at most 16,777,216 are kept";
+    let message = "`get_user` answered with 16,777,217 bytes, and at most 16,777,216 are kept";
     assert_eq!(get(&server, "/big").await, Err(ToolError::TooLarge(message.into())));
     assert!(get(&server, "/largest").await.is_ok());
 }
@@ -307,4 +307,30 @@ fn a_mistake_shows_when_the_tool_is_built() {
     check(tool(Method::TRACE, fine), "a tool cannot use the method TRACE");
     let raw = "a raw body is the one input that neither the url nor the query names, but 2 are left";
     check(tool(Method::PUT, "https://a.example/").body(Body::Raw), raw);
+}
+
+#[tokio::test]
+async fn a_body_that_comes_slowly_comes_whole() {
+    let pieces = [
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/pl".as_slice(),
+        b"ain\r\ncontent-length: 6\r\n\r\n",
+        b"caf",
+        b"\xc3",
+        b"\xa9\n",
+    ];
+    let base = server::pieces(pieces.to_vec()).await;
+    let output = call(&build(tool(Method::GET, &base)), json!({})).await.unwrap();
+    assert_eq!(output, Output::text("caf\u{e9}\n"));
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_dropped_hangs_up() {
+    let (base, mut hung) = server::hanging().await;
+    let mut attempt = build(tool(Method::POST, &base)).call(Attempt::detached("get_user", json!({})));
+    tokio::select! {
+        answer = &mut attempt => panic!("it answered: {answer:?}"),
+        seen = hung.recv() => assert_eq!(seen, Some("the request came")),
+    }
+    drop(attempt);
+    assert_eq!(hung.recv().await, Some("the connection ended"));
 }

@@ -87,16 +87,41 @@ async fn answer(State(server): State<Server>, method: Method, uri: Uri, headers:
 
 /// A listener that reads one request, writes these bytes and hangs up.
 pub(crate) async fn raw(answer: &'static [u8]) -> String {
+    pieces(vec![answer]).await
+}
+
+/// The same in pieces, each a packet of its own as far as that can be asked for.
+pub(crate) async fn pieces(answer: Vec<&'static [u8]>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
         let mut request = vec![0; 4096];
         let _ = stream.read(&mut request).await.unwrap();
-        stream.write_all(answer).await.unwrap();
+        for piece in answer {
+            stream.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
         stream.shutdown().await.unwrap();
     });
     base
+}
+
+/// A listener that reads one request and never answers; it tells when the request came and when the connection ended.
+pub(crate) async fn hanging() -> (String, tokio::sync::mpsc::Receiver<&'static str>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, told) = tokio::sync::mpsc::channel(2);
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 4096];
+        let _ = stream.read(&mut request).await.unwrap();
+        tell.send("the request came").await.unwrap();
+        while matches!(stream.read(&mut request).await, Ok(length) if length > 0) {}
+        tell.send("the connection ended").await.unwrap();
+    });
+    (base, told)
 }
 
 /// An address that nobody listens on: it was free a moment ago.
