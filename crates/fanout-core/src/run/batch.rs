@@ -579,9 +579,12 @@ impl<'run> Batch<'run> {
             let tool = item.tool.as_ref().map_or_else(|| ToolName::from(""), |tool| tool.spec.name.clone());
             strays.push(Stray { call: item.call.clone(), tool, effects: effects.clone(), until, lease });
         }
-        for stray in &strays {
+        // A batch that is dropped outside of its runtime finds nobody to watch the clock. Its strays keep their locks until
+        // their work is gone, as long as that may take.
+        let runtime = tokio::runtime::Handle::try_current();
+        for (stray, runtime) in strays.iter().filter_map(|stray| Some((stray, runtime.as_ref().ok()?))) {
             let (lease, at) = (Weak::clone(&stray.lease), self.run.epoch + stray.until);
-            tokio::spawn(async move {
+            runtime.spawn(async move {
                 tokio::time::sleep_until(at).await;
                 if let Some(lease) = lease.upgrade() {
                     lease.give_up();
