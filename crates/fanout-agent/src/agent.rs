@@ -93,6 +93,7 @@ pub struct Agent {
     scheduler: Scheduler,
     toolbox: Arc<Toolbox>,
     options: Arc<AgentOptions>,
+    template: Template,
 }
 
 /// What is different in each run.
@@ -130,8 +131,8 @@ impl Agent {
         if let (Some(max), None) = (options.limits.cost_max_usd, options.price) {
             return Err(AgentError::NoPrice { model: options.model, max });
         }
-        Template::new(&options, &toolbox)?;
-        Ok(Self { model, scheduler, toolbox, options: Arc::new(options) })
+        let template = Template::new(&options, &toolbox)?;
+        Ok(Self { model, scheduler, toolbox, options: Arc::new(options), template })
     }
 
     /// Runs until the model is done or something ends the run. Every call gets exactly one outcome, and the report's
@@ -150,7 +151,8 @@ impl Agent {
         run.record(|| What::RunStarted);
         let limits = &self.options.limits;
         let budget = settings.budget.unwrap_or_else(|| Budget::new(limits.tokens_max, limits.cost_max_usd));
-        let mut running = Running::new(&*self.model, &self.options, conversation, budget, settings.cancel);
+        let template = self.template.clone();
+        let mut running = Running::new(&*self.model, &self.options, template, conversation, budget, settings.cancel);
         let end = running.go(&mut run).await;
         let (status, reason) = match &end {
             Ok(()) => (Status::Done, None),

@@ -9,6 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fanout_anthropic::Usage;
+use fanout_core::outcome::{CallError, ErrorCode};
+
+use crate::agent::{AgentError, AgentOptions};
+use crate::stop::End;
 
 /// What tokens of a model cost, in US dollars per million.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -74,6 +78,42 @@ impl Default for Limits {
     }
 }
 
+/// Which calls of one response may run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowance {
+    /// The run's turns, if this response is the last of them.
+    last_of: Option<u32>,
+    calls_max: u32,
+    calls_left: usize,
+    batch_max: usize,
+}
+
+impl Allowance {
+    /// For the response of this turn, counted from 1, in a run that has used so many calls.
+    pub(crate) fn new(limits: &Limits, turn: u32, calls: u32) -> Self {
+        Self {
+            last_of: (turn >= limits.turns_max).then_some(limits.turns_max),
+            calls_max: limits.calls_max,
+            calls_left: usize::try_from(limits.calls_max.saturating_sub(calls)).unwrap_or(usize::MAX),
+            batch_max: limits.batch_max,
+        }
+    }
+
+    /// Why the call at this place of the response, counted from 0, does not run; `None` if it may.
+    pub(crate) fn refusal(&self, at: usize) -> Option<CallError> {
+        let message = if let Some(turns) = self.last_of {
+            format!("not run: this was the last of the run's {turns} turns, so nobody would see the result")
+        } else if at >= self.calls_left {
+            format!("not run: the run has used its {} calls", self.calls_max)
+        } else if at >= self.batch_max {
+            format!("not run: only the first {} calls of one response run; ask for fewer at once", self.batch_max)
+        } else {
+            return None;
+        };
+        Some(CallError::new(ErrorCode::Budget, message))
+    }
+}
+
 /// Which budget is used up.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum BudgetError {
@@ -132,6 +172,16 @@ impl Budget {
     /// A budget of which nothing is spent. `None` for dollars: no bound.
     pub fn new(tokens_max: u64, cost_max_usd: Option<f64>) -> Self {
         Self(Arc::new(Mutex::new(Spending { tokens_max, cost_max_usd, tokens: 0, cost_usd: 0.0 })))
+    }
+
+    /// Refuses a budget of dollars that cannot be counted.
+    pub(crate) fn check(&self, options: &AgentOptions) -> Result<(), End> {
+        match (self.spending().cost_max_usd, options.price) {
+            (Some(max), None) => {
+                Err(End::Failed(AgentError::NoPrice { model: options.model.clone(), max }.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sets aside what a request can take at most.

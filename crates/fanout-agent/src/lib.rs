@@ -6,12 +6,20 @@
 //! The modules in the order of a run:
 
 mod agent;
-mod budget;
-mod conversation;
-mod request;
 mod running;
-mod stop;
+
+mod request;
+
+mod early;
+
+mod after;
 mod turn;
+
+mod conversation;
+
+mod budget;
+mod repeats;
+mod stop;
 
 pub use agent::{Agent, AgentError, AgentOptions, RunSettings, new_run_id};
 pub use budget::{Budget, BudgetError, Limits, Price};

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use fanout_anthropic::{Raw, Request, Response, ToolChoice, ToolDef, WireError, tools_json};
 use fanout_core::toolbox::Toolbox;
+use serde_json::Value;
 
 use crate::agent::AgentOptions;
 use crate::conversation::Conversation;
 
 /// The unchanging part of a run's requests.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Template {
     request: Request,
 }
@@ -31,12 +32,12 @@ impl Template {
         Ok(Self { request })
     }
 
-    /// The request of a turn, counted from 1.
-    pub(crate) fn request(&self, turn: u32, max_tokens: u32, conversation: &Conversation) -> Request {
+    /// The next request; `is_first` until a response has counted.
+    pub(crate) fn request(&self, is_first: bool, max_tokens: u32, conversation: &Conversation) -> Request {
         let mut request = self.request.clone();
         request.max_tokens = max_tokens;
         request.messages = conversation.messages().to_vec();
-        if turn > 1 {
+        if !is_first {
             request.tool_choice = request.tool_choice.map(after_first_turn);
         }
         request
@@ -48,14 +49,28 @@ impl Template {
         tools + self.request.system.as_ref().map_or(0, |system| system.as_str().len())
     }
 
-    /// A response that names a container is continued in it: code that the model runs there calls our tools.
+    /// A response that names a container is continued in it: code that the model runs there calls our tools. What the
+    /// request says of its container beside the id, such as skills, stays.
     pub(crate) fn keep_container(&mut self, response: &Response) {
-        let Some((_, container)) = response.extra.iter().find(|(key, _)| key == "container") else { return };
-        let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(container.as_str()) else { return };
-        let Some(Ok(id)) = fields.get("id").map(Raw::from_value) else { return };
+        let Some(id) = field(&response.extra, "container").and_then(|container| container.get("id").cloned()) else {
+            return;
+        };
+        let container = match field(&self.request.extra, "container") {
+            Some(Value::Object(mut fields)) => {
+                fields.insert("id".to_owned(), id);
+                Value::Object(fields)
+            }
+            _ => id,
+        };
+        let Ok(container) = Raw::from_value(&container) else { return };
         self.request.extra.retain(|(key, _)| key != "container");
-        self.request.extra.push(("container".to_owned(), id));
+        self.request.extra.push(("container".to_owned(), container));
     }
+}
+
+fn field(fields: &[(String, Raw)], name: &str) -> Option<Value> {
+    let (_, value) = fields.iter().find(|(key, _)| key == name)?;
+    serde_json::from_str(value.as_str()).ok()
 }
 
 /// A demand for a tool holds for the first turn; kept up, the model could never answer.

@@ -88,22 +88,19 @@ impl End {
     }
 }
 
-impl From<ModelError> for End {
-    fn from(error: ModelError) -> Self {
-        let id = error.request_id().map(|id| format!(" (request {id})")).unwrap_or_default();
-        let hint = match &error {
-            ModelError::Status { status: 401 | 403, .. } => {
-                "; check the key: ANTHROPIC_API_KEY, or `api_key` in `[model]`"
-            }
-            ModelError::Status { status: 404, .. } => "; check `name` and `base_url` in `[model]`",
-            ModelError::Status { status: 429, retry_after: None, .. } => {
-                "; no wait was named, so this may be a spending cap: look at the account's limits before trying again"
-            }
-            ModelError::Connect { .. } => "; check ANTHROPIC_BASE_URL, or `base_url` in `[model]`",
-            _ => "",
-        };
-        Self::Failed(format!("{error}{id}{hint}"))
-    }
+/// A model's error in words, with what to look at.
+pub(crate) fn explained(error: &ModelError) -> String {
+    let id = error.request_id().map(|id| format!(" (request {id})")).unwrap_or_default();
+    let hint = match error {
+        ModelError::Status { status: 401 | 403, .. } => "; check the key: ANTHROPIC_API_KEY, or `api_key` in `[model]`",
+        ModelError::Status { status: 404, .. } => "; check `name` and `base_url` in `[model]`",
+        ModelError::Status { status: 429, retry_after: None, .. } => {
+            "; no wait was named, so this may be a spending cap: look at the account's limits before trying again"
+        }
+        ModelError::Connect { .. } => "; check ANTHROPIC_BASE_URL, or `base_url` in `[model]`",
+        _ => "",
+    };
+    format!("{error}{id}{hint}")
 }
 
 /// Stops a run from outside. Clones stop the same run.
@@ -137,10 +134,12 @@ impl Cancel {
     /// Waits until the run is stopped, and gives the reason.
     pub async fn cancelled(&self) -> String {
         let mut receiver = self.0.subscribe();
-        match receiver.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
+        // What it borrows must be given back before the next await: it cannot move between threads.
+        let reason = receiver.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
             // The sender is in `self`, so it cannot be gone.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 }

@@ -1,0 +1,200 @@
+//! What a response means for its run, for every stop reason the API has.
+//!
+//! From [`running`](crate::running): a whole response, and the batch that has its calls so far. To it: what comes next. On
+//! the way the conversation gets what was said, and the one reply to it.
+//!
+//! Only `tool_use` lets calls run. Whatever else a response with calls stopped for, each of them is answered with an error.
+
+use std::sync::Arc;
+
+use fanout_anthropic::{Block, Input, Response, StopReason, View};
+use fanout_core::call::Call;
+use fanout_core::event::What;
+use fanout_core::outcome::{CallError, ErrorCode, Outcome};
+use fanout_core::run::{Batch, BatchError};
+use tokio::time::sleep_until;
+
+use crate::budget::BudgetError;
+use crate::early::Early;
+use crate::running::{Next, Running};
+use crate::stop::End;
+use crate::turn::{calls_of, reply};
+
+const CUT_OFF: &str = "the response was cut off at `max_tokens`";
+
+impl Running<'_> {
+    /// What a response means. `widened` says that it was given twice the tokens already.
+    pub(crate) async fn after(&mut self, early: Early<'_>, response: Response, widened: bool) -> Result<Next, End> {
+        let has_calls = !calls_of(&response.blocks).is_empty();
+        match &response.stop_reason {
+            StopReason::Refusal => {
+                early.discard("the model refused");
+                Err(End::Refused)
+            }
+            StopReason::ToolUse if has_calls => self.run_calls(early, &response).await,
+            StopReason::PauseTurn if !has_calls && !response.blocks.is_empty() => {
+                early.discard("the turn was paused");
+                self.append(&response.blocks);
+                Ok(Next::Ask)
+            }
+            StopReason::MaxTokens if !widened && may_be_cut(&response) => {
+                early.discard(CUT_OFF);
+                Ok(Next::AskWider(Box::new(response)))
+            }
+            StopReason::MaxTokens => self.keep_cut_off(early, &response).await,
+            StopReason::ModelContextWindowExceeded => {
+                self.answer_unrun(early, whole(&response), "the context window is full").await?;
+                Err(End::Failed("context_window".to_owned()))
+            }
+            StopReason::EndTurn | StopReason::StopSequence | StopReason::Other(_) if !has_calls => {
+                early.discard("the model is done");
+                self.append(&response.blocks);
+                Ok(Next::Done)
+            }
+            other => {
+                let reason = format!("the response stopped as `{other}`");
+                if self.answer_unrun(early, &response.blocks, &reason).await? {
+                    return Ok(Next::Ask);
+                }
+                Err(End::Failed(format!("malformed_response: {reason} and holds nothing to go on with")))
+            }
+        }
+    }
+
+    /// A response that was cut off and cannot be had whole: what is whole of it is kept.
+    pub(crate) async fn keep_cut_off(&mut self, early: Early<'_>, response: &Response) -> Result<Next, End> {
+        if self.answer_unrun(early, whole(response), CUT_OFF).await? {
+            return Ok(Next::Ask);
+        }
+        Err(End::Failed("max_tokens".to_owned()))
+    }
+
+    /// Runs the calls of a response and appends the one reply.
+    async fn run_calls(&mut self, mut early: Early<'_>, response: &Response) -> Result<Next, End> {
+        let calls = calls_of(&response.blocks);
+        if let Err(error) = early.complete(&calls) {
+            return Err(malformed(early, &error));
+        }
+        self.append(&response.blocks);
+        let limits = &self.options.limits;
+        let over = if self.calls.saturating_add(count(&calls)) > limits.calls_max {
+            Some(BudgetError::Calls(limits.calls_max))
+        } else if self.turns >= limits.turns_max {
+            Some(BudgetError::Turns(limits.turns_max))
+        } else {
+            None
+        };
+        let mut batch = early.commit();
+        let stopped = self.drive(&mut batch).await;
+        let stuck = self.answer(batch, &calls).await;
+        match stopped.or(over.map(End::Budget)).or(stuck) {
+            Some(end) => Err(end),
+            None => Ok(Next::Ask),
+        }
+    }
+
+    /// Waits until every call has its outcome. Answers what stopped them, if anything did.
+    async fn drive(&self, batch: &mut Batch<'_>) -> Option<End> {
+        let deadline = sleep_until(self.deadline);
+        tokio::pin!(deadline);
+        let mut stopped = None;
+        while batch.unanswered() > 0 {
+            tokio::select! {
+                biased;
+                () = batch.progress() => {}
+                reason = self.cancel.cancelled(), if stopped.is_none() => {
+                    batch.cancel(&reason);
+                    stopped = Some(End::Cancelled(reason));
+                }
+                () = &mut deadline, if stopped.is_none() => {
+                    let end = self.out_of_time();
+                    batch.cancel(&end.reason().unwrap_or_default());
+                    stopped = Some(end);
+                }
+            }
+        }
+        stopped
+    }
+
+    /// Appends blocks whose calls must not run, and answers each of these with an error. Answers whether there was one.
+    async fn answer_unrun(&mut self, mut early: Early<'_>, blocks: &[Block], reason: &str) -> Result<bool, End> {
+        let calls = calls_of(blocks);
+        if calls.is_empty() {
+            early.discard(reason);
+            self.append(blocks);
+            return Ok(false);
+        }
+        let message = format!("not run: {reason}. If it is still needed, call it again, with less in one response");
+        if let Err(error) = early.refuse(&calls, &CallError::new(ErrorCode::Cancelled, message)) {
+            return Err(malformed(early, &error));
+        }
+        self.append(blocks);
+        match self.answer(early.commit(), &calls).await {
+            Some(end) => Err(end),
+            None => Ok(true),
+        }
+    }
+
+    /// Appends the one reply to these calls, all of which have their outcomes. Answers with the run's end if the model is
+    /// stuck.
+    async fn answer(&mut self, batch: Batch<'_>, calls: &[Call]) -> Option<End> {
+        let turn = self.turns;
+        batch.run().record(|| What::TurnEnded { turn });
+        let outcomes: Vec<Arc<Outcome>> = batch.finish().await;
+        self.conversation.append_reply(reply(&outcomes));
+        self.calls = self.calls.saturating_add(count(calls));
+        self.repeats.take(calls, &outcomes).map(End::Failed)
+    }
+
+    fn append(&mut self, blocks: &[Block]) {
+        self.conversation.append_answer(blocks);
+        self.answer = text_of(blocks);
+    }
+}
+
+fn malformed(early: Early<'_>, error: &BatchError) -> End {
+    early.discard(&error.to_string());
+    End::Failed(format!("malformed_response: {error}"))
+}
+
+fn count(calls: &[Call]) -> u32 {
+    u32::try_from(calls.len()).unwrap_or(u32::MAX)
+}
+
+/// Whether a response that ran out of room may have stopped in the middle of its last block. Only a block of the server's
+/// own, or a call whose input is all there, is surely whole.
+fn may_be_cut(response: &Response) -> bool {
+    match response.blocks.last().map(Block::view) {
+        Some(View::ToolUse(call)) => is_cut(&call.input),
+        Some(View::Text(_) | View::Thinking | View::ServerToolUse { .. }) | None => true,
+        Some(_) => false,
+    }
+}
+
+/// The blocks of a response that ran out of room which can go back: text says something even when it is cut off, a call or
+/// a thought does not.
+fn whole(response: &Response) -> &[Block] {
+    let Some((last, rest)) = response.blocks.split_last() else { return &[] };
+    let is_lost = match last.view() {
+        View::ToolUse(call) => is_cut(&call.input),
+        View::Thinking | View::ServerToolUse { .. } => true,
+        _ => false,
+    };
+    if is_lost { rest } else { &response.blocks }
+}
+
+/// Whether an input may be cut off: it is not JSON yet, or still the `{}` that every input begins as.
+fn is_cut(input: &Input) -> bool {
+    match input {
+        Input::Invalid(_) => true,
+        Input::Json(value) => value.as_object().is_some_and(serde_json::Map::is_empty),
+    }
+}
+
+fn text_of(blocks: &[Block]) -> String {
+    let texts = blocks.iter().filter_map(|block| match block.view() {
+        View::Text(text) => Some(text.as_str()),
+        _ => None,
+    });
+    texts.collect()
+}

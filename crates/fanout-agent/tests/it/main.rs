@@ -1,0 +1,14 @@
+//! The agent loop against the scripted server, over real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails best where it stands")]
+
+mod batch;
+mod budgets;
+mod cancel;
+mod conversation;
+mod crowd;
+mod early;
+mod faults;
+mod stage;
+mod stops;
+mod tools;
