@@ -121,9 +121,17 @@ impl Conflicts {
             }
             places.push(node);
         }
+        // Emptied branches fall off only once everything has its place: one of them may be where the next key goes.
+        let mut emptied = Vec::new();
         for (access, node) in effects.accesses.iter().zip(places) {
             let class = Class { source, declared: effects.declared, origin: access.origin };
-            self.place(entry, node, class, access.mode, access.key.is_subtree(), settled);
+            if access.mode == Mode::Write && settled {
+                self.stand_in(node, class, access.key.is_subtree(), &mut emptied);
+            }
+            self.place(entry, node, class, access.mode, access.key.is_subtree());
+        }
+        for node in emptied {
+            self.prune(node);
         }
     }
 
@@ -183,10 +191,7 @@ impl Conflicts {
         }
     }
 
-    fn place(&mut self, entry: Entry, node: u32, class: Class, mode: Mode, subtree: bool, settled: bool) {
-        if mode == Mode::Write && settled {
-            self.stand_in(node, class, subtree);
-        }
+    fn place(&mut self, entry: Entry, node: u32, class: Class, mode: Mode, subtree: bool) {
         let slots = &mut self.nodes[node as usize].slots;
         let at = slots.iter().position(|slot| slot.class == class && slot.subtree == subtree).unwrap_or_else(|| {
             slots.push(Slot { class, subtree, writers: SmallVec::new(), readers: SmallVec::new() });
@@ -198,8 +203,9 @@ impl Conflicts {
         }
     }
 
-    /// Forgets the entries that a new writer at `node` stands for.
-    fn stand_in(&mut self, node: u32, class: Class, subtree: bool) {
+    /// Forgets the entries that a new writer at `node` stands for. Nodes below that may hold nothing now are appended to
+    /// `emptied`.
+    fn stand_in(&mut self, node: u32, class: Class, subtree: bool, emptied: &mut Vec<u32>) {
         for slot in &mut self.nodes[node as usize].slots {
             if class.stands_for(slot.class) && (subtree || !slot.subtree) {
                 slot.writers.clear();
@@ -209,17 +215,15 @@ impl Conflicts {
         if !subtree || self.nodes[node as usize].children.is_empty() {
             return;
         }
-        let mut below = Vec::new();
-        self.for_all_below(node, |_, child| below.push(child));
-        // Deepest first, so that emptied branches fall off whole.
-        for child in below.into_iter().rev() {
-            for slot in &mut self.nodes[child as usize].slots {
+        let first = emptied.len();
+        self.for_all_below(node, |_, child| emptied.push(child));
+        for child in &emptied[first..] {
+            for slot in &mut self.nodes[*child as usize].slots {
                 if class.stands_for(slot.class) {
                     slot.writers.clear();
                     slot.readers.clear();
                 }
             }
-            self.prune(child);
         }
     }
 
@@ -247,13 +251,17 @@ impl Conflicts {
         }
     }
 
-    /// Gives back a node that holds nothing, and its parents as far as they hold nothing either.
+    /// Gives back a node that holds nothing, and its parents as far as they hold nothing either. One that was given back
+    /// already stays as it is.
     fn prune(&mut self, mut node: u32) {
         while node != ROOT {
-            let this = &mut self.nodes[node as usize];
-            if !this.children.is_empty() || this.slots.iter().any(Slot::is_used) {
+            let this = &self.nodes[node as usize];
+            let parent = &self.nodes[this.parent as usize];
+            let fallen = parent.children.get(&this.segment) != Some(&node);
+            if fallen || !this.children.is_empty() || this.slots.iter().any(Slot::is_used) {
                 return;
             }
+            let this = &mut self.nodes[node as usize];
             this.slots.clear();
             let (parent, segment) = (this.parent, std::mem::take(&mut this.segment));
             self.nodes[parent as usize].children.remove(&segment);

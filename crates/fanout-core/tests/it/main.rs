@@ -1,3 +1,6 @@
-//! The core from outside: batches of fake tools on a paused clock.
+//! The core from outside: batches of fake tools on a paused clock, and properties over seeded schedules.
+//!
+//! `FANOUT_SCHEDULES` says how many schedules a property plays; a failure prints its seed for `FANOUT_SEED`.
 
 mod batch;
+mod conflicts;
