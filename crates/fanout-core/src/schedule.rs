@@ -221,7 +221,9 @@ impl Schedule {
         if self.items[call].phase != Phase::Locking {
             return;
         }
-        if self.nested(call) {
+        if self.items[call].deadline_at <= now {
+            self.time_over(call, now);
+        } else if self.nested(call) {
             self.start(call, now);
         } else {
             self.items[call].phase = Phase::Queued;
@@ -231,17 +233,22 @@ impl Schedule {
         }
     }
 
-    /// A permit is there. Starts the call that it is best used for; answers `false` if nobody wants it any more.
+    /// A permit is there. Starts the call that it is best used for; answers `false` if nobody wants it any more. A call
+    /// whose deadline has passed by now ends here, unsent: to start and stop it at one moment could still send it.
     pub fn permitted(&mut self, now: Duration) -> bool {
-        if self.ready.len == 0 {
-            self.ready.fresh.clear();
-            self.ready.sorted.clear();
-            return false;
+        while self.ready.len > 0 {
+            let Some(call) = self.best() else { return false };
+            if self.items[call].deadline_at <= now {
+                self.time_over(call, now);
+                continue;
+            }
+            self.ready.len -= 1;
+            self.start(call, now);
+            return true;
         }
-        let Some(call) = self.best() else { return false };
-        self.ready.len -= 1;
-        self.start(call, now);
-        true
+        self.ready.fresh.clear();
+        self.ready.sorted.clear();
+        false
     }
 
     /// An attempt ended. The call's locks are kept until [`Schedule::gone`].
@@ -277,7 +284,8 @@ impl Schedule {
     /// Ends every call that has no outcome, for this reason. What was never sent is `cancelled`; of what runs and is not
     /// repeatable, nobody knows.
     pub fn cancel(&mut self, reason: &str, now: Duration) {
-        for call in 0..self.items.len() {
+        // Last first: to end a call frees those after it, and none of them may start for that.
+        for call in (0..self.items.len()).rev() {
             match self.items[call].phase {
                 Phase::Running => {
                     let error = self.stopped(call);

@@ -4,3 +4,4 @@
 
 mod batch;
 mod conflicts;
+mod rules;
