@@ -135,11 +135,14 @@ pub(super) fn spawn(
 async fn caught(tool: &Registered, attempt: Attempt) -> Result<Output, ToolError> {
     let started = catch_unwind(AssertUnwindSafe(|| tool.service.run(attempt)));
     let mut future = started.map_err(panicked)?;
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+    let result = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(poll) => poll,
         Err(panic) => Poll::Ready(Err(panicked(panic))),
     })
-    .await
+    .await;
+    // A panic while the future is taken down comes after the answer, and does not make it untrue.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+    result
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> ToolError {

@@ -224,7 +224,8 @@ impl<'run> Batch<'run> {
     /// # Cancellation
     /// Safe: nothing is lost when the future is dropped between two events.
     pub async fn progress(&mut self) {
-        let wake = self.schedule.wake_at().map(|at| self.run.epoch + at);
+        // A time too far off for the clock never comes.
+        let wake = self.schedule.wake_at().and_then(|at| self.run.epoch.checked_add(at));
         let message = match wake {
             None => self.messages.recv().await,
             Some(at) => tokio::select! {
@@ -251,14 +252,12 @@ impl<'run> Batch<'run> {
         while self.schedule.unanswered() > 0 {
             self.progress().await;
         }
-        self.leave_strays();
         self.items.iter_mut().filter_map(|item| item.outcome.take()).collect()
     }
 
     /// Stops everything and throws all outcomes away: the response that asked for these calls does not count.
     pub fn discard(mut self, reason: &str) {
         self.cancel(reason);
-        self.leave_strays();
     }
 
     /// The edges that a call names itself or that declarations make, or why it cannot be taken.
@@ -583,7 +582,8 @@ impl<'run> Batch<'run> {
         // their work is gone, as long as that may take.
         let runtime = tokio::runtime::Handle::try_current();
         for (stray, runtime) in strays.iter().filter_map(|stray| Some((stray, runtime.as_ref().ok()?))) {
-            let (lease, at) = (Weak::clone(&stray.lease), self.run.epoch + stray.until);
+            let Some(at) = self.run.epoch.checked_add(stray.until) else { continue };
+            let lease = Weak::clone(&stray.lease);
             runtime.spawn(async move {
                 tokio::time::sleep_until(at).await;
                 if let Some(lease) = lease.upgrade() {
@@ -599,8 +599,8 @@ impl Drop for Batch<'_> {
     fn drop(&mut self) {
         if self.schedule.unanswered() > 0 {
             self.cancel("the batch was dropped");
-            self.leave_strays();
         }
+        self.leave_strays();
         self.run.shared.forget(self.asker, self.wishes);
     }
 }

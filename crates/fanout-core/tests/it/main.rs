@@ -4,4 +4,5 @@
 
 mod batch;
 mod conflicts;
+mod driver;
 mod rules;
