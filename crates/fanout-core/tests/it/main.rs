@@ -6,3 +6,4 @@ mod batch;
 mod conflicts;
 mod driver;
 mod rules;
+mod workloads;
