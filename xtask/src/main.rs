@@ -1,1 +1,96 @@
-fn main() {}
+//! `cargo xtask test|long|bench`: what README, CI and people run, in the same words.
+//!
+//! Each is a list of commands, run one after another; the first that fails ends it, and is named. No dependency beyond the
+//! toolchain is assumed: where `cargo-nextest` is absent, `cargo test` runs the same tests.
+
+use std::env;
+use std::ffi::OsStr;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask test     format, lints, every test, documentation: everything CI runs
+       cargo xtask long     the property tests in their long form (about an hour)
+       cargo xtask bench    the benches, release builds; writes benches/results";
+
+/// The long form of the property tests plays so many times the schedules of the short one.
+const LONG_SCHEDULES: &str = "100";
+/// The long form of the wire's property tests tries so many cases each.
+const LONG_CASES: &str = "20000";
+
+fn main() -> ExitCode {
+    let done = match env::args().nth(1).as_deref() {
+        Some("test") => test(),
+        Some("long") => long(),
+        Some("bench") => bench(),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test() -> anyhow::Result<()> {
+    step("format", cargo(["fmt", "--all", "--check"]))?;
+    step("lints", cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
+    step("core without the driver", cargo(["check", "-p", "fanout-core", "--no-default-features", "--locked"]))?;
+    step("tests", tests(&[]))?;
+    step("examples in the documentation", cargo(["test", "--workspace", "--doc", "--locked", "--quiet"]))?;
+    step("documentation", cargo(["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    Ok(())
+}
+
+fn long() -> anyhow::Result<()> {
+    let mut long = tests(&["--release"]);
+    long.env("FANOUT_LONG", LONG_SCHEDULES).env("PROPTEST_CASES", LONG_CASES);
+    step("tests, long form", &mut long)
+}
+
+fn bench() -> anyhow::Result<()> {
+    step("build", cargo(["build", "--release", "--locked", "-p", "fanout-cli", "-p", "fanout-benches"]))?;
+    for name in ["schedule", "runs500", "call3"] {
+        step(name, cargo(["run", "--release", "--locked", "--quiet", "-p", "fanout-benches", "--bin", name]))?;
+    }
+    Ok(())
+}
+
+/// Every test of the workspace, by `cargo-nextest` if it is there: it runs test binaries side by side.
+fn tests(flags: &[&str]) -> Command {
+    let has_nextest =
+        Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success());
+    let mut command = if has_nextest {
+        cargo(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])
+    } else {
+        cargo(["test", "--workspace", "--locked", "--lib", "--bins", "--tests", "--no-fail-fast"])
+    };
+    command.args(flags);
+    command
+}
+
+fn cargo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
+    // The cargo that runs this, so that a toolchain chosen on the command line holds for all steps.
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args);
+    command
+}
+
+fn step(name: &str, mut command: impl std::borrow::BorrowMut<Command>) -> anyhow::Result<()> {
+    let command = command.borrow_mut();
+    eprintln!("\n── {name}: {command:?}");
+    let started = Instant::now();
+    let status = command.status().with_context(|| format!("{name}: {command:?} could not be started"))?;
+    if !status.success() {
+        bail!("{name} failed: {command:?}");
+    }
+    eprintln!("── {name}: {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
