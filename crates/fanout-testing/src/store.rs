@@ -18,33 +18,45 @@ use crate::touches::overlap;
 
 /// Keys and their versions. A clone is another handle on the same store.
 #[derive(Clone, Debug, Default)]
-pub struct Store(Arc<Mutex<BTreeMap<String, u64>>>);
+pub struct Store(Arc<Mutex<Held>>);
+
+#[derive(Debug, Default)]
+struct Held {
+    versions: BTreeMap<String, u64>,
+    begun: Vec<String>,
+}
 
 impl Store {
     /// A store of these keys, each at its first version. A key that ends in `/*` stands for a scan and is not kept.
     pub fn of<'k>(keys: impl IntoIterator<Item = &'k String>) -> Self {
         let versions = keys.into_iter().filter(|key| !key.ends_with('*')).map(|key| (key.clone(), 0));
-        Self(Arc::new(Mutex::new(versions.collect())))
+        Self(Arc::new(Mutex::new(Held { versions: versions.collect(), begun: Vec::new() })))
     }
 
     /// What a call that starts now returns.
     pub fn begin(&self, name: &str, input: &str, reads: &[String]) -> u64 {
-        let versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = versions.iter().filter(|(key, _)| reads.iter().any(|read| overlap(read, key)));
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.begun.push(input.to_owned());
+        let seen = held.versions.iter().filter(|(key, _)| reads.iter().any(|read| overlap(read, key)));
         seen.fold(mix(hash(name), hash(input)), |sum, (key, version)| mix(sum, mix(hash(key), *version)))
     }
 
     /// What a call that returned this leaves behind when it ends.
     pub fn end(&self, returned: u64, writes: &[String]) {
-        let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, version) in versions.iter_mut().filter(|(key, _)| writes.iter().any(|write| overlap(write, key))) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, version) in held.versions.iter_mut().filter(|(key, _)| writes.iter().any(|write| overlap(write, key))) {
             *version = mix(*version, returned);
         }
     }
 
     /// Every key with its version.
     pub fn versions(&self) -> BTreeMap<String, u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).versions.clone()
+    }
+
+    /// The inputs of all calls in the order in which they began.
+    pub fn begun(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).begun.clone()
     }
 }
 
@@ -54,13 +66,24 @@ impl Store {
 pub struct StoreTool {
     name: String,
     stores: Arc<Mutex<Vec<Store>>>,
-    declared: bool,
+    declares: Declares,
+}
+
+/// What a [`StoreTool`] declares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declares {
+    /// Everything that its input says.
+    All,
+    /// What it reads, and that it writes nothing: it may enter early.
+    Reads,
+    /// That it touches nothing, true or not.
+    Nothing,
 }
 
 impl StoreTool {
-    /// A tool of this name. One that is not `declared` claims to touch nothing at all.
-    pub fn new(name: &str, stores: &Arc<Mutex<Vec<Store>>>, declared: bool) -> Self {
-        Self { name: name.to_owned(), stores: Arc::clone(stores), declared }
+    /// A tool of this name.
+    pub fn new(name: &str, stores: &Arc<Mutex<Vec<Store>>>, declares: Declares) -> Self {
+        Self { name: name.to_owned(), stores: Arc::clone(stores), declares }
     }
 
     /// The input of one call.
@@ -83,13 +106,12 @@ impl Tool for StoreTool {
         let mut spec = ToolSpec::new(self.name.as_str(), Source::from("store"));
         // A generated tool's templates are constants; one that does not parse would declare nothing and fail every test.
         let parse = |texts: [&str; 2]| texts.iter().filter_map(|text| Template::parse(text).ok()).collect::<Vec<_>>();
-        let (reads, writes) = if self.declared {
-            (
-                parse(["s{store}/{reads...}", "s{store}/{read_trees...}/*"]),
-                parse(["s{store}/{writes...}", "s{store}/{write_trees...}/*"]),
-            )
-        } else {
-            (Vec::new(), Vec::new())
+        let reads = parse(["s{store}/{reads...}", "s{store}/{read_trees...}/*"]);
+        let writes = parse(["s{store}/{writes...}", "s{store}/{write_trees...}/*"]);
+        let (reads, writes) = match self.declares {
+            Declares::All => (reads, writes),
+            Declares::Reads => (reads, Vec::new()),
+            Declares::Nothing => (Vec::new(), Vec::new()),
         };
         spec.effects = EffectsSpec { reads: Some(reads), writes: Some(writes), ..EffectsSpec::default() };
         spec.policy.timeout = Duration::from_secs(600);

@@ -5,5 +5,7 @@
 mod batch;
 mod conflicts;
 mod driver;
+mod locks;
 mod rules;
+mod runs;
 mod workloads;

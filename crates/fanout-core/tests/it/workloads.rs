@@ -12,7 +12,7 @@ use fanout_core::run::{RunOptions, Scheduler, SchedulerOptions};
 use fanout_core::toolbox::Toolbox;
 use fanout_testing::recorded::{Case, critical_path, load, own};
 use fanout_testing::seed::{Rng, schedules};
-use fanout_testing::store::{Store, StoreTool};
+use fanout_testing::store::{Declares, Store, StoreTool};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -32,14 +32,14 @@ struct Rig {
 type State = (Vec<u64>, BTreeMap<String, u64>);
 
 impl Rig {
-    fn new(cases: &[Case], in_flight_max: usize, declared: bool) -> Self {
+    fn new(cases: &[Case], in_flight_max: usize, declares: Declares) -> Self {
         let stores = Arc::new(Mutex::new(vec![Store::default()]));
         let mut names: Vec<&str> = cases.iter().flat_map(|case| &case.calls).map(|call| call.name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
         let mut toolbox = Toolbox::new();
         for name in names {
-            toolbox.add(StoreTool::new(name, &stores, declared)).unwrap();
+            toolbox.add(StoreTool::new(name, &stores, declares)).unwrap();
         }
         let options = SchedulerOptions { in_flight_max, ..SchedulerOptions::default() };
         Self { toolbox: Arc::new(toolbox), stores, scheduler: Scheduler::new(options) }
@@ -111,7 +111,7 @@ fn own_cases() -> Vec<Case> {
 /// critical path of the footprint graph.
 #[track_caller]
 fn check_equal_to_one_by_one(cases: &[Case]) {
-    let rig = Rig::new(cases, MANY, true);
+    let rig = Rig::new(cases, MANY, Declares::All);
     paused().block_on(async {
         for (at, case) in cases.iter().enumerate() {
             let (truth, graph) = (one_by_one(case), case.footprint_graph());
@@ -129,7 +129,7 @@ fn check_equal_to_one_by_one(cases: &[Case]) {
 /// With no edges at all and 20 random orders the same comparison must see differences in so many cases of a hundred.
 #[track_caller]
 fn check_alive(cases: &[Case], at_least: f64) {
-    let rig = Rig::new(cases, 1, false);
+    let rig = Rig::new(cases, 1, Declares::Nothing);
     let mut rng = Rng::new(SEED);
     let differ = paused().block_on(async {
         let mut differ = 0;
@@ -151,7 +151,7 @@ fn check_alive(cases: &[Case], at_least: f64) {
 
 /// The mean over all cases of makespan / bound, with so many slots and latencies learned from the cases before.
 fn mean_ratio(cases: &[Case], slots: usize, bound: impl Fn(&Case, &[u64]) -> f64) -> f64 {
-    let rig = Rig::new(cases, slots, true);
+    let rig = Rig::new(cases, slots, Declares::All);
     let mut rng = Rng::new(SEED);
     paused().block_on(async {
         let (mut sum, mut count) = (0.0, 0.0);

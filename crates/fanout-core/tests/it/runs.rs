@@ -1,0 +1,182 @@
+//! Several runs over one store on the real driver: rule 3 between runs, and rule 6 while a response streams.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fanout_core::call::Call;
+use fanout_core::run::{RunOptions, Scheduler, SchedulerOptions};
+use fanout_core::toolbox::Toolbox;
+use fanout_testing::seed::{Rng, each_seed};
+use fanout_testing::store::{Declares, Store, StoreTool};
+use fanout_testing::touches::overlap;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+/// One call of a generated run.
+#[derive(Clone, Debug)]
+struct Planned {
+    /// Its run, its turn and its place, as text: what the store logs.
+    what: String,
+    reads: Vec<String>,
+    writes: Vec<String>,
+    ms: u64,
+    /// How long after the one before it arrives.
+    after_ms: u64,
+}
+
+impl Planned {
+    fn clashes(&self, other: &Self) -> bool {
+        let meet = |a: &[String], b: &[String]| a.iter().any(|mine| b.iter().any(|theirs| overlap(mine, theirs)));
+        meet(&self.writes, &other.writes) || meet(&self.writes, &other.reads) || meet(&self.reads, &other.writes)
+    }
+
+    fn tool(&self) -> &'static str {
+        if self.writes.is_empty() { "read" } else { "write" }
+    }
+
+    fn call(&self, index: usize) -> Call {
+        let input = StoreTool::input(0, &self.what, &self.reads, &self.writes, self.ms);
+        Call::new(index as u32, self.what.as_str(), self.tool(), input)
+    }
+}
+
+type Turns = Vec<Vec<Planned>>;
+
+fn random_run(rng: &mut Rng, run: usize) -> Turns {
+    let key = |rng: &mut Rng| match rng.below(10) {
+        0 => "t/*".to_owned(),
+        at => format!("{}/{}", if at < 7 { "t" } else { "u" }, rng.below(4)),
+    };
+    let call = |rng: &mut Rng, turn: usize, at: usize| Planned {
+        what: format!("{run}-{turn}-{at}"),
+        reads: (0..rng.below(3)).map(|_| key(rng)).collect(),
+        writes: (0..rng.below(3)).map(|_| key(rng)).collect(),
+        ms: 1 + rng.below(60) as u64,
+        after_ms: rng.below(20) as u64,
+    };
+    (0..1 + rng.below(3)).map(|turn| (0..1 + rng.below(6)).map(|at| call(rng, turn, at)).collect()).collect()
+}
+
+fn rig(in_flight_max: usize) -> (Scheduler, Arc<Toolbox>, Store) {
+    let keys: Vec<String> = ["t", "u"].iter().flat_map(|table| (0..4).map(move |at| format!("{table}/{at}"))).collect();
+    let store = Store::of(&keys);
+    let stores = Arc::new(Mutex::new(vec![store.clone()]));
+    let mut toolbox = Toolbox::new();
+    toolbox.add(StoreTool::new("read", &stores, Declares::Reads)).unwrap();
+    toolbox.add(StoreTool::new("write", &stores, Declares::All)).unwrap();
+    let options = SchedulerOptions { in_flight_max, ..SchedulerOptions::default() };
+    (Scheduler::new(options), Arc::new(toolbox), store)
+}
+
+async fn play(scheduler: Scheduler, toolbox: Arc<Toolbox>, id: usize, turns: Turns) -> BTreeMap<String, u64> {
+    let mut run = scheduler.run(toolbox, RunOptions::new(id.to_string()));
+    let mut outputs = BTreeMap::new();
+    for turn in turns {
+        let mut batch = run.batch();
+        for (at, call) in turn.iter().enumerate() {
+            // The response streams on while calls that entered early run.
+            let arrives = Instant::now() + Duration::from_millis(call.after_ms);
+            while tokio::time::timeout_at(arrives, batch.progress()).await.is_ok() {}
+            batch.call(call.call(at)).unwrap();
+        }
+        for outcome in batch.finish().await {
+            let value = outcome.result.as_ref().unwrap().value();
+            outputs.insert(outcome.call.to_string(), value.as_u64().unwrap());
+        }
+    }
+    outputs
+}
+
+#[test]
+fn several_runs_come_to_what_some_one_by_one_order_comes_to() {
+    each_seed(40, |seed| {
+        let mut rng = Rng::new(seed);
+        let runs: Vec<Turns> = (0..2 + rng.below(5)).map(|run| random_run(&mut rng, run)).collect();
+        let (scheduler, toolbox, store) = rig(if rng.percent(50) { 1 + rng.below(4) } else { 1000 });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let outputs = runtime.block_on(async {
+            let tasks: Vec<_> = runs
+                .iter()
+                .enumerate()
+                .map(|(id, turns)| tokio::spawn(play(scheduler.clone(), Arc::clone(&toolbox), id, turns.clone())))
+                .collect();
+            let mut outputs = BTreeMap::new();
+            for task in tasks {
+                outputs.extend(task.await.unwrap());
+            }
+            outputs
+        });
+        judge(&runs, &store, &outputs);
+    });
+}
+
+/// The order in which calls began is such an order: replayed one by one it gives the same outputs and state, and it keeps
+/// the turns of each run and, within a turn, the order of its conflicting calls.
+fn judge(runs: &[Turns], store: &Store, outputs: &BTreeMap<String, u64>) {
+    let calls: BTreeMap<&str, (usize, usize, usize)> = runs
+        .iter()
+        .enumerate()
+        .flat_map(|(run, turns)| turns.iter().enumerate().map(move |(turn, calls)| (run, turn, calls)))
+        .flat_map(|(run, turn, calls)| {
+            calls.iter().enumerate().map(move |(at, call)| (call.what.as_str(), (run, turn, at)))
+        })
+        .collect();
+    let begun = store.begun();
+    assert_eq!(begun.len(), calls.len(), "every call begins once");
+    let (_, _, replayed) = rig(1);
+    let mut before: Vec<(usize, usize, usize)> = Vec::new();
+    for what in &begun {
+        let (run, turn, at) = calls[what.as_str()];
+        let call = &runs[run][turn][at];
+        let returned = replayed.begin(call.tool(), &call.what, &call.reads);
+        replayed.end(returned, &call.writes);
+        assert_eq!(outputs[what], returned, "{what} of {begun:?}");
+        for (other, other_turn, other_at) in before.iter().filter(|other| other.0 == run) {
+            assert!(*other_turn <= turn, "{what} began before a turn that came earlier");
+            let clash = *other_turn == turn && call.clashes(&runs[*other][*other_turn][*other_at]);
+            assert!(!clash || *other_at < at, "{what} was overtaken by call {other_at}");
+        }
+        before.push((run, turn, at));
+    }
+    assert_eq!(replayed.versions(), store.versions());
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_response_streams_only_reads_enter_and_a_broken_one_leaves_nothing() {
+    for broken in [false, true] {
+        let (scheduler, toolbox, store) = rig(1000);
+        let mut run = scheduler.run(toolbox, RunOptions::new("run"));
+        let mut batch = run.batch();
+        let call = |what: &str, reads: &[&str], writes: &[&str]| Planned {
+            what: what.to_owned(),
+            reads: reads.iter().map(ToString::to_string).collect(),
+            writes: writes.iter().map(ToString::to_string).collect(),
+            ms: 100,
+            after_ms: 0,
+        };
+        let calls = [
+            call("early", &["t/1"], &[]),
+            call("write", &[], &["t/2"]),
+            call("behind", &["t/2"], &[]),
+            call("beside", &["t/3"], &[]),
+        ];
+        for (at, call) in calls.iter().enumerate() {
+            batch.call(call.call(at)).unwrap();
+        }
+        let streams = Instant::now() + Duration::from_millis(500);
+        while tokio::time::timeout_at(streams, batch.progress()).await.is_ok() {}
+        assert_eq!(store.begun(), ["early", "beside"]);
+        if broken {
+            batch.discard("the stream broke off");
+            sleep(Duration::from_secs(5)).await;
+            assert_eq!(store.begun(), ["early", "beside"]);
+            assert!(store.versions().values().all(|version| *version == 0));
+        } else {
+            let values: Vec<Value> =
+                batch.finish().await.iter().map(|outcome| outcome.result.as_ref().unwrap().value()).collect();
+            assert_eq!((values.len(), store.begun().len()), (4, 4));
+            assert_eq!(Instant::now(), streams + Duration::from_millis(200));
+        }
+    }
+}
