@@ -12,10 +12,17 @@ const VERBS: [&str; 30] = [
     "patch", "check", "book", "place",
 ];
 
-/// A declaration for this tool: `writes = ["note/{order_id}"]`, or for one that only reads `reads = […]`, `writes = []`.
+/// A declaration for this tool: `writes = ["note/{order_id}"]`, or for one that only reads `reads = ["order/{order_id}"]`,
+/// which is enough where nothing is taken to be written.
 pub fn declaration(spec: &ToolSpec) -> String {
     let key = key(spec);
-    if spec.safe { format!("reads = [\"{key}\"], writes = []") } else { format!("writes = [\"{key}\"]") }
+    if spec.effects.inferred_writes.is_empty() {
+        format!("reads = [\"{key}\"]")
+    } else if spec.safe {
+        format!("reads = [\"{key}\"], writes = []")
+    } else {
+        format!("writes = [\"{key}\"]")
+    }
 }
 
 /// Where the line goes, and the line.
@@ -26,13 +33,23 @@ pub fn advice(spec: &ToolSpec) -> String {
 fn key(spec: &ToolSpec) -> String {
     let name = spec.name.as_str();
     let words: Vec<&str> = name.rsplit("__").next().unwrap_or(name).split(['_', '-']).collect();
-    let nouns = match words.split_first() {
+    let nouns = singular(&match words.split_first() {
         Some((first, rest)) if !rest.is_empty() && VERBS.contains(first) => rest.join("_"),
         _ => words.join("_"),
-    };
+    });
     match field(spec) {
         Some(field) => format!("{nouns}/{{{field}}}"),
         None => format!("{nouns}/*"),
+    }
+}
+
+/// The noun for one: `list_orders` and `update_order` must meet at one key, or the declarations would hide a conflict.
+fn singular(noun: &str) -> String {
+    let kept = ["ss", "us", "is"].iter().any(|end| noun.ends_with(end));
+    match noun.strip_suffix("ies").filter(|stem| stem.len() > 1) {
+        Some(stem) => format!("{stem}y"),
+        None if kept => noun.to_owned(),
+        None => noun.strip_suffix('s').filter(|stem| stem.len() > 1).unwrap_or(noun).to_owned(),
     }
 }
 
@@ -55,13 +72,15 @@ fn field(spec: &ToolSpec) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fanout_core::effects::Source;
+    use fanout_core::effects::{EffectsSpec, Source};
     use serde_json::json;
 
     #[track_caller]
     fn check(name: &str, safe: bool, fields: &[&str], line: &str) {
         let mut spec = ToolSpec::new(name, Source::function());
         spec.safe = safe;
+        let source = Source::http("api.example.com");
+        spec.effects = if safe { EffectsSpec::reads_all_of(&source) } else { EffectsSpec::writes_all_of(&source) };
         let properties: serde_json::Map<_, _> =
             fields.iter().map(|field| ((*field).to_owned(), json!({"type": "string"}))).collect();
         spec.input_schema = json!({"type": "object", "properties": properties, "required": fields});
@@ -70,9 +89,12 @@ mod tests {
 
     #[test]
     fn a_declaration_names_the_noun_and_the_field_that_looks_like_its_id() {
-        check("get_customer", true, &["verbose", "customer_id"], "reads = [\"customer/{customer_id}\"], writes = []");
+        check("get_customer", true, &["verbose", "customer_id"], "reads = [\"customer/{customer_id}\"]");
         check("add_note", false, &["order_id", "text"], "writes = [\"note/{order_id}\"]");
         check("sync", false, &[], "writes = [\"sync/*\"]");
+        check("list_orders", true, &[], "reads = [\"order/*\"]");
+        check("list_categories", true, &[], "reads = [\"category/*\"]");
+        check("get_status", true, &[], "reads = [\"status/*\"]");
         check("crm__update-lead", false, &["lead"], "writes = [\"lead/{lead}\"]");
     }
 }

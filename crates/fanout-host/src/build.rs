@@ -4,9 +4,12 @@
 //! To the surfaces: a toolbox, and the model's client. Nothing is connected to yet; each opens its connections when it is
 //! first used.
 
+use std::net::IpAddr;
+
 use fanout_anthropic::{HttpModel, HttpOptions, OptionsError};
 use fanout_core::toolbox::{Toolbox, ToolboxError};
 use fanout_tools::http::{HttpClient, HttpTool, HttpToolError};
+use http::Uri;
 use secrecy::ExposeSecret;
 
 use crate::config::{Config, ModelConfig, Place, Setting, SettingError, ToolConfig};
@@ -101,20 +104,32 @@ fn build_tool(
 /// Makes the client of `[model]`.
 ///
 /// `ANTHROPIC_BASE_URL` wins over `base_url`, and with it `ANTHROPIC_API_KEY` over `api_key`, if it is set: a key that was
-/// written down for one server is not sent to another while there is one for it.
+/// written down for one server is not sent to another while there is one for it. A server on this machine's loopback is
+/// asked without a key where none is set: it is a stand-in or a proxy that has its own.
 ///
 /// # Errors
 /// [`BuildError::Setting`] when the key or the address needs a variable that is not set, [`BuildError::Model`] when the
 /// address is none.
 pub fn build_model(config: &ModelConfig, environment: &Environment) -> Result<HttpModel, BuildError> {
-    let base_url = environment.get("ANTHROPIC_BASE_URL");
-    let api_key = match (base_url, environment.get("ANTHROPIC_API_KEY")) {
-        (Some(_), Some(key)) => key.into(),
-        _ => config.api_key.fill(environment)?,
-    };
-    let base_url = match base_url {
+    let variable = environment.get("ANTHROPIC_BASE_URL");
+    let base_url = match variable {
         Some(url) => url.to_owned(),
         None => config.base_url.fill(environment)?.expose_secret().to_owned(),
     };
-    Ok(HttpModel::new(HttpOptions { base_url, api_key: Some(api_key), ..HttpOptions::default() })?)
+    let api_key = match (variable, environment.get("ANTHROPIC_API_KEY")) {
+        (Some(_), Some(key)) => Some(key.into()),
+        _ => match config.api_key.fill(environment) {
+            Err(_) if is_loopback(&base_url) => None,
+            key => Some(key?),
+        },
+    };
+    Ok(HttpModel::new(HttpOptions { base_url, api_key, ..HttpOptions::default() })?)
+}
+
+/// Whether an address is on this machine alone.
+fn is_loopback(base_url: &str) -> bool {
+    let uri = base_url.trim().parse::<Uri>();
+    let host = uri.as_ref().ok().and_then(Uri::host).unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }

@@ -3,10 +3,11 @@
 //! From calls and a toolbox. To `fanout explain`, as text, JSON or a Mermaid diagram, and to the gateway's route.
 //! The calls go into a batch that nobody lets start, so what is shown is what would happen.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use fanout_core::call::Call;
+use fanout_core::call::{Call, CallId};
 use fanout_core::effects::{Effects, Mode, Origin};
 use fanout_core::event::Wait;
 use fanout_core::outcome::CallError;
@@ -15,6 +16,12 @@ use fanout_core::toolbox::Toolbox;
 use serde_json::{Value, json};
 
 use crate::advice::advice;
+
+/// A critical path of more calls than this is not printed whole as text: its line would fill a screen. JSON has it all.
+const PATH_MAX: usize = 20;
+
+/// Where each call stands. Looked up rather than searched for: a batch may have tens of thousands.
+type Places = HashMap<CallId, usize>;
 
 /// The graph of one batch.
 #[derive(Clone, Debug)]
@@ -61,25 +68,27 @@ impl Explanation {
             batch.call(call)?;
         }
         let mut explained: Vec<Explained> = Vec::with_capacity(tools.len());
+        let mut places = Places::with_capacity(tools.len());
         for (arrived, tool) in batch.arrived().zip(tools) {
-            let wave = 1 + before(&explained, &arrived.waits).map(|at| explained[at].wave).max().unwrap_or(0);
+            let before = arrived.waits.iter().filter_map(|wait| places.get(&wait.on));
+            let wave = 1 + before.map(|at| explained[*at].wave).max().unwrap_or(0);
+            places.insert(arrived.call.clone(), explained.len());
             explained.push(Explained::new(&arrived, tool, wave));
         }
         let waves = explained.iter().map(|call| call.wave).max().unwrap_or(0);
-        Ok(Self { critical_path: critical_path(&explained), calls: explained, waves })
+        Ok(Self { critical_path: critical_path(&explained, &places), calls: explained, waves })
     }
 
     /// The lines that would take away waits which are there only for want of a declaration.
     pub fn advice(&self, toolbox: &Toolbox) -> Vec<String> {
-        let mut tools: Vec<&str> = Vec::new();
+        let places = self.places();
+        let mut tools: BTreeSet<&str> = BTreeSet::new();
         for call in &self.calls {
             for wait in call.waits.iter().filter(|wait| wait.undeclared) {
-                let on = self.calls.iter().find(|other| other.id == wait.on.as_str());
+                let on = places.get(&wait.on).map(|at| &self.calls[*at]);
                 tools.extend([Some(call), on].into_iter().flatten().map(|call| call.tool.as_str()));
             }
         }
-        tools.sort_unstable();
-        tools.dedup();
         let specs = tools.into_iter().filter_map(|tool| toolbox.get(&tool.into())).map(|tool| &tool.spec);
         specs.filter(|spec| !spec.effects.is_declared()).map(advice).collect()
     }
@@ -96,9 +105,10 @@ impl Explanation {
         for (at, call) in self.calls.iter().enumerate() {
             let _ = writeln!(text, "  c{at}[\"{}<br/>{}\"]", quoted(&call.tool), quoted(&call.id));
         }
+        let places = self.places();
         for (at, call) in self.calls.iter().enumerate() {
             for wait in call.waits.iter() {
-                let Some(on) = self.calls.iter().position(|other| other.id == wait.on.as_str()) else { continue };
+                let Some(on) = places.get(&wait.on) else { continue };
                 let label = match &wait.key {
                     Some(key) => format!("{}: {key}", wait.why.as_str()),
                     None => wait.why.as_str().to_owned(),
@@ -112,16 +122,31 @@ impl Explanation {
     /// The graph as text, wave by wave.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
-        for wave in 1..=self.waves {
-            let _ = writeln!(text, "wave {wave}");
-            for call in self.calls.iter().filter(|call| call.wave == wave) {
+        let mut calls: Vec<&Explained> = self.calls.iter().collect();
+        calls.sort_by_key(|call| call.wave);
+        for wave in calls.chunk_by(|a, b| a.wave == b.wave) {
+            let _ = writeln!(text, "wave {}", wave[0].wave);
+            for call in wave {
                 call.print(&mut text);
             }
         }
-        let path = self.critical_path.join(" → ");
-        let (calls, waves) = (self.calls.len(), self.waves);
-        let _ = writeln!(text, "{calls} calls in {waves} waves; critical path: {path}");
+        let (calls, waves) = (counted(self.calls.len(), "call"), counted(self.waves, "wave"));
+        let _ = writeln!(text, "{calls} in {waves}; critical path: {}", self.path());
         text
+    }
+
+    /// The critical path on one line; of a long one the two ends.
+    fn path(&self) -> String {
+        let path = &self.critical_path;
+        if path.len() <= PATH_MAX {
+            return path.join(" → ");
+        }
+        let (first, last) = (&path[..PATH_MAX / 2], &path[path.len() - PATH_MAX / 2..]);
+        format!("{} → … {} more … → {}", first.join(" → "), path.len() - first.len() - last.len(), last.join(" → "))
+    }
+
+    fn places(&self) -> Places {
+        self.calls.iter().enumerate().map(|(at, call)| (call.id.as_str().into(), at)).collect()
     }
 }
 
@@ -184,22 +209,24 @@ fn keys(effects: &Effects, mode: Mode) -> Vec<String> {
     keys.map(|access| access.key.to_string()).collect()
 }
 
-fn before<'a>(calls: &'a [Explained], waits: &'a [Wait]) -> impl Iterator<Item = usize> + 'a {
-    waits.iter().filter_map(|wait| calls.iter().position(|call| call.id == wait.on.as_str()))
-}
-
-fn critical_path(calls: &[Explained]) -> Vec<String> {
+fn critical_path(calls: &[Explained], places: &Places) -> Vec<String> {
     let last = calls.iter().map(|call| call.wave).max().unwrap_or(0);
     let mut path = Vec::new();
     let mut next = calls.iter().position(|call| call.wave == last);
     while let Some(at) = next {
         path.push(calls[at].id.clone());
-        next = before(calls, &calls[at].waits).filter(|on| calls[*on].wave + 1 == calls[at].wave).min();
+        let before = calls[at].waits.iter().filter_map(|wait| places.get(&wait.on)).copied();
+        next = before.filter(|on| calls[*on].wave + 1 == calls[at].wave).min();
     }
     path.reverse();
     path
 }
 
+fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 fn quoted(text: &str) -> String {
-    text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
+    let line = text.replace(char::is_control, " ");
+    line.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
 }

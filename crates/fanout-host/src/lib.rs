@@ -1,8 +1,8 @@
 //! The wiring that terminal and gateway share: configuration to a running whole.
 //!
-//! In reading order: [`environment`] is what the surroundings say, [`config`] reads `fanout.toml` into options, [`prices`]
-//! turns tokens into dollars, and [`build`] makes of the options what runs: tools, and the model's client. [`explain`],
-//! [`advice`] and [`lines`] are what people and programs are shown of it.
+//! In reading order: [`environment`] is what the surroundings say, [`config`] reads `fanout.toml`, [`options`] and
+//! [`build`] make of it what runs: an agent's options, tools, and the model's client. [`explain`], [`advice`] and
+//! [`lines`] are what people and programs are shown.
 //! No call is scheduled and no request is sent here.
 
 pub mod advice;
@@ -11,4 +11,4 @@ pub mod config;
 pub mod environment;
 pub mod explain;
 pub mod lines;
-pub mod prices;
+pub mod options;

@@ -27,8 +27,9 @@ use std::path::{Path, PathBuf};
 
 use page::Page;
 
+use fanout_agent::Price;
+
 use crate::environment::Environment;
-use crate::prices::Price;
 
 /// The whole configuration. [`Config::default`] is that of an empty file.
 #[derive(Clone, Debug, Default)]

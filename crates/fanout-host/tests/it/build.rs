@@ -2,11 +2,11 @@
 
 use std::error::Error;
 
+use fanout_agent::Price;
 use fanout_anthropic::Usage;
 use fanout_host::build::{Purpose, build_model, build_toolbox};
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
-use fanout_host::prices::Price;
 
 use crate::config::parse;
 
@@ -70,6 +70,13 @@ fn a_model_needs_a_key_and_an_address() {
     let unset = "[model]: `api_key` needs the environment variable `ANTHROPIC_API_KEY`, which is not set";
     assert_eq!(model("", &[]).unwrap_err(), unset);
     assert!(model("", &[("ANTHROPIC_API_KEY", "k")]).is_ok());
+    let keyless = |url| model("", &[("ANTHROPIC_BASE_URL", url)]);
+    for local in ["http://127.0.0.1:1", "http://localhost:8080/proxy", "http://[::1]:1"] {
+        assert!(keyless(local).is_ok(), "{local} is on this machine and needs no key");
+    }
+    for far in ["https://api.example.com", "http://127.0.0.1.example.com", "http://10.0.0.1"] {
+        assert_eq!(keyless(far).unwrap_err(), unset, "{far}");
+    }
     let mine = "[model]\napi_key = \"k\"\nbase_url = \"nonsense\"";
     assert!(model(mine, &[]).unwrap_err().contains("`nonsense`"));
     assert!(model(mine, &[("ANTHROPIC_BASE_URL", "http://127.0.0.1:1")]).is_ok());

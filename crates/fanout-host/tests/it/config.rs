@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use fanout_agent::Price;
 use fanout_core::run::SchedulerOptions;
 use fanout_host::config::{Config, ConfigError};
 use fanout_host::environment::Environment;
-use fanout_host::prices::Price;
 use fanout_tools::http::Body;
 use secrecy::ExposeSecret;
 use serde_json::json;
@@ -89,7 +89,7 @@ fn every_key_arrives() {
     assert_eq!((config.model.name.as_str(), config.model.max_tokens, config.model.stream), ("claude-x", 1, false));
     let run = &config.run;
     assert_eq!((run.max_turns, run.max_calls, run.max_batch, run.max_depth), (1, 2, 3, 5));
-    assert_eq!((run.max_total_tokens, run.max_cost_usd, run.max_cost_given), (6_000, 7.5, true));
+    assert_eq!((run.max_total_tokens, run.max_cost_usd), (6_000, 7.5));
     assert_eq!((run.deadline, run.approval_wait), (Duration::from_secs(3_600), Duration::from_millis(250)));
     assert_eq!((run.plan, run.early_start), (false, false));
     assert_eq!((config.scheduler.max_in_flight, config.scheduler.stray_hold), (8, Duration::from_secs(9)));
@@ -141,7 +141,7 @@ fn an_empty_file_is_the_defaults() {
     assert_eq!(config.run, Config::default().run);
     assert_eq!((config.run.max_turns, config.run.max_calls, config.run.max_batch), (50, 500, 256));
     assert_eq!((config.run.max_total_tokens, config.run.max_cost_usd), (2_000_000, 5.0));
-    assert_eq!((config.run.deadline, config.run.max_cost_given), (Duration::from_secs(900), false));
+    assert_eq!(config.run.deadline, Duration::from_secs(900));
     assert_eq!(config.scheduler.options(), SchedulerOptions::default());
     assert_eq!((config.model.name.as_str(), config.model.max_tokens), ("claude-sonnet-5-5", 8192));
     assert!(config.model.stream && config.run.early_start && config.tools.is_empty() && config.prices.is_empty());
@@ -165,7 +165,7 @@ fn a_variable_wins_over_the_file() {
     for text in ["", "[run]\nmax_turns = 7\n[store]\nurl = \"sqlite://x\""] {
         let config = parse(text, &variables);
         assert_eq!((config.run.max_turns, config.run.deadline), (3, Duration::from_secs(300)));
-        assert_eq!((config.run.early_start, config.run.max_cost_usd, config.run.max_cost_given), (false, 1.5, true));
+        assert_eq!((config.run.early_start, config.run.max_cost_usd), (false, 1.5));
         assert_eq!((config.model.name.as_str(), config.scheduler.max_in_flight), ("123", 1024));
     }
 }
@@ -235,4 +235,16 @@ fn files_are_looked_for_beside_the_configuration() {
 fn a_file_that_is_not_there_is_said_to_be_so() {
     let error = Config::load(Path::new("/nowhere/fanout.toml"), &Environment::default()).unwrap_err();
     assert_eq!(error.to_string(), "/nowhere/fanout.toml cannot be read");
+}
+
+#[test]
+fn the_example_file_reads_without_a_warning_and_shows_the_defaults() {
+    let text = include_str!("../../../../fanout.example.toml");
+    let config = parse(text, &[("SHOP_TOKEN", "secret")]);
+    assert_eq!(config.tools.len(), 2);
+    assert_eq!(config.warnings.len(), 0, "{:?}", config.warnings);
+    assert_eq!(config.run, Config::default().run);
+    assert_eq!(config.scheduler, Config::default().scheduler);
+    assert_eq!(config.model.name, Config::default().model.name);
+    assert_eq!(config.model.max_tokens, Config::default().model.max_tokens);
 }
