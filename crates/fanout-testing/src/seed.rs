@@ -5,8 +5,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// How many schedules a property plays where `FANOUT_SCHEDULES` says nothing: the core's suite then takes about half a
-/// minute on two processors.
+/// How many schedules a property plays where `FANOUT_SCHEDULES` says nothing: the core's suite then takes about ten
+/// seconds on two busy processors.
 pub const SCHEDULES: usize = 1_000;
 
 /// A splitmix64 generator (Steele, Lea and Flood, OOPSLA 2014).

@@ -29,6 +29,8 @@ fn check(calls: &str, waits_for: &str) {
 #[test]
 fn a_writer_of_a_subtree_is_remembered_when_it_stands_for_all_below() {
     check("w:orders/7, w:orders/*, w:orders/8", "2");
+    check("w:orders/7, w:orders/*, w:x/1", "");
+    check("w:orders/7, w:orders/*, w:x/1, w:orders/8", "2");
     check("w:orders/7/items, w:orders/*, r:orders/7/items", "2");
     check("w:orders/7, w:orders/* r:orders/7, w:orders/7", "2");
     check("w:orders/7/a/b, w:orders/*, w:x/1/2, w:x/3/4, r:orders/7", "2");

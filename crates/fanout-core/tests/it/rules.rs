@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fanout_core::event::Why;
+use fanout_core::schedule::{Schedule, ScheduleOptions, Treatment};
 use fanout_testing::foretell::foretell;
 use fanout_testing::script::{Flavour, Needs, Planned, Script, Turn};
 use fanout_testing::seed::{Rng, each_seed};
@@ -169,4 +170,28 @@ fn what_never_ran_is_not_started_by_a_cancellation() {
     let log = play(&[script], MANY, STRAY_HOLD, Rng::new(0));
     assert_eq!(log.calls[&(0, 0, 1)].started, []);
     assert_eq!(log.calls[&(0, 0, 1)].answers, [(at_most(50), "cancelled")]);
+}
+
+#[test]
+fn a_call_whose_deadline_passed_before_its_permit_came_is_never_sent() {
+    let mut schedule = Schedule::new(ScheduleOptions { stray_hold: STRAY_HOLD });
+    for deadline in [50, 500] {
+        let treatment = Treatment {
+            timeout: at_most(1000),
+            deadline: at_most(deadline),
+            ..Treatment::inert(format!("within {deadline}").into(), "tool".into())
+        };
+        schedule.arrive(treatment, Touches::nothing().effects(), true, Vec::new(), Duration::ZERO);
+    }
+    schedule.commit(Duration::ZERO);
+    (0..2).for_each(|call| schedule.locked(call, Duration::ZERO));
+    while schedule.next_step().is_some() {}
+    // One permit comes for two calls, at the very moment when the first has to give up: the second has it.
+    assert!(schedule.permitted(at_most(50)));
+    let steps: Vec<String> = std::iter::from_fn(|| schedule.next_step()).map(|step| format!("{step:?}")).collect();
+    let heads: Vec<&str> =
+        steps.iter().map(|step| step.split([',', '(', '{']).next().unwrap_or_default().trim()).collect();
+    assert_eq!(heads, ["WithdrawPermit", "Unlock", "Answer", "Start"], "{steps:?}");
+    assert!(steps[2].contains("Timeout") && steps[3].contains("call: 1"), "{steps:?}");
+    assert!(!schedule.permitted(at_most(600)), "nobody is left to use a second permit");
 }
