@@ -12,6 +12,7 @@ use fanout_core::call::Call;
 use fanout_core::event::What;
 use fanout_core::outcome::{CallError, ErrorCode, Outcome};
 use fanout_core::run::{Batch, BatchError};
+use serde_json::Value;
 use tokio::time::sleep_until;
 
 use crate::budget::BudgetError;
@@ -171,13 +172,18 @@ fn may_be_cut(response: &Response) -> bool {
     }
 }
 
-/// The blocks of a response that ran out of room which can go back: text says something even when it is cut off, a call or
-/// a thought does not.
+/// The blocks of a response that ran out of room, but for a last one that cannot go back: an input that is no JSON yet, a
+/// thought without its signature. Text says something even when it is cut off, and a call with `{}` can be answered.
 fn whole(response: &Response) -> &[Block] {
     let Some((last, rest)) = response.blocks.split_last() else { return &[] };
+    let has = |name: &str, inside: &str| {
+        let block: Value = serde_json::from_str(last.raw().as_str()).unwrap_or_default();
+        block.get(name).is_some_and(|value| value == inside || value.get(inside).is_some())
+    };
     let is_lost = match last.view() {
-        View::ToolUse(call) => is_cut(&call.input),
-        View::Thinking | View::ServerToolUse { .. } => true,
+        View::ToolUse(call) => matches!(call.input, Input::Invalid(_)),
+        View::ServerToolUse { .. } => has("input", "INVALID_JSON"),
+        View::Thinking => has("signature", ""),
         _ => false,
     };
     if is_lost { rest } else { &response.blocks }

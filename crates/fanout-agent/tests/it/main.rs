@@ -5,6 +5,7 @@
 mod batch;
 mod budgets;
 mod cancel;
+mod chaos;
 mod conversation;
 mod crowd;
 mod early;

@@ -63,6 +63,11 @@ impl Log {
         self.lines.subscribe().wait_for(|lines| lines.iter().any(|known| known == line)).await.unwrap();
     }
 
+    /// Waits until there are so many lines.
+    pub(crate) async fn until_lines(&self, count: usize) {
+        self.lines.subscribe().wait_for(|lines| lines.len() >= count).await.unwrap();
+    }
+
     /// The work that tools did, in order.
     pub(crate) fn work(&self) -> Vec<String> {
         self.work.lock().unwrap().clone()
@@ -255,7 +260,7 @@ impl Stage {
         }
         // What the script does to it is of no matter, only what the server has against it.
         drop(self.wire.inner.respond(&request, &mut |_| {}).await);
-        assert_eq!(self.server.violations(), []);
+        assert_eq!(self.server.violations(), [], "{}: {}", end_of(report), told(&report.conversation));
     }
 
     /// The bodies of all requests of the agent.

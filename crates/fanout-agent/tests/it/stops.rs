@@ -105,11 +105,38 @@ async fn the_wider_request_stays_wide_when_it_is_tried_again() {
 
 #[tokio::test]
 async fn an_answer_cut_off_twice_keeps_its_whole_blocks_and_answers_their_calls_with_errors() {
-    let conversation = "u: text | a: text, read r1 | u: !r1 cancelled | a: text";
-    for keep in [0, 5] {
-        check(&[mixed().always(Fault::cut_off(keep)), text()], "done", conversation, &[]).await;
+    // Only a stream shows that an input is not all there; a whole answer has `{}` in its place.
+    let lost = ("u: text | a: text, read r1 | u: !r1 cancelled", true, 5);
+    let empty = "u: text | a: text, read r1, write w1 | u: !r1 cancelled, !w1 cancelled";
+    for (conversation, stream, keep) in [lost, (empty, true, 0), (empty, false, 0), (empty, false, 5)] {
+        let stage = Stage::open([mixed().always(Fault::cut_off(keep)), text()]).streaming(stream);
+        let report = stage.run().await;
+        assert_eq!(told(&report.conversation), format!("{conversation} | a: text"));
+        assert_eq!((end_of(&report).as_str(), report.turns, stage.log.work()), ("done", 3, vec![]));
+
+        let stage = Stage::open([mixed().fault(Fault::context_window(keep)), text()]).streaming(stream);
+        let report = stage.run().await;
+        assert_eq!(
+            (end_of(&report).as_str(), told(&report.conversation).as_str()),
+            ("failed: context_window", conversation)
+        );
     }
-    check(&[calls("write w1").always(Fault::cut_off(5))], "failed: max_tokens", "u: text", &[]).await;
+    let stage = Stage::open([calls("write w1").always(Fault::cut_off(5))]);
+    let report = stage.run().await;
+    assert_eq!((end_of(&report).as_str(), told(&report.conversation).as_str()), ("failed: max_tokens", "u: text"));
+}
+
+#[tokio::test]
+async fn a_thought_goes_back_only_with_its_signature() {
+    for (signature, conversation) in [("sig", "u: text | a: text, thinking"), ("", "u: text | a: text")] {
+        let turn = Turn::new([Block::text("so"), Block::thinking("hm", signature)]).stop("max_tokens");
+        let agent = Stage::open([turn]);
+        let report = agent.agent().run(fanout_agent::Conversation::from_prompt("go"), agent.settings()).await;
+        assert_eq!(
+            (end_of(&report).as_str(), told(&report.conversation).as_str()),
+            ("failed: max_tokens", conversation)
+        );
+    }
 }
 
 #[tokio::test]
@@ -121,7 +148,9 @@ async fn a_wider_request_that_is_refused_falls_back_to_the_cut_answer() {
         html: None,
     };
     let turn = mixed().fault(Fault::cut_off(5)).fault(refused);
-    check(&[turn, text()], "done", "u: text | a: text, read r1 | u: !r1 cancelled | a: text", &[]).await;
+    let report = Stage::open([turn, text()]).run().await;
+    assert_eq!(told(&report.conversation), "u: text | a: text, read r1 | u: !r1 cancelled | a: text");
+    assert_eq!(end_of(&report), "done");
 }
 
 #[tokio::test]
@@ -135,10 +164,6 @@ async fn text_that_is_cut_off_twice_is_kept_and_is_no_success() {
 
 #[tokio::test]
 async fn a_full_context_window_fails_the_run_and_leaves_a_valid_history() {
-    let conversation = "u: text | a: text, read r1 | u: !r1 cancelled";
-    for keep in [0, 5] {
-        check(&[mixed().fault(Fault::context_window(keep))], "failed: context_window", conversation, &[]).await;
-    }
     let whole = Turn::text("so").stop("model_context_window_exceeded");
     check(&[whole], "failed: context_window", "u: text | a: text", &[]).await;
 }
