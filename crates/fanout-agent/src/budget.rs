@@ -51,7 +51,7 @@ impl Price {
 /// The bounds of one run. The defaults are the configuration's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// The most model requests.
+    /// The most responses of the model. A request that failed is no turn; how often it is tried is the backoff's to say.
     pub turns_max: u32,
     /// The most calls.
     pub calls_max: u32,
