@@ -361,3 +361,33 @@ async fn a_filled_reference_frees_whoever_waited_for_nothing() {
     assert_eq!(words(&batch.finish().await), "ok ok ok");
     assert_eq!(started.elapsed(), ms(1000));
 }
+
+#[tokio::test(start_paused = true)]
+async fn declared_order_and_stop_on_failure_hold_back_their_own_and_nobody_else() {
+    let fail = |name: &str| {
+        Does::new(name, |_| {
+            Box::pin(async {
+                tokio::time::sleep(ms(100)).await;
+                Err(ToolError::Failed("no such order".into()))
+            })
+        })
+    };
+    let of_set = |spec: &mut ToolSpec| {
+        (spec.source, spec.policy.stop_on_failure) = (Source::http("set.test"), true);
+        spec.effects.inferred_writes = EffectsSpec::writes_all_of(&spec.source).inferred_writes;
+    };
+    let tools = [
+        fail("fail").with(of_set),
+        sleeper("step").with(of_set),
+        sleeper("follower").with(|spec| spec.policy.after = vec!["fail".into(), "step".into()]),
+        sleeper("other"),
+    ];
+    let scheduler = Scheduler::new(SchedulerOptions::default());
+    let mut run = scheduler.run(toolbox(tools), RunOptions::new("run"));
+    let started = Instant::now();
+    let calls = ["other", "step", "fail", "step", "follower", "other", "step"];
+    let calls = calls.iter().enumerate().map(|(at, tool)| (*tool, json!({ "key": at })));
+    // The two steps after the failure are skipped; who is only declared to follow goes on, and the others never waited.
+    assert_eq!(words(&all(&mut run, calls).await), "ok ok upstream skipped ok ok skipped");
+    assert_eq!(started.elapsed(), ms(300));
+}

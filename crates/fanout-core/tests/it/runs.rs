@@ -11,6 +11,7 @@ use fanout_testing::seed::{Rng, each_seed};
 use fanout_testing::store::{Declares, Store, StoreTool};
 use fanout_testing::touches::overlap;
 use serde_json::Value;
+use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep};
 
 /// One call of a generated run.
@@ -88,27 +89,40 @@ async fn play(scheduler: Scheduler, toolbox: Arc<Toolbox>, id: usize, turns: Tur
     outputs
 }
 
+/// Plays random runs on this runtime, all at once, and judges what they came to.
+fn check(seed: u64, runtime: &Runtime, ms_max: u64) {
+    let mut rng = Rng::new(seed);
+    let mut runs: Vec<Turns> = (0..2 + rng.below(5)).map(|run| random_run(&mut rng, run)).collect();
+    for call in runs.iter_mut().flatten().flatten() {
+        (call.ms, call.after_ms) = (call.ms % ms_max, call.after_ms % ms_max);
+    }
+    let (scheduler, toolbox, store) = rig(if rng.percent(50) { 1 + rng.below(4) } else { 1000 });
+    let outputs = runtime.block_on(async {
+        let tasks: Vec<_> = runs
+            .iter()
+            .enumerate()
+            .map(|(id, turns)| tokio::spawn(play(scheduler.clone(), Arc::clone(&toolbox), id, turns.clone())))
+            .collect();
+        let mut outputs = BTreeMap::new();
+        for task in tasks {
+            outputs.extend(task.await.unwrap());
+        }
+        outputs
+    });
+    judge(&runs, &store, &outputs);
+}
+
 #[test]
 fn several_runs_come_to_what_some_one_by_one_order_comes_to() {
     each_seed(40, |seed| {
-        let mut rng = Rng::new(seed);
-        let runs: Vec<Turns> = (0..2 + rng.below(5)).map(|run| random_run(&mut rng, run)).collect();
-        let (scheduler, toolbox, store) = rig(if rng.percent(50) { 1 + rng.below(4) } else { 1000 });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let outputs = runtime.block_on(async {
-            let tasks: Vec<_> = runs
-                .iter()
-                .enumerate()
-                .map(|(id, turns)| tokio::spawn(play(scheduler.clone(), Arc::clone(&toolbox), id, turns.clone())))
-                .collect();
-            let mut outputs = BTreeMap::new();
-            for task in tasks {
-                outputs.extend(task.await.unwrap());
-            }
-            outputs
-        });
-        judge(&runs, &store, &outputs);
+        check(seed, &Builder::new_current_thread().enable_time().start_paused(true).build().unwrap(), 60)
     });
+}
+
+#[test]
+fn several_runs_on_several_threads_come_to_the_same() {
+    // Real threads and real time: here the messages between runs race each other.
+    each_seed(5, |seed| check(seed, &Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap(), 3));
 }
 
 /// The order in which calls began is such an order: replayed one by one it gives the same outputs and state, and it keeps
