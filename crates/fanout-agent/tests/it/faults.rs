@@ -188,3 +188,13 @@ async fn slow_words_are_waited_for() {
     let stage = Stage::open([calls("read r1, write w1").pace(pace), Turn::text("ok").pace(pace)]);
     assert_eq!(told(&stage.run().await.conversation), WHOLE);
 }
+
+#[tokio::test]
+async fn a_silence_past_the_idle_timeout_is_asked_for_again_and_pings_are_no_silence() {
+    let pause = |pause_ms, ping_ms| Fault::Pause { after_events: 6, pause_ms, ping_ms };
+    let stage = stage([pause(60_000, 0), pause(600, 20)], true).idle_timeout(Duration::from_millis(400));
+    let report = stage.run().await;
+    assert_eq!((end_of(&report).as_str(), told(&report.conversation).as_str()), ("done", WHOLE));
+    assert_eq!(stage.log.times("write w1"), 1);
+    assert!(stage.asked().len() >= 3);
+}

@@ -224,6 +224,13 @@ impl Stage {
         self
     }
 
+    /// A silence of so long breaks an answer off.
+    pub(crate) fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
+        let http = HttpOptions { base_url: self.server.base_url(), idle_timeout, ..HttpOptions::default() };
+        Arc::get_mut(&mut self.wire).unwrap().inner = HttpModel::new(http).unwrap();
+        self
+    }
+
     pub(crate) fn container(mut self, json: &str) -> Self {
         Arc::get_mut(&mut self.wire).unwrap().container = Some(Raw::parse(json).unwrap());
         self
