@@ -6,6 +6,7 @@
 mod batch;
 mod conflicts;
 mod driver;
+mod effects;
 mod locks;
 mod rules;
 mod runs;
