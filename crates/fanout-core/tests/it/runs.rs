@@ -115,7 +115,7 @@ fn check(seed: u64, runtime: &Runtime, ms_max: u64) {
 #[test]
 fn several_runs_come_to_what_some_one_by_one_order_comes_to() {
     each_seed(40, |seed| {
-        check(seed, &Builder::new_current_thread().enable_time().start_paused(true).build().unwrap(), 60)
+        check(seed, &Builder::new_current_thread().enable_time().start_paused(true).build().unwrap(), 60);
     });
 }
 
