@@ -7,6 +7,8 @@
 //! later writer is not remembered any longer: whoever comes next waits for that writer, which waits for it. So a chain
 //! of a hundred thousand writes costs one edge each. This file knows no call, no time and no waiting.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
@@ -37,8 +39,9 @@ pub struct Conflicts {
 #[derive(Debug, Default)]
 struct Node {
     parent: u32,
-    segment: Box<str>,
-    children: FxHashMap<Box<str>, u32>,
+    /// Shared with the parent's map.
+    segment: Arc<str>,
+    children: FxHashMap<Arc<str>, u32>,
     slots: SmallVec<[Slot; 1]>,
 }
 
@@ -47,8 +50,47 @@ struct Node {
 struct Slot {
     class: Class,
     subtree: bool,
-    writers: SmallVec<[Entry; 2]>,
-    readers: SmallVec<[Entry; 2]>,
+    writers: Entries,
+    readers: Entries,
+}
+
+/// Entries in the order in which they came. They leave in nearly that order, so those in front of the one that leaves are
+/// moved, not those behind it: a hundred thousand readers of one key cost each the same.
+#[derive(Debug, Default)]
+struct Entries {
+    list: SmallVec<[Entry; 2]>,
+    /// So many at the front are gone.
+    gone: usize,
+}
+
+impl Entries {
+    fn as_slice(&self) -> &[Entry] {
+        &self.list[self.gone..]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.list.len() == self.gone
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.list.push(entry);
+    }
+
+    fn clear(&mut self) {
+        self.list.clear();
+        self.gone = 0;
+    }
+
+    fn remove(&mut self, entry: Entry) {
+        let Some(at) = self.as_slice().iter().position(|other| *other == entry) else { return };
+        self.list.copy_within(self.gone..self.gone + at, self.gone + 1);
+        self.gone += 1;
+        // Half of it empty: moving the rest costs no more than what left since the last time.
+        if self.gone * 2 >= self.list.len() {
+            self.list.drain(..self.gone);
+            self.gone = 0;
+        }
+    }
 }
 
 /// Entries of one class at one key are interchangeable: the same keys may be held against them.
@@ -147,10 +189,7 @@ impl Conflicts {
             }
             for slot in &mut self.nodes[node as usize].slots {
                 let list = if access.mode == Mode::Write { &mut slot.writers } else { &mut slot.readers };
-                // Entries leave nearly in the order in which they came, so the scan is short.
-                if let Some(at) = list.iter().position(|other| *other == entry) {
-                    list.remove(at);
-                }
+                list.remove(entry);
             }
             self.prune(node);
         }
@@ -194,7 +233,7 @@ impl Conflicts {
     fn place(&mut self, entry: Entry, node: u32, class: Class, mode: Mode, subtree: bool) {
         let slots = &mut self.nodes[node as usize].slots;
         let at = slots.iter().position(|slot| slot.class == class && slot.subtree == subtree).unwrap_or_else(|| {
-            slots.push(Slot { class, subtree, writers: SmallVec::new(), readers: SmallVec::new() });
+            slots.push(Slot { class, subtree, writers: Entries::default(), readers: Entries::default() });
             slots.len() - 1
         });
         match mode {
@@ -237,8 +276,9 @@ impl Conflicts {
         });
         let fresh = &mut self.nodes[child as usize];
         fresh.parent = node;
-        fresh.segment = segment.into();
-        self.nodes[node as usize].children.insert(segment.into(), child);
+        let segment: Arc<str> = segment.into();
+        fresh.segment = Arc::clone(&segment);
+        self.nodes[node as usize].children.insert(segment, child);
         child
     }
 
@@ -275,7 +315,7 @@ impl Slot {
     fn clashes(&self, class: Class, mode: Mode, access: usize, clashes: &mut Vec<Clash>) {
         let undeclared = class.source == self.class.source && class.origin == Origin::Inferred;
         let readers = if mode == Mode::Write { self.readers.as_slice() } else { &[] };
-        for on in self.writers.iter().chain(readers) {
+        for on in self.writers.as_slice().iter().chain(readers) {
             let clash = Clash { on: *on, access, undeclared };
             if clashes.last() != Some(&clash) {
                 clashes.push(clash);

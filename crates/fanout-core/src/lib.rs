@@ -15,6 +15,7 @@ pub mod locks;
 pub mod reference;
 pub mod retry;
 pub mod schedule;
+mod timers;
 
 pub mod layer;
 pub mod tool;

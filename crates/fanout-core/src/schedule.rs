@@ -17,6 +17,7 @@ use crate::event::Why;
 use crate::graph::{Change, Edge, Graph, Ix};
 use crate::outcome::{CallError, ErrorCode, Output};
 use crate::retry;
+use crate::timers::{Due, Timers};
 use crate::tool::ToolError;
 
 /// What the driver of a batch is to do next.
@@ -92,7 +93,7 @@ pub struct Schedule {
     steps: VecDeque<Step>,
     committed: bool,
     unanswered: usize,
-    timers: BinaryHeap<Reverse<(Duration, Ix)>>,
+    timers: Timers,
     ready: Ready,
     expected: Vec<Duration>,
 }
@@ -104,7 +105,7 @@ struct Item {
     settled: bool,
     /// When the deadline passes; set on entering the locks.
     deadline_at: Duration,
-    /// The only valid timer of this call; others in the heap are stale.
+    /// The only valid timer of this call; others that were set are stale.
     timer: Option<Duration>,
 }
 
@@ -128,7 +129,10 @@ enum Phase {
 #[derive(Debug, Default)]
 struct Ready {
     fresh: Vec<Ix>,
-    sorted: BinaryHeap<(Duration, Reverse<Ix>)>,
+    /// The best last: most calls are sorted once and then taken from the end.
+    sorted: Vec<(Duration, Reverse<Ix>)>,
+    /// Those that came since.
+    late: BinaryHeap<(Duration, Reverse<Ix>)>,
     remaining: Vec<Duration>,
     len: usize,
 }
@@ -143,7 +147,7 @@ impl Schedule {
             steps: VecDeque::new(),
             committed: false,
             unanswered: 0,
-            timers: BinaryHeap::new(),
+            timers: Timers::default(),
             ready: Ready::default(),
             expected: Vec::new(),
         }
@@ -248,6 +252,7 @@ impl Schedule {
         }
         self.ready.fresh.clear();
         self.ready.sorted.clear();
+        self.ready.late.clear();
         false
     }
 
@@ -302,15 +307,7 @@ impl Schedule {
 
     /// Ends what has run out of time.
     pub fn advance(&mut self, now: Duration) {
-        while let Some(Reverse((at, call))) = self.timers.peek().copied() {
-            if self.items[call].timer != Some(at) {
-                self.timers.pop();
-                continue;
-            }
-            if at > now {
-                return;
-            }
-            self.timers.pop();
+        while let Some((_, call)) = self.first_timer().filter(|(at, _)| *at <= now) {
             self.items[call].timer = None;
             self.time_over(call, now);
         }
@@ -318,13 +315,7 @@ impl Schedule {
 
     /// When [`Schedule::advance`] has something to do next.
     pub fn wake_at(&mut self) -> Option<Duration> {
-        while let Some(Reverse((at, call))) = self.timers.peek().copied() {
-            if self.items[call].timer == Some(at) {
-                return Some(at);
-            }
-            self.timers.pop();
-        }
-        None
+        self.first_timer().map(|(at, _)| at)
     }
 
     /// What to do next; `None` until something happens.
@@ -388,23 +379,25 @@ impl Schedule {
     }
 
     fn best(&mut self) -> Option<Ix> {
-        if self.ready.sorted.is_empty() && self.ready.fresh.len() == 1 {
-            return self.ready.fresh.pop().filter(|call| self.items[*call].phase == Phase::Queued);
+        let Ready { fresh, sorted, late, remaining, .. } = &mut self.ready;
+        let is_queued = |call: &Ix| self.items[*call].phase == Phase::Queued;
+        if sorted.is_empty() && late.is_empty() && fresh.len() == 1 {
+            return fresh.pop().filter(is_queued);
         }
-        if self.ready.remaining.is_empty() {
-            self.ready.remaining = self.graph.remaining(&self.expected);
-            let sorted = std::mem::take(&mut self.ready.sorted);
-            self.ready.fresh.extend(sorted.into_iter().map(|(_, Reverse(call))| call));
+        if remaining.is_empty() {
+            *remaining = self.graph.remaining(&self.expected);
+            fresh.extend(sorted.drain(..).chain(late.drain()).map(|(_, Reverse(call))| call));
+            sorted.extend(fresh.drain(..).map(|call| (remaining[call], Reverse(call))));
+            sorted.sort_unstable();
         }
-        for call in self.ready.fresh.drain(..) {
-            self.ready.sorted.push((self.ready.remaining[call], Reverse(call)));
-        }
-        while let Some((_, Reverse(call))) = self.ready.sorted.pop() {
-            if self.items[call].phase == Phase::Queued {
+        late.extend(fresh.drain(..).map(|call| (remaining[call], Reverse(call))));
+        loop {
+            let best = if sorted.last() >= late.peek() { sorted.pop() } else { late.pop() };
+            let (_, Reverse(call)) = best?;
+            if is_queued(&call) {
                 return Some(call);
             }
         }
-        None
     }
 
     fn time_over(&mut self, call: Ix, now: Duration) {
@@ -518,8 +511,13 @@ impl Schedule {
         CallError::new(ErrorCode::Skipped, format!("not run: it {what} `{call}` (`{tool}`), which failed"))
     }
 
+    fn first_timer(&mut self) -> Option<Due> {
+        let Self { timers, items, .. } = self;
+        timers.first(|(at, call)| items[call].timer == Some(at))
+    }
+
     fn set_timer(&mut self, call: Ix, at: Duration) {
         self.items[call].timer = Some(at);
-        self.timers.push(Reverse((at, call)));
+        self.timers.set((at, call));
     }
 }

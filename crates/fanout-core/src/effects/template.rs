@@ -15,6 +15,9 @@ use super::key::{Key, escape};
 /// every call that runs. The number is the design's.
 pub const KEYS_MAX: usize = 1_000;
 
+/// Most keys are shorter than this, so that making one allocates its buffer once.
+const KEY_BYTES: usize = 64;
+
 /// How paths of the input become keys.
 #[derive(Clone, Debug, Default)]
 pub struct Paths {
@@ -38,6 +41,8 @@ pub struct Template {
     text: String,
     segments: Vec<Segment>,
     subtree: bool,
+    /// Its one key, where it looks up no field.
+    fixed: Option<Key>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,16 +122,26 @@ impl Template {
             }
             segments.push(segment);
         }
-        Ok(Self { text: text.to_owned(), segments, subtree })
+        Ok(Self::new(text.to_owned(), segments, subtree))
     }
 
     /// The template that always makes this key.
     pub fn of_key(key: &Key) -> Self {
-        Self {
-            text: key.to_string(),
-            segments: key.segments().map(|segment| Segment::Literal(segment.to_owned())).collect(),
-            subtree: key.is_subtree(),
+        let segments = key.segments().map(|segment| Segment::Literal(segment.to_owned())).collect();
+        Self::new(key.to_string(), segments, key.is_subtree())
+    }
+
+    fn new(text: String, segments: Vec<Segment>, subtree: bool) -> Self {
+        let mut template = Self { text, segments, subtree, fixed: None };
+        let mut only = None;
+        if template.fields().next().is_none() {
+            template.render(&Value::Null, &Paths::default(), Arrays::Cut, &mut |key| {
+                only = Some(key);
+                true
+            });
         }
+        template.fixed = only;
+        template
     }
 
     /// The first segment of every field that the template looks up, for checking it against a schema.
@@ -136,7 +151,12 @@ impl Template {
 
     /// Hands every key that the input makes to `emit`, until it answers `false`.
     pub(super) fn render(&self, input: &Value, paths: &Paths, arrays: Arrays, emit: &mut dyn FnMut(Key) -> bool) {
-        Rendering { template: self, input, paths, arrays, emit }.segment(0, &mut String::new());
+        if let Some(key) = &self.fixed {
+            emit(key.clone());
+            return;
+        }
+        let mut prefix = String::with_capacity(KEY_BYTES);
+        Rendering { template: self, input, paths, arrays, emit }.segment(0, &mut prefix);
     }
 }
 
