@@ -15,8 +15,8 @@ usage: cargo xtask test     format, lints, every test, documentation: everything
        cargo xtask long     the property tests in their long form (about an hour)
        cargo xtask bench    the benches, release builds; writes benches/results";
 
-/// The long form of the property tests plays so many times the schedules of the short one.
-const LONG_SCHEDULES: &str = "100";
+/// Schedules of a property test in its long form; a recorded call graph is played with 1,000 of them.
+const LONG_SCHEDULES: &str = "50000";
 /// The long form of the wire's property tests tries so many cases each.
 const LONG_CASES: &str = "20000";
 
@@ -46,12 +46,17 @@ fn test() -> anyhow::Result<()> {
     step("tests", tests(&[]))?;
     step("examples in the documentation", cargo(["test", "--workspace", "--doc", "--locked", "--quiet"]))?;
     step("documentation", cargo(["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    if env::var_os("FANOUT_WORKLOADS").is_none() {
+        eprintln!(
+            "\n!!! FANOUT_WORKLOADS is not set: the recorded call graphs were NOT replayed, only the project's own."
+        );
+    }
     Ok(())
 }
 
 fn long() -> anyhow::Result<()> {
     let mut long = tests(&["--release"]);
-    long.env("FANOUT_LONG", LONG_SCHEDULES).env("PROPTEST_CASES", LONG_CASES);
+    long.env("FANOUT_SCHEDULES", LONG_SCHEDULES).env("PROPTEST_CASES", LONG_CASES);
     step("tests, long form", &mut long)
 }
 

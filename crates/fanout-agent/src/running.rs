@@ -151,7 +151,13 @@ impl<'a> Running<'a> {
             }
             Err(Unanswered::Model(error)) => {
                 early.discard(&error.to_string());
-                self.again(&error)
+                let next = self.again(&error);
+                run.record(|| What::ModelFailed {
+                    turn,
+                    error: explained(&error),
+                    again_after: if let Ok(Next::AskAfter(wait)) = &next { Some(*wait) } else { None },
+                });
+                next
             }
         }
     }

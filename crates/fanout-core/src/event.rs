@@ -68,6 +68,15 @@ pub enum What {
         /// Why it stopped, in the API's word.
         stop_reason: String,
     },
+    /// A model request failed.
+    ModelFailed {
+        /// Which turn.
+        turn: u32,
+        /// What the far side said, or what was seen.
+        error: String,
+        /// It goes again after so long; if not, the run ends.
+        again_after: Option<Duration>,
+    },
     /// A call arrived, and this is what it waits for.
     CallArrived {
         /// The call.
@@ -119,12 +128,10 @@ pub enum What {
         /// What it came to.
         outcome: Arc<Outcome>,
     },
-    /// Work of an ended call went on, kept its locks for so long, and is gone or given up on.
-    StrayEnded {
+    /// Work of an ended call still went on when `stray_hold` ran out: its locks were taken away.
+    StrayGivenUp {
         /// The call.
         call: CallId,
-        /// It was still going when `stray_hold` ran out.
-        given_up: bool,
     },
     /// The outcomes of this turn's early calls were thrown away.
     TurnDiscarded {

@@ -127,9 +127,10 @@ impl Timeline {
             }
             What::RunEnded { status, .. } => self.status = Some(status),
             What::RunStarted
+            | What::ModelFailed { .. }
             | What::CallNarrowed { .. }
             | What::AttemptEnded { .. }
-            | What::StrayEnded { .. }
+            | What::StrayGivenUp { .. }
             | What::TurnEnded { .. } => {}
         }
     }

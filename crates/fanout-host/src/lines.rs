@@ -22,6 +22,9 @@ pub fn line(event: &Event) -> Option<Value> {
         What::ModelEnded { turn, stop_reason, .. } => {
             json!({ "type": "model_ended", "turn": turn, "stop_reason": stop_reason })
         }
+        What::ModelFailed { turn, error, again_after } => json!({
+            "type": "model_failed", "turn": turn, "error": error, "again_after_ms": again_after.map(millis),
+        }),
         What::CallArrived { call, tool, position, declared: _, waits } => json!({
             "type": "call_arrived", "call": call.as_str(), "tool": tool.as_str(), "position": position.to_string(),
             "waits": waits.iter().map(wait_json).collect::<Vec<_>>(),
@@ -39,9 +42,7 @@ pub fn line(event: &Event) -> Option<Value> {
             json!({ "type": "attempt_ended", "call": call.as_str(), "attempt": number, "error": error })
         }
         What::CallEnded { outcome } => ended(outcome),
-        What::StrayEnded { call, given_up } => {
-            json!({ "type": "stray_ended", "call": call.as_str(), "given_up": given_up })
-        }
+        What::StrayGivenUp { call } => json!({ "type": "stray_given_up", "call": call.as_str() }),
         What::TurnDiscarded { turn, reason } => json!({ "type": "turn_discarded", "turn": turn, "reason": reason }),
         What::TurnEnded { turn } => json!({ "type": "turn_ended", "turn": turn }),
         _ => return None,

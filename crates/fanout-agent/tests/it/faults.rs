@@ -198,3 +198,12 @@ async fn a_silence_past_the_idle_timeout_is_asked_for_again_and_pings_are_no_sil
     assert_eq!(stage.log.times("write w1"), 1);
     assert!(stage.asked().len() >= 3);
 }
+
+#[tokio::test]
+async fn a_failed_request_is_told_with_what_follows() {
+    let stage = stage([Fault::overloaded(), status(400, None)], true);
+    assert_eq!(stage.run().await.status.as_str(), "failed");
+    let at = |line: &str| stage.log.at(line);
+    assert!(at("ask 1") < at("failed 1 again") && at("failed 1 again") < at("failed 1 for good"));
+    assert!(at("failed 1 for good") < at("run failed"));
+}

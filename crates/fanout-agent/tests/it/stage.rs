@@ -113,6 +113,10 @@ impl Recorder for Log {
         let line = match &event.what {
             What::TurnStarted { turn } => format!("ask {turn}"),
             What::ModelEnded { turn, .. } => format!("said {turn}"),
+            What::ModelFailed { turn, again_after, .. } => {
+                let next = if again_after.is_some() { "again" } else { "for good" };
+                format!("failed {turn} {next}")
+            }
             What::CallArrived { call, .. } => format!("call {call}"),
             What::AttemptStarted { call, .. } => format!("start {call}"),
             What::CallEnded { outcome } => format!("{} {}", outcome.call, outcome_word(outcome.error_code())),

@@ -534,7 +534,7 @@ impl<'run> Batch<'run> {
         let item = &self.items[call];
         if let Some(lease) = item.running.as_ref().and_then(|running| running.lease.upgrade()) {
             lease.give_up();
-            self.run.record(|| What::StrayEnded { call: item.call.clone(), given_up: true });
+            self.run.record(|| What::StrayGivenUp { call: item.call.clone() });
         }
     }
 
