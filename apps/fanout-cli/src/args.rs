@@ -11,7 +11,11 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 Exit codes: 0 done (`call`: a reply was written, even with failed calls), 1 the run failed or was refused,
 2 usage or configuration, 3 a budget or limit, 130 interrupted.
 
-No key and no configuration needed:  fanout demo")]
+Environment: ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL; FANOUT_SECTION__KEY overrides a key of the configuration, as
+FANOUT_RUN__MAX_TURNS=5; RUST_LOG and NO_COLOR are honoured.
+
+Example, without a key and without a configuration:
+  fanout demo")]
 pub struct Args {
     #[command(flatten)]
     pub common: Common,
@@ -34,27 +38,48 @@ pub struct Common {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show it: a scripted Claude processes an order over slow APIs, all on this machine. No key, no configuration.
+    #[command(after_help = "\
+Examples:
+  fanout demo
+  fanout demo --json > events.jsonl")]
     Demo,
     /// Ask the model, run its calls, answer, until it is done. Progress on standard error, the answer on standard output.
     Run(Run),
     /// Run the calls of one response: an assistant message, its content or a whole API response on standard input; the user
     /// message with the results on standard output.
-    #[command(after_help = "Example:\n  fanout call < assistant.json > user.json")]
+    #[command(after_help = "\
+Examples:
+  fanout call < assistant.json > user.json
+  fanout --config fanout.toml call --json < assistant.json
+
+Calls that fail, that name no tool or that find no budget are answered with an error, so that every call has a result. An
+interruption (Ctrl-C, SIGTERM) ends the calls and still writes a result for each.")]
     Call,
-    /// Show what would wait for what. Runs nothing. Takes what `call` takes.
-    #[command(after_help = "Example:\n  fanout explain --format mermaid < assistant.json")]
+    /// Show what would wait for what. Runs nothing, and needs no secrets. Takes what `call` takes.
+    #[command(after_help = "\
+Examples:
+  fanout explain < assistant.json
+  fanout explain --format mermaid < assistant.json > graph.mmd
+  fanout --config fanout.toml explain --json < assistant.json")]
     Explain(Explain),
     /// List tools, what they read and write and who says so, time-outs, and what one line more would let run in parallel.
+    #[command(after_help = "\
+Examples:
+  fanout check
+  fanout --config fanout.toml check --json")]
     Check,
 }
 
 /// `fanout run`
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-Example:
-  ANTHROPIC_API_KEY=… fanout run \"Which of our orders are late?\"
+Examples:
+  fanout run \"Which of our orders are late?\"
+  fanout run --system \"Answer in one word.\" \"Is order 7 paid?\"
+  fanout --config fanout.toml run --json \"Which of our orders are late?\" > events.jsonl
 
-ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY win over [model] in the configuration.")]
+The key is ANTHROPIC_API_KEY, or `api_key` in [model]; a server on this machine, as ANTHROPIC_BASE_URL=http://127.0.0.1:8080,
+needs none. ANTHROPIC_BASE_URL wins over `base_url` in [model].")]
 pub struct Run {
     /// What to ask.
     pub prompt: String,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fanout_agent::{Cancel, reply};
-use fanout_core::call::Call;
+use fanout_core::call::RunId;
 use fanout_core::event::What;
 use fanout_core::outcome::{CallError, ErrorCode, Outcome};
 use fanout_core::run::RunOptions;
@@ -12,85 +12,94 @@ use fanout_host::lines::{Used, run_ended};
 use serde_json::json;
 
 use crate::args::Common;
-use crate::content::calls_from_stdin;
+use crate::content::{Asked, from_stdin};
 use crate::exit::Ended;
+use crate::interrupt::on_interrupt;
 use crate::loaded::Loaded;
-use crate::run::interrupted;
-use crate::show::{Watcher, advise, figures, print_line};
+use crate::show::{Watcher, advise, figures, give, print_line, say};
+
+/// Why a batch was stopped before its calls had ended.
+struct Stopped {
+    status: &'static str,
+    reason: String,
+}
 
 /// Runs the calls on standard input.
 pub fn call(common: &Common) -> anyhow::Result<Ended> {
     let loaded = Loaded::read(common, Purpose::Run)?;
-    let calls = calls_from_stdin()?;
+    let asked = from_stdin()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let watcher = Arc::new(Watcher::new(common.json));
         let cancel = Cancel::default();
-        tokio::spawn(interrupted({
+        on_interrupt({
             let cancel = cancel.clone();
             move || cancel.cancel("interrupted")
-        }));
+        })?;
         let run = fanout_agent::new_run_id();
-        let count = u32::try_from(calls.len()).unwrap_or(u32::MAX);
-        let outcomes = run_calls(&loaded, calls, run.clone(), &watcher, &cancel).await?;
+        let used = Used { calls: u32::try_from(asked.calls.len()).unwrap_or(u32::MAX), ..Used::default() };
+        let (outcomes, stopped) = run_calls(&loaded, asked, run.clone(), &watcher, &cancel).await?;
         let message = reply(&outcomes);
-        let ended = if cancel.reason().is_some() { Ended::Interrupted } else { Ended::Done };
         let timeline = watcher.timeline();
         if common.json {
             let message: serde_json::Value = serde_json::from_str(message.raw().as_str())?;
             print_line(&json!({ "type": "reply", "run": run.as_str(), "message": message }));
-            let status = if ended == Ended::Done { "done" } else { "cancelled" };
-            let used = Used { calls: count, ..Used::default() };
-            print_line(&run_ended(run.as_str(), status, cancel.reason().as_deref(), timeline.figures(), &used));
+            let (status, reason) =
+                stopped.as_ref().map_or(("done", None), |stopped| (stopped.status, Some(stopped.reason.as_str())));
+            give(&run_ended(run.as_str(), status, reason, timeline.figures(), &used).to_string())?;
         } else {
-            anstream::println!("{}", message.raw().as_str());
-            anstream::eprintln!("{}", figures(&timeline.figures()));
+            give(message.raw().as_str())?;
+            say(figures(&timeline.figures()));
             if let Some(advice) = advise(&timeline, &loaded.toolbox) {
-                anstream::eprintln!("{advice}");
+                say(advice);
             }
         }
-        Ok(ended)
+        Ok(if cancel.reason().is_some() { Ended::Interrupted } else { Ended::Done })
     })
 }
 
 /// One batch, within the configuration's bounds for one response and one run.
 async fn run_calls(
     loaded: &Loaded,
-    calls: Vec<Call>,
-    id: fanout_core::call::RunId,
+    asked: Asked,
+    id: RunId,
     watcher: &Arc<Watcher>,
     cancel: &Cancel,
-) -> anyhow::Result<Vec<Arc<Outcome>>> {
+) -> anyhow::Result<(Vec<Arc<Outcome>>, Option<Stopped>)> {
     let mut options = RunOptions::new(id);
     options.recorder = Some(Arc::clone(watcher) as _);
     let mut run = loaded.scheduler().run(Arc::clone(&loaded.toolbox), options);
     run.record(|| What::RunStarted);
-    let max = loaded.config.run.max_batch.min(loaded.config.run.max_calls);
+    let (max, all) = (loaded.config.run.max_batch.min(loaded.config.run.max_calls), asked.calls.len());
     let mut batch = run.batch();
-    for (at, call) in (0..).zip(calls) {
-        if at < max {
+    for (at, call) in (0..).zip(asked.calls) {
+        if let Some(reason) = &asked.cut_off {
+            let message = format!("not run: {reason}. If it is still needed, call it again, with less in one response");
+            batch.refuse(&call, CallError::new(ErrorCode::Cancelled, message))?;
+        } else if at < max {
             batch.call(call)?;
         } else {
-            let message = format!("not run: only the first {max} calls of one response run (`max_batch`, `max_calls`)");
+            let message = format!("not run: only the first {max} of {all} calls run (`max_batch`, `max_calls`)");
             batch.refuse(&call, CallError::new(ErrorCode::Budget, message))?;
         }
     }
     batch.commit();
     let deadline = tokio::time::sleep(loaded.config.run.deadline);
     tokio::pin!(deadline);
-    let mut stopped = false;
+    let mut stopped = None;
     while batch.unanswered() > 0 {
         tokio::select! {
             biased;
             () = batch.progress() => {}
-            reason = cancel.cancelled(), if !stopped => {
+            reason = cancel.cancelled(), if stopped.is_none() => {
                 batch.cancel(&reason);
-                stopped = true;
+                stopped = Some(Stopped { status: "cancelled", reason });
             }
-            () = &mut deadline, if !stopped => {
-                batch.cancel("the run's deadline passed");
-                stopped = true;
+            () = &mut deadline, if stopped.is_none() => {
+                let reason = format!("the run has used its {:?} (`deadline`)", loaded.config.run.deadline);
+                batch.cancel(&reason);
+                stopped = Some(Stopped { status: "budget", reason });
             }
         }
     }
-    Ok(batch.finish().await)
+    Ok((batch.finish().await, stopped))
 }

@@ -1,5 +1,7 @@
 //! `fanout check`: what the configuration comes to.
 
+use std::fmt::Write as _;
+
 use fanout_core::effects::{EffectsSpec, Template};
 use fanout_core::tool::ToolSpec;
 use fanout_host::advice::declaration;
@@ -9,7 +11,7 @@ use serde_json::json;
 use crate::args::Common;
 use crate::exit::Ended;
 use crate::loaded::Loaded;
-use crate::show::{QUIET, STRONG, print_line, styled, time};
+use crate::show::{QUIET, STRONG, give, give_styled, styled, time};
 
 /// Lists the tools with their effects and bounds, and the lines that are missing.
 pub fn check(common: &Common) -> anyhow::Result<Ended> {
@@ -17,17 +19,18 @@ pub fn check(common: &Common) -> anyhow::Result<Ended> {
     let specs: Vec<&ToolSpec> = loaded.toolbox.iter().map(|tool| &tool.spec).collect();
     if common.json {
         for spec in &specs {
-            print_line(&to_json(spec, serialises(spec, &specs)));
+            give(&to_json(spec, serialises(spec, &specs)).to_string())?;
         }
         return Ok(Ended::Done);
     }
-    match &loaded.config.file {
-        Some(file) => anstream::println!("{}: {} tools", file.display(), specs.len()),
-        None => anstream::println!("no fanout.toml here or above: the defaults hold, and there are no tools"),
-    }
+    let mut text = match &loaded.config.file {
+        Some(file) => format!("{}: {} tools\n", file.display(), specs.len()),
+        None => "no fanout.toml here or above: the defaults hold, and there are no tools\n".to_owned(),
+    };
     for spec in &specs {
-        print(spec, serialises(spec, &specs));
+        print(&mut text, spec, serialises(spec, &specs));
     }
+    give_styled(&text)?;
     Ok(Ended::Done)
 }
 
@@ -38,22 +41,24 @@ fn serialises(spec: &ToolSpec, all: &[&ToolSpec]) -> bool {
     !spec.effects.is_declared() && all.iter().filter(same_source).any(|other| writes(other) || writes(spec))
 }
 
-fn print(spec: &ToolSpec, serialises: bool) {
+fn print(text: &mut String, spec: &ToolSpec, serialises: bool) {
     let repeatable = if spec.repeatable() { "repeatable" } else { "not repeatable: tried once" };
-    anstream::println!(
+    let _ = writeln!(
+        text,
         "\n{} {}",
         styled(STRONG, &spec.name),
         styled(QUIET, format!("({}, {repeatable})", spec.source))
     );
     let (reads, writes) = decisive(&spec.effects);
     let who = if spec.effects.is_declared() { "declared" } else { "inferred" };
-    anstream::println!("  reads {}; writes {} ({who})", list(reads), list(writes));
+    let _ = writeln!(text, "  reads {}; writes {} ({who})", list(reads), list(writes));
     let policy = &spec.policy;
     let after = policy.after.iter().map(ToString::to_string).collect::<Vec<_>>();
     let after = if after.is_empty() { String::new() } else { format!("; after {}", after.join(", ")) };
-    anstream::println!("  timeout {}; deadline {}{after}", time(policy.timeout), time(policy.deadline));
+    let _ = writeln!(text, "  timeout {}; deadline {}{after}", time(policy.timeout), time(policy.deadline));
     if serialises {
-        anstream::println!(
+        let _ = writeln!(
+            text,
             "  waits for other calls of {}; to be reviewed and added: {}",
             spec.source,
             declaration(spec)

@@ -12,6 +12,7 @@ use fanout_anthropic::{HttpModel, HttpOptions};
 use fanout_host::build::Purpose;
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
+use fanout_host::options::agent_options;
 use fanout_script::shop::{Shop, story, tools_toml};
 use fanout_script::{Server, ServerOptions};
 
@@ -19,7 +20,7 @@ use crate::args::Common;
 use crate::exit::Ended;
 use crate::loaded::Loaded;
 use crate::run::converse;
-use crate::show::{QUIET, STRONG, styled};
+use crate::show::{QUIET, STRONG, say, styled};
 
 /// Runs the demo.
 pub fn demo(common: &Common) -> anyhow::Result<Ended> {
@@ -33,13 +34,16 @@ pub fn demo(common: &Common) -> anyhow::Result<Ended> {
         let loaded = Loaded::build(config, environment, Purpose::Run)?;
         let model = HttpModel::new(HttpOptions { base_url: server.base_url(), ..HttpOptions::default() })?;
         if !common.json {
-            anstream::eprintln!(
-                "{} {}\n",
-                styled(STRONG, story::PROMPT),
-                styled(QUIET, "(a scripted Claude and a shop with slow APIs, on this machine)")
-            );
+            let place = "(a scripted Claude and a shop with slow APIs, on this machine)";
+            say(format!("{} {}\n", styled(STRONG, story::PROMPT), styled(QUIET, place)));
         }
-        converse(common, &loaded, Arc::new(model), loaded.agent_options(), Conversation::from_prompt(story::PROMPT))
-            .await
+        converse(
+            common,
+            &loaded,
+            Arc::new(model),
+            agent_options(&loaded.config),
+            Conversation::from_prompt(story::PROMPT),
+        )
+        .await
     })
 }

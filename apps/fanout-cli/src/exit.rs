@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use fanout_agent::Status;
 
+use crate::show::{ERROR, Unwritten, say, styled};
+
+/// The exit code after an interruption: 128 and the number of SIGINT, as shells have it.
+pub const INTERRUPTED: u8 = 130;
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -28,16 +33,16 @@ impl From<Status> for Ended {
     }
 }
 
-/// The exit code; an error is one of usage or configuration, and is printed here.
+/// The exit code. An error is printed here: one of usage or configuration, unless it is that a result found no room.
 pub fn code(done: anyhow::Result<Ended>) -> ExitCode {
     match done {
         Ok(Ended::Done) => ExitCode::SUCCESS,
         Ok(Ended::Failed) => ExitCode::from(1),
         Ok(Ended::Limit) => ExitCode::from(3),
-        Ok(Ended::Interrupted) => ExitCode::from(130),
+        Ok(Ended::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
-            anstream::eprintln!("{}error:{} {error:#}", super::show::ERROR.render(), super::show::ERROR.render_reset());
-            ExitCode::from(2)
+            say(format!("{} {error:#}", styled(ERROR, "error:")));
+            ExitCode::from(if error.is::<Unwritten>() { 1 } else { 2 })
         }
     }
 }

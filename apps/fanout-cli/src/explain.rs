@@ -1,28 +1,31 @@
 //! `fanout explain`: what would wait for what. Runs nothing.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use fanout_host::build::Purpose;
 use fanout_host::explain::Explanation;
 
 use crate::args::{Common, Explain, Format};
-use crate::content::calls_from_stdin;
+use crate::content::from_stdin;
 use crate::exit::Ended;
 use crate::loaded::Loaded;
+use crate::show::{give, give_styled, plain};
 
 /// Prints the graph of the calls on standard input.
 pub fn explain(common: &Common, explain: &Explain) -> anyhow::Result<Ended> {
     let loaded = Loaded::read(common, Purpose::Look)?;
-    let explanation = Explanation::of(calls_from_stdin()?, Arc::clone(&loaded.toolbox))?;
-    match explain.format {
-        _ if common.json => anstream::println!("{}", explanation.to_json()),
-        Format::Json => anstream::println!("{}", explanation.to_json()),
-        Format::Mermaid => anstream::print!("{}", explanation.to_mermaid()),
+    let explanation = Explanation::of(from_stdin()?.calls, Arc::clone(&loaded.toolbox))?;
+    let format = if common.json { Format::Json } else { explain.format };
+    match format {
+        Format::Json => give(&explanation.to_json().to_string())?,
+        Format::Mermaid => give(explanation.to_mermaid().trim_end())?,
         Format::Text => {
-            anstream::print!("{}", explanation.to_text());
+            let mut text = explanation.to_text();
             for line in explanation.advice(&loaded.toolbox) {
-                anstream::println!("a declaration is missing: {line}");
+                let _ = writeln!(text, "a declaration is missing: {line}");
             }
+            give_styled(&plain(&text))?;
         }
     }
     Ok(Ended::Done)

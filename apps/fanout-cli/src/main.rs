@@ -12,6 +12,7 @@ mod run;
 
 mod content;
 mod exit;
+mod interrupt;
 mod loaded;
 mod show;
 

@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
-use fanout_agent::{Agent, AgentOptions, Cancel, Conversation, Report, RunSettings};
+use anyhow::{Error, bail};
+use fanout_agent::{Agent, AgentError, AgentOptions, Cancel, Conversation, Report, RunSettings, Status};
 use fanout_anthropic::Model;
-use fanout_host::build::{Purpose, build_model};
+use fanout_host::build::{BuildError, Purpose, build_model};
 use fanout_host::lines::{Used, run_ended};
+use fanout_host::options::agent_options;
+use serde_json::json;
 
 use crate::args::{Common, Run};
 use crate::exit::Ended;
+use crate::interrupt::on_interrupt;
 use crate::loaded::Loaded;
-use crate::show::{ERROR, Watcher, advise, figures, print_line, styled, waterfall};
+use crate::show::{
+    ERROR, Told, Unwritten, Watcher, advise, figures, give, give_answer, plain, print_line, say, styled, waterfall,
+};
 
 /// Asks the model, runs its calls, answers, until it is done.
 pub fn run(common: &Common, run: &Run) -> anyhow::Result<Ended> {
@@ -19,20 +24,18 @@ pub fn run(common: &Common, run: &Run) -> anyhow::Result<Ended> {
     if run.prompt.trim().is_empty() {
         bail!("the prompt is empty; say what to ask, as in: fanout run \"Which orders are late?\"");
     }
-    let model = build_model(&loaded.config.model, &loaded.environment).map_err(|error| {
-        anyhow::Error::new(error).context(
+    let model = build_model(&loaded.config.model, &loaded.environment).map_err(|error| match error {
+        BuildError::Setting(_) => Error::new(error).context(
             "there is no model to ask: set ANTHROPIC_API_KEY, or `api_key` in [model]; to see fanout without a key: fanout demo",
-        )
+        ),
+        other => Error::new(other).context("there is no model to ask; see ANTHROPIC_BASE_URL, or `base_url` in [model]"),
     })?;
-    let mut options = loaded.agent_options();
+    let mut options = agent_options(&loaded.config);
     options.system.clone_from(&run.system);
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(converse(
-        common,
-        &loaded,
-        Arc::new(model),
-        options,
-        Conversation::from_prompt(&run.prompt),
-    ))
+    let model: Arc<dyn Model> = if common.json { Arc::new(model) } else { Arc::new(Told(Arc::new(model))) };
+    let conversation = Conversation::from_prompt(&run.prompt);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(converse(common, &loaded, model, options, conversation))
 }
 
 /// One run from a conversation to its end, shown as it goes. Ctrl-C stops it in good order; a second one at once.
@@ -43,7 +46,7 @@ pub async fn converse(
     options: AgentOptions,
     conversation: Conversation,
 ) -> anyhow::Result<Ended> {
-    let agent = Agent::new(model, loaded.scheduler(), Arc::clone(&loaded.toolbox), options)?;
+    let agent = Agent::new(model, loaded.scheduler(), Arc::clone(&loaded.toolbox), options).map_err(explained)?;
     let watcher = Arc::new(Watcher::new(common.json));
     let cancel = Cancel::default();
     let run = fanout_agent::new_run_id();
@@ -53,45 +56,58 @@ pub async fn converse(
         cancel: cancel.clone(),
         ..RunSettings::default()
     };
-    tokio::spawn(interrupted(move || cancel.cancel("interrupted")));
+    on_interrupt(move || cancel.cancel("interrupted"))?;
     let report = agent.run(conversation, settings).await;
     if common.json {
         let used = Used { turns: report.turns, calls: report.calls, usage: report.usage, cost_usd: report.cost_usd };
-        let timeline = watcher.timeline();
-        let status = report.status.as_str();
-        print_line(&run_ended(run.as_str(), status, report.reason.as_deref(), timeline.figures(), &used));
+        if let Some(answer) = answer(&report) {
+            print_line(&json!({ "type": "answer", "run": run.as_str(), "text": answer }));
+        }
+        let figures = watcher.timeline().figures();
+        give(&run_ended(run.as_str(), report.status.as_str(), report.reason.as_deref(), figures, &used).to_string())?;
     } else {
-        close(&report, &watcher, loaded);
+        close(&report, &watcher, loaded)?;
     }
     Ok(report.status.into())
 }
 
-fn close(report: &Report, watcher: &Watcher, loaded: &Loaded) {
-    let timeline = watcher.timeline();
-    anstream::eprintln!("\n{}", waterfall(&timeline));
-    if !report.answer.is_empty() {
-        anstream::println!("{}", report.answer);
-    }
-    let used = report.usage;
-    let cost = report.cost_usd.map(|cost| format!(", ${cost:.4}")).unwrap_or_default();
-    anstream::eprintln!("\n{}", figures(&timeline.figures()));
-    anstream::eprintln!("{} turns, {} calls, {} tokens{cost}", report.turns, report.calls, used.total());
-    if let Some(advice) = advise(&timeline, &loaded.toolbox) {
-        anstream::eprintln!("{advice}");
-    }
-    if report.status != fanout_agent::Status::Done {
-        let reason = report.reason.as_deref().unwrap_or("the model refused");
-        anstream::eprintln!("{} {reason}", styled(ERROR, format!("{}:", report.status.as_str())));
+/// A missing price, with the lines to add: here a run always has a budget in dollars.
+fn explained(error: AgentError) -> Error {
+    match error {
+        AgentError::NoPrice { model, max } => anyhow::anyhow!(
+            "there is a budget of ${max} a run (`max_cost_usd` in [run]) and no price for `{model}`; add \
+             [prices.\"{model}\"] with input, output, cache_read and cache_write, in US dollars for a million tokens"
+        ),
+        other => other.into(),
     }
 }
 
-/// Calls `stop` at the first Ctrl-C, and ends the process at the second.
-pub async fn interrupted(stop: impl FnOnce()) {
-    if tokio::signal::ctrl_c().await.is_err() {
-        return;
+/// What the model said last. What a refusal broke off is not an answer.
+fn answer(report: &Report) -> Option<&str> {
+    Some(report.answer.as_str()).filter(|answer| !answer.is_empty() && report.status != Status::Refused)
+}
+
+fn close(report: &Report, watcher: &Watcher, loaded: &Loaded) -> Result<(), Unwritten> {
+    let timeline = watcher.timeline();
+    // Without an answer from the model there is nothing to draw and nothing to compare.
+    if report.turns > 0 {
+        say(format!("\n{}", waterfall(&timeline)));
     }
-    stop();
-    if tokio::signal::ctrl_c().await.is_ok() {
-        std::process::exit(130);
+    if let Some(answer) = answer(report) {
+        give_answer(answer)?;
     }
+    if report.turns > 0 {
+        let (turns, calls, tokens) = (report.turns, report.calls, report.usage.total());
+        let cost = report.cost_usd.map(|cost| format!(", ${cost:.4}")).unwrap_or_default();
+        say(format!("\n{}", figures(&timeline.figures())));
+        say(format!("{turns} turns, {calls} calls, {tokens} tokens{cost}"));
+    }
+    if let Some(advice) = advise(&timeline, &loaded.toolbox) {
+        say(advice);
+    }
+    if report.status != Status::Done {
+        let reason = plain(report.reason.as_deref().unwrap_or("the model refused"));
+        say(format!("{} {reason}", styled(ERROR, format!("{}:", report.status.as_str()))));
+    }
+    Ok(())
 }

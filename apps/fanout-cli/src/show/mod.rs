@@ -3,11 +3,15 @@
 //! From the events of a run, and nothing else. To standard error, or as JSON lines to standard output.
 
 mod closing;
+mod print;
 mod progress;
+mod told;
 mod waterfall;
 
 pub use closing::{advise, figures};
-pub use progress::{Watcher, print_line};
+pub use print::{Unwritten, give, give_answer, give_styled, plain, print_line, say};
+pub use progress::Watcher;
+pub use told::Told;
 pub use waterfall::waterfall;
 
 use std::time::Duration;

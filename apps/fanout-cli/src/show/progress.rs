@@ -1,25 +1,28 @@
 //! What happens, as it happens.
 
-use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fanout_core::event::{Event, Recorder, What};
-use fanout_core::outcome::{Content, Outcome};
+use fanout_core::outcome::{Content, ErrorCode, Outcome};
 use fanout_core::timeline::{Bar, Timeline};
 use fanout_host::lines;
 
-use super::{ERROR, FINE, QUIET, styled, time};
+use super::print::{first_line, print_line, say};
+use super::{ERROR, FINE, QUIET, plain, styled, time};
 
 /// Listens to one run: keeps its timeline, and prints progress.
 pub struct Watcher {
     json: bool,
     timeline: Mutex<Timeline>,
+    /// Somebody was told that calls of this turn find no budget: thousands can, for one and the same reason.
+    budget_said: AtomicBool,
 }
 
 impl Watcher {
     /// Prints JSON lines to standard output, or words to standard error.
     pub fn new(json: bool) -> Self {
-        Self { json, timeline: Mutex::default() }
+        Self { json, timeline: Mutex::default(), budget_said: AtomicBool::new(false) }
     }
 
     /// The timeline so far.
@@ -30,18 +33,25 @@ impl Watcher {
     fn say(&self, event: &Event) {
         let at = styled(QUIET, format!("{:>8}", time(event.at)));
         match &event.what {
-            What::TurnStarted { turn } => anstream::eprintln!("{at}  turn {turn}: asking the model"),
+            What::TurnStarted { turn } => {
+                self.budget_said.store(false, Ordering::Relaxed);
+                say(format!("{at}  turn {turn}: asking the model"));
+            }
             What::TurnDiscarded { turn, reason } => {
-                anstream::eprintln!("{at}  turn {turn}: early results thrown away: {reason}");
+                say(format!("{at}  turn {turn}: early results thrown away: {}", first_line(reason)));
             }
             What::CallEnded { outcome } => {
+                if outcome.error_code() == Some(ErrorCode::Budget) && self.budget_said.swap(true, Ordering::Relaxed) {
+                    return;
+                }
                 let timeline = self.timeline();
                 if let Some(bar) = timeline.bar(&outcome.call) {
-                    anstream::eprintln!("{at}  {}", ended(bar, outcome));
+                    say(format!("{at}  {}", ended(bar, outcome)));
                 }
             }
             What::StrayEnded { call, given_up: true } => {
-                anstream::eprintln!("{at}  {call} is still working after its end; its locks are taken away");
+                let call = plain(call.as_str());
+                say(format!("{at}  {call} is still working after its end; its locks are taken away"));
             }
             _ => {}
         }
@@ -59,27 +69,21 @@ impl Recorder for Watcher {
     }
 }
 
-/// One JSON object on a line of its own. A reader that is gone is no reason to stop the run.
-pub fn print_line(line: &serde_json::Value) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-}
-
 fn ended(bar: &Bar, outcome: &Outcome) -> String {
-    let took = time(bar.took());
+    let (tool, took) = (plain(bar.tool.as_str()), time(bar.took()));
     match outcome.error_code() {
-        None => format!("{} {} {took}", styled(FINE, "✓"), bar.tool),
+        None => format!("{} {tool} {took}", styled(FINE, "✓")),
         Some(code) => {
-            let why = outcome.result.as_ref().err().map_or_else(|| first_line(outcome), |error| error.message.clone());
-            format!("{} {} {took} {code}: {why}", styled(ERROR, "✗"), bar.tool)
+            let why = outcome.result.as_ref().err().map_or_else(|| shown(outcome), |error| &error.message);
+            format!("{} {tool} {took} {code}: {}", styled(ERROR, "✗"), first_line(why))
         }
     }
 }
 
-fn first_line(outcome: &Outcome) -> String {
+fn shown(outcome: &Outcome) -> &str {
     let text = outcome.shown.iter().find_map(|content| match content {
-        Content::Text(text) => text.lines().next(),
+        Content::Text(text) => Some(&**text),
         Content::Image { .. } => None,
     });
-    text.unwrap_or_default().to_owned()
+    text.unwrap_or_default()
 }

@@ -1,12 +1,14 @@
 //! The picture of a run: a line per call, from left to right as time went.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use fanout_core::event::Wait;
 use fanout_core::timeline::{Bar, Timeline, Turn};
 
-use super::{ERROR, FINE, MODEL, QUIET, STRONG, styled, time};
+use super::{ERROR, FINE, MODEL, QUIET, STRONG, plain, styled, time};
 
 /// Without a terminal to ask, lines are so wide.
 const WIDTH: usize = 110;
@@ -16,44 +18,79 @@ const PICTURE_MIN: usize = 20;
 const NAME_MAX: usize = 22;
 /// Room for the words behind a bar.
 const WORDS: usize = 42;
+/// Of a turn with more calls than this, only so many are drawn: a terminal holds no more, and the rest look alike.
+const ROWS_MAX: usize = 40;
 
 /// Draws the run: what the model took, and for each call how long it waited, for what, and how long it ran.
+///
+/// At most [`ROWS_MAX`] calls of a turn are drawn, those on the critical path and the slowest first, in program order; a line
+/// says how many more there were.
 pub fn waterfall(timeline: &Timeline) -> String {
     let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0));
-    draw(timeline, width)
+    draw(timeline, width).trim_end().to_owned()
 }
 
 fn draw(timeline: &Timeline, width: usize) -> String {
-    let bars = timeline.turns().iter().flat_map(|turn| &turn.bars);
-    let names = bars.map(|bar| bar.tool.as_str().chars().count()).max().unwrap_or(0).clamp(6, NAME_MAX);
+    let turns: Vec<(&Turn, Vec<Row<'_>>)> = timeline.turns().iter().map(|turn| (turn, rows(turn))).collect();
+    let rows = turns.iter().flat_map(|(_, rows)| rows);
+    let names = rows.map(|row| row.name().count()).max().unwrap_or(0).clamp(6, NAME_MAX);
     let scale = Scale {
         columns: width.saturating_sub(names + WORDS).max(PICTURE_MIN),
         total: timeline.figures().elapsed.max(Duration::from_millis(1)),
     };
     let mut text = String::new();
-    for turn in timeline.turns() {
-        draw_turn(&mut text, turn, names, &scale);
+    for (turn, rows) in turns {
+        draw_turn(&mut text, turn, &rows, names, &scale);
     }
     text
 }
 
-fn draw_turn(text: &mut String, turn: &Turn, names: usize, scale: &Scale) {
+/// A call that is drawn.
+struct Row<'a> {
+    bar: &'a Bar,
+    critical: bool,
+}
+
+impl Row<'_> {
+    fn name(&self) -> impl Iterator<Item = char> {
+        // A model can ask for a tool of any name.
+        self.bar.tool.as_str().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c })
+    }
+}
+
+/// The calls of a turn that are drawn, in program order.
+fn rows(turn: &Turn) -> Vec<Row<'_>> {
+    let critical: HashSet<_> = turn.critical_calls().into_iter().map(|bar| &bar.call).collect();
+    let mut rows: Vec<Row<'_>> =
+        turn.bars.iter().map(|bar| Row { bar, critical: critical.contains(&bar.call) }).collect();
+    if rows.len() > ROWS_MAX {
+        rows.sort_by_key(|row| Reverse((row.critical, row.bar.took())));
+        rows.truncate(ROWS_MAX);
+        rows.sort_by(|a, b| a.bar.position.cmp(&b.bar.position));
+    }
+    rows
+}
+
+fn draw_turn(text: &mut String, turn: &Turn, rows: &[Row<'_>], names: usize, scale: &Scale) {
     if let Some(answered_at) = turn.answered_at {
         let picture = scale.draw(&[(turn.asked_at, answered_at, '░', MODEL)]);
         let words = format!("{} for turn {}", time(turn.model_time()), turn.number);
         let _ = writeln!(text, "{:<names$} {picture} {}", "model", styled(QUIET, words));
     }
-    let critical: Vec<_> = turn.critical_calls().into_iter().map(|bar| bar.call.clone()).collect();
-    for bar in &turn.bars {
-        let name: String = bar.tool.as_str().chars().take(names).collect();
-        let style = if critical.contains(&bar.call) { STRONG } else { anstyle::Style::new() };
+    for row in rows {
+        let name: String = row.name().take(names).collect();
+        let style = if row.critical { STRONG } else { anstyle::Style::new() };
         let _ = writeln!(
             text,
             "{} {} {}",
             styled(style, format!("{name:<names$}")),
-            scale.draw(&segments(bar)),
-            words(bar, turn)
+            scale.draw(&segments(row.bar)),
+            words(row.bar, turn)
         );
+    }
+    let more = turn.bars.len() - rows.len();
+    if more > 0 {
+        let _ = writeln!(text, "{}", styled(QUIET, format!("{:<names$} and {more} more calls", "")));
     }
 }
 
@@ -108,9 +145,9 @@ fn last_to_end<'a>(bar: &'a Bar, turn: &Turn) -> Option<&'a Wait> {
 
 fn after(wait: &Wait, turn: &Turn) -> String {
     let on = turn.bars.iter().find(|bar| bar.call == wait.on);
-    let name = on.map_or(wait.on.as_str(), |bar| bar.tool.as_str());
+    let name = plain(on.map_or(wait.on.as_str(), |bar| bar.tool.as_str()));
     match &wait.key {
-        Some(key) => format!("{name} ({key})"),
+        Some(key) => format!("{name} ({})", plain(key.as_str())),
         None => format!("{name} ({})", wait.why.as_str()),
     }
 }

@@ -1,0 +1,80 @@
+//! The help texts: every command and flag is there with an example, and every example is true.
+
+use std::path::Path;
+
+use fanout_script::{Script, Server, ServerOptions, Turn};
+
+use crate::api::Api;
+use crate::binary::{Desk, content, ended, feed};
+
+async fn help(command: &[&str]) -> String {
+    let arguments = [command, &["--help"]].concat();
+    Desk::new().run(&arguments, "").await.code(0).out
+}
+
+/// The commands that `fanout --help` lists.
+fn commands(help: &str) -> Vec<String> {
+    let list = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let named = list.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = named.filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+/// The lines below "Example".
+fn examples(help: &str) -> Vec<String> {
+    let after = help.lines().skip_while(|line| !line.starts_with("Example"));
+    let lines = after.skip(1).take_while(|line| line.starts_with("  "));
+    lines.map(|line| line.trim().to_owned()).collect()
+}
+
+/// The flags in a help text, but for those that every program has.
+fn flags(help: &str) -> Vec<String> {
+    let words = help.lines().filter(|line| line.trim_start().starts_with('-'));
+    let flags = words.flat_map(str::split_whitespace).filter(|word| word.starts_with("--"));
+    let flags = flags.map(|flag| flag.trim_end_matches(',').to_owned());
+    flags.filter(|flag| flag != "--help" && flag != "--version").collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_is_listed_and_every_flag_has_an_example() {
+    let top = help(&[]).await;
+    assert_eq!(commands(&top), ["demo", "run", "call", "explain", "check"]);
+    assert!(top.contains("Exit codes: 0 done") && top.contains("130 interrupted"), "{top}");
+    let mut all = examples(&top).join("\n");
+    let mut known = Vec::new();
+    for command in commands(&top) {
+        let text = help(&[&command]).await;
+        let examples = examples(&text);
+        assert!(!examples.is_empty(), "`{command}` has no example");
+        assert!(examples.iter().all(|line| line.starts_with("fanout ") && line.contains(&command)), "{examples:?}");
+        all.push_str(&examples.join("\n"));
+        known.extend(flags(&text));
+    }
+    assert!(known.len() >= 12, "{known:?}");
+    for flag in known {
+        assert!(all.contains(&flag), "`{flag}` has no example");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_is_true() {
+    let api = Api::open().await;
+    let server = Server::start(ServerOptions::script(Script::new([Turn::text("All are on time.")]))).unwrap();
+    let folder = Path::new(env!("CARGO_BIN_EXE_fanout")).parent().unwrap();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    let desk = Desk::with(&api.tool("get_order", "GET", "ok/{id}", ""))
+        .set("PATH", path)
+        .set("ANTHROPIC_BASE_URL", server.base_url());
+    desk.write("assistant.json", &content(&[("a", "get_order", r#"{"id":"7"}"#)]));
+    for command in commands(&help(&[]).await) {
+        for example in examples(&help(&[&command]).await) {
+            let child = desk.command("sh").args(["-c", &example]).spawn().unwrap();
+            let came = ended(feed(child, "")).await.code(0);
+            let file = example.split("> ").nth(1).map(|name| desk.folder().join(name));
+            let out = file.map_or(came.out, |file| std::fs::read_to_string(file).unwrap());
+            assert!(!out.is_empty(), "{example}");
+        }
+    }
+    assert_eq!(server.violations(), []);
+}

@@ -1,0 +1,16 @@
+//! The built `fanout`, as people and programs meet it: a child process, with real parts on loopback around it.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first thing that is not as it should be")]
+
+mod api;
+mod binary;
+
+mod call;
+mod check;
+mod demo;
+mod explain;
+mod faults;
+mod help;
+mod interrupt;
+mod run;
+mod usage;
