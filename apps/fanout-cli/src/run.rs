@@ -15,7 +15,7 @@ use crate::exit::Ended;
 use crate::interrupt::on_interrupt;
 use crate::loaded::Loaded;
 use crate::show::{
-    ERROR, Told, Unwritten, Watcher, advise, figures, give, give_answer, plain, print_line, say, styled, waterfall,
+    ERROR, Unwritten, Watcher, advise, figures, give, give_answer, plain, print_line, say, styled, waterfall,
 };
 
 /// Asks the model, runs its calls, answers, until it is done.
@@ -32,7 +32,7 @@ pub fn run(common: &Common, run: &Run) -> anyhow::Result<Ended> {
     })?;
     let mut options = agent_options(&loaded.config);
     options.system.clone_from(&run.system);
-    let model: Arc<dyn Model> = if common.json { Arc::new(model) } else { Arc::new(Told(Arc::new(model))) };
+    let model: Arc<dyn Model> = Arc::new(model);
     let conversation = Conversation::from_prompt(&run.prompt);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(converse(common, &loaded, model, options, conversation))

@@ -5,13 +5,11 @@
 mod closing;
 mod print;
 mod progress;
-mod told;
 mod waterfall;
 
 pub use closing::{advise, figures};
 pub use print::{Unwritten, give, give_answer, give_styled, plain, print_line, say};
 pub use progress::Watcher;
-pub use told::Told;
 pub use waterfall::waterfall;
 
 use std::time::Duration;

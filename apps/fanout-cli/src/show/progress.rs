@@ -37,6 +37,10 @@ impl Watcher {
                 self.budget_said.store(false, Ordering::Relaxed);
                 say(format!("{at}  turn {turn}: asking the model"));
             }
+            // One that ends the run is said at the end.
+            What::ModelFailed { turn, error, again_after: Some(wait) } => {
+                say(format!("{at}  turn {turn}: {}; again in {}", first_line(error), time(*wait)));
+            }
             What::TurnDiscarded { turn, reason } => {
                 say(format!("{at}  turn {turn}: early results thrown away: {}", first_line(reason)));
             }
@@ -49,7 +53,7 @@ impl Watcher {
                     say(format!("{at}  {}", ended(bar, outcome)));
                 }
             }
-            What::StrayEnded { call, given_up: true } => {
+            What::StrayGivenUp { call } => {
                 let call = plain(call.as_str());
                 say(format!("{at}  {call} is still working after its end; its locks are taken away"));
             }

@@ -162,7 +162,8 @@ impl Scale {
     fn draw(&self, segments: &[Segment]) -> String {
         let mut cells: Vec<Option<(char, anstyle::Style)>> = vec![None; self.columns];
         for (from, to, mark, style) in segments {
-            let (from, to) = (self.column(*from), self.column(*to));
+            let from = self.column(*from).min(self.columns.saturating_sub(1));
+            let to = self.column(*to);
             let least = usize::from(*mark != '·');
             let end = to.max(from + least).min(self.columns);
             for cell in &mut cells[from.min(end)..end] {
@@ -180,6 +181,108 @@ impl Scale {
 
     fn column(&self, at: Duration) -> usize {
         let column = at.as_micros() * self.columns as u128 / self.total.as_micros().max(1);
-        usize::try_from(column).unwrap_or(usize::MAX).min(self.columns.saturating_sub(1))
+        usize::try_from(column).unwrap_or(usize::MAX).min(self.columns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use fanout_core::call::{CallId, Position};
+    use fanout_core::effects::Key;
+    use fanout_core::event::{Event, What, Why};
+    use fanout_core::outcome::{CallError, ErrorCode, Outcome, Output};
+
+    use super::*;
+
+    /// A timeline of one turn, written event by event.
+    struct Story(Timeline);
+
+    impl Story {
+        fn begin() -> Self {
+            let mut story = Self(Timeline::default());
+            story.at(0, What::TurnStarted { turn: 1 });
+            let (message, stop_reason) = ("{}".into(), "tool_use".to_owned());
+            story.at(200, What::ModelEnded { turn: 1, message, stop_reason });
+            story
+        }
+
+        fn at(&mut self, ms: u64, what: What) {
+            self.0.take(&Event { run: "r".into(), at: Duration::from_millis(ms), what });
+        }
+
+        /// A call from its arrival to its end, after the call of that id.
+        fn call(&mut self, index: u32, tool: &str, (from, to): (u64, u64), after: Option<&str>, fails: bool) {
+            let call = CallId::from(format!("c{index}"));
+            let wait = |on: &str| Wait {
+                on: on.into(),
+                why: Why::Conflict,
+                key: Some(Key::exact(["shelf", "1"])),
+                undeclared: false,
+            };
+            let (tool, position) = (tool.into(), Position::block(index));
+            let waits: Arc<[Wait]> = after.map(wait).into_iter().collect();
+            self.at(200, What::CallArrived { call: call.clone(), tool, position, declared: true, waits });
+            self.at(from, What::CallReady { call: call.clone() });
+            self.at(from, What::AttemptStarted { call: call.clone(), number: 1 });
+            let result =
+                if fails { Err(CallError::new(ErrorCode::Upstream, "no")) } else { Ok(Arc::new(Output::text("x"))) };
+            let outcome = Outcome { call, result, shown: Vec::new().into(), attempts: 1 };
+            self.at(to, What::CallEnded { outcome: Arc::new(outcome) });
+        }
+
+        /// The picture at this width, without colours.
+        fn drawn(&self, width: usize) -> String {
+            anstream::adapter::strip_str(&draw(&self.0, width)).to_string()
+        }
+    }
+
+    fn shelf() -> Story {
+        let mut story = Story::begin();
+        story.call(0, "take", (200, 600), None, false);
+        story.call(1, "look", (200, 300), None, true);
+        story.call(2, "take", (600, 1_000), Some("c0"), false);
+        story
+    }
+
+    #[test]
+    fn a_run_is_a_line_per_call_from_left_to_right() {
+        let expected = "\
+model  ░░░░░░░░                                 200 ms for turn 1
+take           ████████████████                 400 ms
+look           ████                             100 ms upstream
+take           ················████████████████ 400 ms waited 400 ms for take (shelf/1)
+";
+        assert_eq!(shelf().drawn(6 + WORDS + 40), expected);
+    }
+
+    #[test]
+    fn a_narrow_terminal_and_odd_names_are_drawn_all_the_same() {
+        let mut story = shelf();
+        story.call(3, &"långt_namn\u{1b}[2J".repeat(20), (200, 300), None, false);
+        story.call(4, "", (1_000, 1_000), None, false);
+        for width in [0, 1, 20, 80] {
+            let drawn = story.drawn(width);
+            assert_eq!(drawn.lines().count(), 6, "{drawn}");
+            assert!(!draw(&story.0, width).contains("\u{1b}[2J"), "a name cannot clear the screen");
+        }
+        assert_eq!(Story(Timeline::default()).drawn(80), "");
+    }
+
+    #[test]
+    fn of_a_crowd_the_critical_and_the_slowest_are_drawn() {
+        let mut story = Story::begin();
+        for index in 0..5_000 {
+            let slow = index % 500 == 7;
+            story.call(index, if slow { "slow" } else { "quick" }, (200, if slow { 900 } else { 210 }), None, false);
+        }
+        story.call(5_000, "longest", (200, 1_000), None, false);
+        let drawn = story.drawn(100);
+        let lines: Vec<&str> = drawn.lines().collect();
+        assert_eq!(lines.len(), 1 + ROWS_MAX + 1);
+        assert_eq!(lines.iter().filter(|line| line.starts_with("slow")).count(), 10);
+        assert!(lines[ROWS_MAX].starts_with("longest"), "in program order: {}", lines[ROWS_MAX]);
+        assert_eq!(lines[ROWS_MAX + 1].trim(), "and 4961 more calls");
     }
 }
