@@ -1,6 +1,6 @@
 //! `fanout check`: what the configuration comes to.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use fanout_core::effects::{EffectsSpec, Template};
 use fanout_core::tool::ToolSpec;
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::args::Common;
 use crate::exit::Ended;
 use crate::loaded::Loaded;
-use crate::show::{QUIET, STRONG, give, give_styled, styled, time};
+use crate::show::{ERROR, QUIET, STRONG, give, give_styled, styled, time};
 
 /// Lists the tools with their effects and bounds, and the lines that are missing.
 pub fn check(common: &Common) -> anyhow::Result<Ended> {
@@ -20,6 +20,10 @@ pub fn check(common: &Common) -> anyhow::Result<Ended> {
     if common.json {
         for spec in &specs {
             give(&to_json(spec, serialises(spec, &specs)).to_string())?;
+        }
+        for unseen in unseen(&specs) {
+            let (tool, message) = (unseen.tool.name.as_str(), unseen.to_string());
+            give(&json!({ "type": "warning", "tool": tool, "message": message }).to_string())?;
         }
         return Ok(Ended::Done);
     }
@@ -30,6 +34,9 @@ pub fn check(common: &Common) -> anyhow::Result<Ended> {
     for spec in &specs {
         print(&mut text, spec, serialises(spec, &specs));
     }
+    for unseen in unseen(&specs) {
+        let _ = writeln!(text, "\n{} {unseen}", styled(ERROR, "warning:"));
+    }
     give_styled(&text)?;
     Ok(Ended::Done)
 }
@@ -39,6 +46,64 @@ fn serialises(spec: &ToolSpec, all: &[&ToolSpec]) -> bool {
     let writes = |spec: &ToolSpec| !spec.effects.inferred_writes.is_empty();
     let same_source = |other: &&&ToolSpec| other.source == spec.source;
     !spec.effects.is_declared() && all.iter().filter(same_source).any(|other| writes(other) || writes(spec))
+}
+
+/// A conflict between sources that nobody would see: inferred keys are told apart by their source, so a tool that says nothing
+/// meets no other source's tools, though its own source's other tools share a key with them.
+struct Unseen<'a> {
+    tool: &'a ToolSpec,
+    declared: &'a ToolSpec,
+    elsewhere: &'a ToolSpec,
+    key: String,
+}
+
+impl fmt::Display for Unseen<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tool, declared, elsewhere, key } = self;
+        write!(
+            f,
+            "`{}` says nothing of what it touches, while `{}` of the same source and `{}` of {} both use `{key}`: a conflict \
+             between `{}` and `{}` would not be seen; to be reviewed and added: {}",
+            tool.name,
+            declared.name,
+            elsewhere.name,
+            elsewhere.source,
+            tool.name,
+            elsewhere.name,
+            declaration(tool)
+        )
+    }
+}
+
+/// At most one for each tool without a declaration.
+fn unseen<'a>(specs: &[&'a ToolSpec]) -> Vec<Unseen<'a>> {
+    let find = |tool: &'a ToolSpec| {
+        let others = || specs.iter().copied().filter(|other| other.effects.is_declared());
+        for declared in others().filter(|other| other.source == tool.source) {
+            for elsewhere in others().filter(|other| other.source != tool.source) {
+                if let Some(key) = shared(declared, elsewhere) {
+                    return Some(Unseen { tool, declared, elsewhere, key });
+                }
+            }
+        }
+        None
+    };
+    specs.iter().copied().filter(|tool| !tool.effects.is_declared()).filter_map(find).collect()
+}
+
+/// A declared key of one tool that can meet one of the other, judged by its first segment.
+fn shared(one: &ToolSpec, other: &ToolSpec) -> Option<String> {
+    let keys = |spec: &ToolSpec| {
+        let (reads, writes) = decisive(&spec.effects);
+        reads.iter().chain(writes).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let first = |key: &str| key.split('/').next().unwrap_or_default().to_owned();
+    let any = |segment: &str| segment.contains(['{', '*']);
+    let others: Vec<String> = keys(other).iter().map(|key| first(key)).collect();
+    keys(one).into_iter().find(|key| {
+        let mine = first(key);
+        others.iter().any(|theirs| *theirs == mine || any(theirs) || any(&mine))
+    })
 }
 
 fn print(text: &mut String, spec: &ToolSpec, serialises: bool) {

@@ -91,7 +91,7 @@ fn close(report: &Report, watcher: &Watcher, loaded: &Loaded) -> Result<(), Unwr
     let timeline = watcher.timeline();
     // Without an answer from the model there is nothing to draw and nothing to compare.
     if report.turns > 0 {
-        say(format!("\n{}", waterfall(&timeline)));
+        say(format!("\n{}\n", waterfall(&timeline)));
     }
     if let Some(answer) = answer(report) {
         give_answer(answer)?;

@@ -67,6 +67,25 @@ async fn the_proposed_lines_make_the_waits_go_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_partly_declared_and_shares_a_key_is_warned_of() {
+    let (shop, mail) = (Api::open().await, Api::open().await);
+    let half = shop.tool("get_order", "GET", "ok/orders/{id}", "reads = [\"order/{id}\"]")
+        + &shop.tool("add_note", "POST", "ok/notes/{id}", "");
+    let alone = half.clone() + &mail.tool("send", "POST", "ok/send/{id}", "writes = [\"mail/{id}\"]");
+    let out = Desk::with(&alone).run(&["check"], "").await.code(0).out;
+    assert!(!out.contains("warning:"), "no key is shared: {out}");
+    let shared = half + &mail.tool("send", "POST", "ok/send/{id}", "reads = [\"order/{id}\"]\nwrites = []");
+    let desk = Desk::with(&shared);
+    let out = desk.run(&["check"], "").await.code(0).out;
+    let warning = out.lines().last().unwrap();
+    assert!(warning.starts_with("warning: `add_note` says nothing of what it touches"), "{out}");
+    assert!(warning.ends_with("to be reviewed and added: writes = [\"note/{id}\"]"), "{out}");
+    let lines = desk.run(&["check", "--json"], "").await.code(0).lines();
+    let last = lines.last().unwrap();
+    assert_eq!((&last["type"], &last["tool"]), (&json!("warning"), &json!("add_note")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reads_alone_need_no_declaration() {
     let api = Api::open().await;
     let config = api.tool("a", "GET", "ok/a", "") + &api.tool("b", "GET", "ok/b", "");
