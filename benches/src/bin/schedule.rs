@@ -250,7 +250,7 @@ impl<'a> Batch<'a> {
             self.schedule.locked(call, now);
             return;
         }
-        let (ticket, held) = self.locks.enter(effects.between_runs());
+        let (ticket, held) = self.locks.enter(effects);
         self.tickets[call] = Some(ticket);
         if held {
             self.schedule.locked(call, now);

@@ -7,12 +7,13 @@
 //! later writer is not remembered any longer: whoever comes next waits for that writer, which waits for it. So a chain
 //! of a hundred thousand writes costs one edge each. This file knows no call, no time and no waiting.
 
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher};
 
-use rustc_hash::FxHashMap;
+use hashbrown::HashTable;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use smallvec::SmallVec;
 
-use crate::effects::{Effects, Mode, Origin, Source};
+use crate::effects::{Access, Effects, Key, Mode, Origin, Source};
 
 /// What stands in the index: a call of a batch, or a place in the queue of all runs. Never used twice.
 pub type Entry = u64;
@@ -28,22 +29,45 @@ pub struct Clash {
     pub undeclared: bool,
 }
 
+/// Which of an entry's keys count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All: calls of one batch are held against each other by every key they have.
+    Batch,
+    /// Those that exclude calls of other runs: declared keys, and SQL's inferred ones.
+    BetweenRuns,
+}
+
+/// Where an entry stands in the index, for taking it out again.
+pub type Places = SmallVec<[u32; 4]>;
+
 /// The index.
 #[derive(Debug)]
 pub struct Conflicts {
     nodes: Vec<Node>,
+    /// The nodes by parent and segment, each with its hash: growing the table, and passing by another node in it, need not
+    /// look at the nodes.
+    by_segment: HashTable<(u32, u32)>,
     free: Vec<u32>,
     sources: FxHashMap<Source, u32>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Node {
     parent: u32,
-    /// Shared with the parent's map.
-    segment: Arc<str>,
-    children: FxHashMap<Arc<str>, u32>,
+    /// Its first child and its neighbours among its parent's children; [`NONE`] where there is none.
+    first_child: u32,
+    next: u32,
+    previous: u32,
+    /// The first key that came here, and where in its text this node's segment stands.
+    key: Option<Key>,
+    segment: (u32, u32),
+    hash: u32,
     slots: SmallVec<[Slot; 1]>,
 }
+
+/// No node.
+const NONE: u32 = u32::MAX;
 
 /// The entries of one class at one node.
 #[derive(Debug)]
@@ -129,7 +153,8 @@ const ROOT: u32 = 0;
 
 impl Default for Conflicts {
     fn default() -> Self {
-        Self { nodes: vec![Node::default()], free: Vec::new(), sources: FxHashMap::default() }
+        let root = Node::new(NONE, None, (0, 0), 0);
+        Self { nodes: vec![root], by_segment: HashTable::new(), free: Vec::new(), sources: FxHashMap::default() }
     }
 }
 
@@ -139,17 +164,26 @@ impl Conflicts {
     /// is and that came after it.
     ///
     /// The keys of an entry that is not `settled` may still shrink, so it stands for nobody: those before it stay named.
-    pub fn enter(&mut self, entry: Entry, effects: &Effects, settled: bool, clashes: &mut Vec<Clash>) {
+    pub fn enter(
+        &mut self,
+        entry: Entry,
+        effects: &Effects,
+        scope: Scope,
+        settled: bool,
+        clashes: &mut Vec<Clash>,
+    ) -> Places {
         let source = self.source(&effects.source);
-        let mut places: SmallVec<[u32; 8]> = SmallVec::with_capacity(effects.accesses.len());
-        for (at, access) in effects.accesses.iter().enumerate() {
+        let mut places = Places::new();
+        for (at, access) in scope.of(effects) {
             let class = Class { source, declared: effects.declared, origin: access.origin };
             let subtree = access.key.is_subtree();
             let mut node = ROOT;
             self.clashes_at(node, class, access.mode, false, at, clashes);
             let mut segments = access.key.segments().peekable();
+            let mut start = 0;
             while let Some(segment) = segments.next() {
-                node = self.child(node, segment);
+                node = self.child(node, &access.key, start, segment);
+                start += segment.len() + 1;
                 let exact_too = segments.peek().is_none();
                 self.clashes_at(node, class, access.mode, exact_too, at, clashes);
             }
@@ -165,8 +199,8 @@ impl Conflicts {
         }
         // Emptied branches fall off only once everything has its place: one of them may be where the next key goes.
         let mut emptied = Vec::new();
-        for (access, node) in effects.accesses.iter().zip(places) {
-            let class = Class { source, declared: effects.declared, origin: access.origin };
+        for ((_, access), node) in scope.of(effects).zip(&places) {
+            let (class, node) = (Class { source, declared: effects.declared, origin: access.origin }, *node);
             if access.mode == Mode::Write && settled {
                 self.stand_in(node, class, access.key.is_subtree(), &mut emptied);
             }
@@ -175,23 +209,18 @@ impl Conflicts {
         for node in emptied {
             self.prune(node);
         }
+        places
     }
 
-    /// Takes an entry out. `effects` are those that it entered with.
-    pub fn leave(&mut self, entry: Entry, effects: &Effects) {
-        for access in &effects.accesses {
-            let mut node = ROOT;
-            for segment in access.key.segments() {
-                match self.nodes[node as usize].children.get(segment) {
-                    Some(child) => node = *child,
-                    None => break,
-                }
+    /// Takes an entry out of the places where it entered. A writer that came later may stand for it by now; then its node
+    /// may even have been given to another key, where nothing of it is found.
+    pub fn leave(&mut self, entry: Entry, places: &Places) {
+        for node in places {
+            for slot in &mut self.nodes[*node as usize].slots {
+                slot.writers.remove(entry);
+                slot.readers.remove(entry);
             }
-            for slot in &mut self.nodes[node as usize].slots {
-                let list = if access.mode == Mode::Write { &mut slot.writers } else { &mut slot.readers };
-                list.remove(entry);
-            }
-            self.prune(node);
+            self.prune(*node);
         }
     }
 
@@ -251,7 +280,7 @@ impl Conflicts {
                 slot.readers.clear();
             }
         }
-        if !subtree || self.nodes[node as usize].children.is_empty() {
+        if !subtree || self.nodes[node as usize].first_child == NONE {
             return;
         }
         let first = emptied.len();
@@ -266,28 +295,50 @@ impl Conflicts {
         }
     }
 
-    fn child(&mut self, node: u32, segment: &str) -> u32 {
-        if let Some(child) = self.nodes[node as usize].children.get(segment) {
+    /// The child of a node for the segment that begins at `start` in the text of `key`.
+    fn child(&mut self, node: u32, key: &Key, start: usize, segment: &str) -> u32 {
+        let hash = hash(node, segment);
+        let nodes = &self.nodes;
+        let is_it = |other: &(u32, u32)| other.1 == hash && nodes[other.0 as usize].is(node, segment);
+        if let Some((child, _)) = self.by_segment.find(spread(hash), is_it) {
             return *child;
         }
-        let child = self.free.pop().unwrap_or_else(|| {
-            self.nodes.push(Node::default());
-            u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX)
-        });
-        let fresh = &mut self.nodes[child as usize];
-        fresh.parent = node;
-        let segment: Arc<str> = segment.into();
-        fresh.segment = Arc::clone(&segment);
-        self.nodes[node as usize].children.insert(segment, child);
+        let place = |at: usize| u32::try_from(at).unwrap_or(NONE);
+        let mut fresh = Node::new(node, Some(key.clone()), (place(start), place(start + segment.len())), hash);
+        fresh.next = self.nodes[node as usize].first_child;
+        let child = match self.free.pop() {
+            Some(child) => {
+                // The slots of a node that is used again keep their room.
+                fresh.slots = std::mem::take(&mut self.nodes[child as usize].slots);
+                self.nodes[child as usize] = fresh;
+                child
+            }
+            None => {
+                self.nodes.push(fresh);
+                place(self.nodes.len() - 1)
+            }
+        };
+        let next = self.nodes[child as usize].next;
+        if next != NONE {
+            self.nodes[next as usize].previous = child;
+        }
+        self.nodes[node as usize].first_child = child;
+        self.by_segment.insert_unique(spread(hash), (child, hash), |(_, hash)| spread(*hash));
         child
     }
 
     /// Every node below, parents before children.
     fn for_all_below(&self, node: u32, mut each: impl FnMut(&Self, u32)) {
-        let mut open: Vec<u32> = self.nodes[node as usize].children.values().copied().collect();
-        while let Some(below) = open.pop() {
-            each(self, below);
-            open.extend(self.nodes[below as usize].children.values());
+        let mut open = vec![self.nodes[node as usize].first_child];
+        while let Some(mut below) = open.pop() {
+            while below != NONE {
+                each(self, below);
+                let Node { first_child, next, .. } = self.nodes[below as usize];
+                if first_child != NONE {
+                    open.push(first_child);
+                }
+                below = next;
+            }
         }
     }
 
@@ -296,19 +347,64 @@ impl Conflicts {
     fn prune(&mut self, mut node: u32) {
         while node != ROOT {
             let this = &self.nodes[node as usize];
-            let parent = &self.nodes[this.parent as usize];
-            let fallen = parent.children.get(&this.segment) != Some(&node);
-            if fallen || !this.children.is_empty() || this.slots.iter().any(Slot::is_used) {
+            if this.key.is_none() || this.first_child != NONE || this.slots.iter().any(Slot::is_used) {
                 return;
             }
+            let (parent, next, previous, hash) = (this.parent, this.next, this.previous, this.hash);
+            if let Ok(entry) = self.by_segment.find_entry(spread(hash), |(child, _)| *child == node) {
+                entry.remove();
+            }
+            if next != NONE {
+                self.nodes[next as usize].previous = previous;
+            }
+            if previous == NONE {
+                self.nodes[parent as usize].first_child = next;
+            } else {
+                self.nodes[previous as usize].next = next;
+            }
             let this = &mut self.nodes[node as usize];
+            this.key = None;
             this.slots.clear();
-            let (parent, segment) = (this.parent, std::mem::take(&mut this.segment));
-            self.nodes[parent as usize].children.remove(&segment);
             self.free.push(node);
             node = parent;
         }
     }
+}
+
+impl Scope {
+    /// The accesses that count, with their places in the effects.
+    fn of(self, effects: &Effects) -> impl Iterator<Item = (usize, &Access)> {
+        let all = self == Self::Batch;
+        effects.accesses.iter().enumerate().filter(move |(_, access)| all || effects.excludes_between_runs(access))
+    }
+}
+
+impl Node {
+    fn new(parent: u32, key: Option<Key>, segment: (u32, u32), hash: u32) -> Self {
+        Self { parent, first_child: NONE, next: NONE, previous: NONE, key, segment, hash, slots: SmallVec::new() }
+    }
+
+    fn segment(&self) -> &str {
+        let (start, end) = self.segment;
+        self.key.as_ref().map_or("", |key| &key.as_str()[start as usize..end as usize])
+    }
+
+    fn is(&self, parent: u32, segment: &str) -> bool {
+        self.parent == parent && self.segment() == segment
+    }
+}
+
+fn hash(parent: u32, segment: &str) -> u32 {
+    let mut hasher = FxBuildHasher.build_hasher();
+    parent.hash(&mut hasher);
+    segment.hash(&mut hasher);
+    let hash = hasher.finish();
+    (hash >> 32) as u32 ^ hash as u32
+}
+
+/// The table wants its bits everywhere; the factor is that of Fibonacci hashing, 2^64 over the golden ratio.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 impl Slot {

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::conflicts::{Clash, Conflicts};
+use crate::conflicts::{Clash, Conflicts, Places, Scope};
 use crate::effects::{Effects, Key};
 use crate::event::Why;
 
@@ -57,6 +57,8 @@ pub enum Change {
 #[derive(Debug)]
 struct Node {
     effects: Effects,
+    /// Where it stands in the index, while its keys may still shrink.
+    places: Option<Box<Places>>,
     edges: Vec<Edge>,
     dependents: Vec<(Ix, usize)>,
     /// Open edges in all, and those of them that are references.
@@ -92,10 +94,20 @@ impl Graph {
     /// [`Graph::narrow`]. What follows at once (it is free, it must be skipped) is appended to `changes`.
     pub fn add(&mut self, effects: Effects, settled: bool, edges: Vec<Edge>, changes: &mut Vec<Change>) -> Ix {
         let ix = self.nodes.len();
-        let mut node =
-            Node { effects, edges, dependents: Vec::new(), pending: 0, pending_references: 0, end: End::Open };
+        let mut node = Node {
+            effects,
+            places: None,
+            edges,
+            dependents: Vec::new(),
+            pending: 0,
+            pending_references: 0,
+            end: End::Open,
+        };
         self.clashes.clear();
-        self.conflicts.enter(ix as u64, &node.effects, settled, &mut self.clashes);
+        let places = self.conflicts.enter(ix as u64, &node.effects, Scope::Batch, settled, &mut self.clashes);
+        if !settled {
+            node.places = Some(Box::new(places));
+        }
         node.edges.extend(self.clashes.iter().map(|clash| Edge {
             on: usize::try_from(clash.on).unwrap_or(usize::MAX),
             why: Why::Conflict,
@@ -150,10 +162,14 @@ impl Graph {
     /// for; who waited for it in vain is among `changes`.
     pub fn narrow(&mut self, call: Ix, effects: Effects, changes: &mut Vec<Change>) -> Vec<Ix> {
         // Calls that arrive later are held against what is known now.
-        let wider = std::mem::replace(&mut self.nodes[call].effects, effects);
-        self.conflicts.leave(call as u64, &wider);
+        let node = &mut self.nodes[call];
+        node.effects = effects;
+        if let Some(places) = node.places.take() {
+            self.conflicts.leave(call as u64, &places);
+        }
         self.clashes.clear();
-        self.conflicts.enter(call as u64, &self.nodes[call].effects, false, &mut self.clashes);
+        let places = self.conflicts.enter(call as u64, &node.effects, Scope::Batch, false, &mut self.clashes);
+        node.places = Some(Box::new(places));
         let mut freed_from = Vec::new();
         for at in 0..self.nodes[call].edges.len() {
             let edge = &self.nodes[call].edges[at];
@@ -215,12 +231,12 @@ impl Graph {
 
     /// The time from each call's start to the end of the longest path that begins with it, by `expected` durations.
     /// Calls that are answered count nothing.
-    pub fn remaining(&self, expected: &[Duration]) -> Vec<Duration> {
+    pub fn remaining(&self, expected: impl Fn(Ix) -> Duration) -> Vec<Duration> {
         let mut remaining = vec![Duration::ZERO; self.nodes.len()];
         for (ix, node) in self.nodes.iter().enumerate().rev() {
             let open = node.dependents.iter().filter(|(dependent, at)| self.nodes[*dependent].edges[*at].open);
             let after = open.map(|(dependent, _)| remaining[*dependent]).max().unwrap_or_default();
-            let own = if node.end == End::Open { expected[ix] } else { Duration::ZERO };
+            let own = if node.end == End::Open { expected(ix) } else { Duration::ZERO };
             remaining[ix] = own + after;
         }
         remaining

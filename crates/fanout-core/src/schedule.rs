@@ -45,7 +45,7 @@ pub enum Step {
     /// Work of an ended call went on for longer than `stray_hold`: take its locks away.
     GiveUp(Ix),
     /// This is the call's one outcome.
-    Answer(Ix, Result<Arc<Output>, CallError>),
+    Answer(Ix, Result<Arc<Output>, Box<CallError>>),
 }
 
 /// How one call is to be treated.
@@ -95,7 +95,6 @@ pub struct Schedule {
     unanswered: usize,
     timers: Timers,
     ready: Ready,
-    expected: Vec<Duration>,
 }
 
 #[derive(Debug)]
@@ -149,7 +148,6 @@ impl Schedule {
             unanswered: 0,
             timers: Timers::default(),
             ready: Ready::default(),
-            expected: Vec::new(),
         }
     }
 
@@ -176,7 +174,7 @@ impl Schedule {
         let mut changes = Vec::new();
         self.push(Treatment::inert(call, tool), Phase::Done, true);
         let call = self.graph.add(Effects::none(Source::function()), true, Vec::new(), &mut changes);
-        self.steps.push_back(Step::Answer(call, Err(error)));
+        self.steps.push_back(Step::Answer(call, Err(Box::new(error))));
         self.graph.bypass(call, &mut changes);
         call
     }
@@ -385,7 +383,7 @@ impl Schedule {
             return fresh.pop().filter(is_queued);
         }
         if remaining.is_empty() {
-            *remaining = self.graph.remaining(&self.expected);
+            *remaining = self.graph.remaining(|call| self.items[call].treatment.expected);
             fresh.extend(sorted.drain(..).chain(late.drain()).map(|(_, Reverse(call))| call));
             sorted.extend(fresh.drain(..).map(|call| (remaining[call], Reverse(call))));
             sorted.sort_unstable();
@@ -461,7 +459,7 @@ impl Schedule {
         item.phase = Phase::Done;
         item.timer = None;
         self.unanswered -= 1;
-        self.steps.push_back(Step::Answer(call, Err(error)));
+        self.steps.push_back(Step::Answer(call, Err(Box::new(error))));
         self.graph.bypass(call, changes);
     }
 
@@ -471,14 +469,13 @@ impl Schedule {
         item.phase = Phase::Stray;
         item.timer = None;
         self.unanswered -= 1;
-        self.steps.push_back(Step::Answer(call, result));
+        self.steps.push_back(Step::Answer(call, result.map_err(Box::new)));
         let mut changes = Vec::new();
         self.graph.answer(call, ok, &mut changes);
         self.apply(changes, now);
     }
 
     fn push(&mut self, treatment: Treatment, phase: Phase, settled: bool) {
-        self.expected.push(treatment.expected);
         self.items.push(Item { treatment, phase, settled, deadline_at: Duration::ZERO, timer: None });
     }
 

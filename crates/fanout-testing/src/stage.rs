@@ -411,7 +411,7 @@ impl Stage<'_> {
             }
             Step::Lock(ix) => {
                 let (call, touches) = (batch.call(run, ix), plan_of(ix, batch).touches.between_runs());
-                let (ticket, held) = self.locks.enter(batch.schedule.effects(ix).between_runs());
+                let (ticket, held) = self.locks.enter(batch.schedule.effects(ix));
                 self.tickets.insert(ticket, (call, self.log.entered.len()));
                 let held_at = held.then_some(now);
                 self.log.entered.push(Entered { call, touches, at: now, held: held_at, left: None });

@@ -119,18 +119,14 @@ impl Effects {
         self.accesses.iter().all(|access| access.mode == Mode::Read || access.origin != decisive)
     }
 
-    /// The part that excludes calls of other runs: declared keys, and SQL's inferred ones.
-    #[must_use]
-    pub fn between_runs(&self) -> Self {
-        let all = self.source.excludes_between_runs();
-        let kept = self.accesses.iter().filter(|access| all || access.origin == Origin::Declared);
-        Self { source: self.source.clone(), declared: self.declared, accesses: kept.cloned().collect() }
-    }
-
     /// Whether any key excludes calls of other runs.
     pub fn exclude_between_runs(&self) -> bool {
-        let all = self.source.excludes_between_runs();
-        self.accesses.iter().any(|access| all || access.origin == Origin::Declared)
+        self.accesses.iter().any(|access| self.excludes_between_runs(access))
+    }
+
+    /// Whether this key of ours excludes calls of other runs: declared ones do, and SQL's inferred ones.
+    pub(crate) fn excludes_between_runs(&self, access: &Access) -> bool {
+        access.origin == Origin::Declared || self.source.excludes_between_runs()
     }
 
     /// The first key on which two calls clash, if any: they overlap and at least one writes.

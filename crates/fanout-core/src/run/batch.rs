@@ -455,7 +455,7 @@ impl<'run> Batch<'run> {
                     }
                 }
                 Step::GiveUp(call) => self.give_up(call),
-                Step::Answer(call, result) => self.answer(call, result),
+                Step::Answer(call, result) => self.answer(call, result.map_err(|error| *error)),
             }
         }
     }
@@ -468,7 +468,7 @@ impl<'run> Batch<'run> {
             self.schedule.locked(call, now);
             return;
         }
-        let (guard, held) = self.run.shared.lock(effects.between_runs(), &self.tell, call);
+        let (guard, held) = self.run.shared.lock(effects, &self.tell, call);
         self.items[call].lock = Some(guard);
         if held {
             self.locked(call, now);

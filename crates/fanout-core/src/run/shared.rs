@@ -53,7 +53,7 @@ impl Shared {
     /// Enters the locks. Answers the place, and whether they are held at once; if not, a message will say so.
     pub(super) fn lock(
         self: &Arc<Self>,
-        effects: Effects,
+        effects: &Effects,
         tell: &UnboundedSender<Message>,
         call: Ix,
     ) -> (LockGuard, bool) {

@@ -46,7 +46,7 @@ fn a_place_is_held_once_no_earlier_one_that_clashes_is_left() {
             if comings < steps && rng.percent(55) {
                 comings += 1;
                 let touches = Touches::random(&mut rng).between_runs();
-                let (ticket, held) = locks.enter(touches.effects());
+                let (ticket, held) = locks.enter(&touches.effects());
                 places.push(Place { ticket, touches, held: false, abandoned: false });
                 assert_eq!(Vec::from_iter(held.then_some(ticket)), now_held(&mut places));
             } else if let Some(at) = (!places.is_empty()).then(|| rng.below(places.len())) {
