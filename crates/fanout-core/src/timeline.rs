@@ -85,10 +85,10 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// How much of the one-by-one time was saved, in percent; 0 if nothing was.
+    /// How much of the one-by-one time was saved, in whole percent, rounded down: 100 would mean that it took no time.
     pub fn saved_percent(&self) -> u32 {
         let (all, took) = (self.one_by_one.as_micros(), self.elapsed.as_micros());
-        let saved = all.saturating_sub(took) * 100 + all / 2;
+        let saved = all.saturating_sub(took) * 100;
         u32::try_from(saved.checked_div(all).unwrap_or(0)).unwrap_or(0)
     }
 }
