@@ -251,3 +251,52 @@ fn no_file_is_too_long_to_be_one_idea() {
     };
     none(files(&[".rs"]).into_iter().filter_map(long));
 }
+
+/// Licences that may stand beside ours in one binary: they ask for no more than their notice.
+const LICENCES: [&str; 11] = [
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CDLA-Permissive-2.0",
+    "ISC",
+    "MIT",
+    "MIT-0",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+];
+
+#[test]
+fn every_dependency_may_be_used_under_our_licence() {
+    let packages = metadata(true).packages;
+    assert!(packages.len() > 50, "cargo metadata knows the dependencies");
+    let refused: Vec<String> = packages
+        .iter()
+        .filter(|package| !package.license.as_deref().is_some_and(may_be_used))
+        .map(|package| format!("{} {}: {:?}", package.name, package.version, package.license))
+        .collect();
+    assert!(refused.is_empty(), "no licence of these is in the list:\n{}", refused.join("\n"));
+}
+
+/// One alternative must be allowed in all its parts. Parentheses stand around alternatives only in expressions of parts.
+fn may_be_used(expression: &str) -> bool {
+    let allowed = |licence: &str| LICENCES.contains(&licence.trim().trim_matches(['(', ')']));
+    let any = |alternatives: &str| alternatives.split(" OR ").flat_map(|part| part.split('/')).any(allowed);
+    expression.split(" AND ").all(any)
+}
+
+#[test]
+fn licences_are_read_as_they_are_meant() {
+    for (expression, fine) in [
+        ("MIT OR Apache-2.0", true),
+        ("MIT/Apache-2.0", true),
+        ("GPL-3.0-only", false),
+        ("MIT OR GPL-3.0-only", true),
+        ("MIT AND GPL-3.0-only", false),
+        ("(MIT OR Apache-2.0) AND Unicode-3.0", true),
+        ("Apache-2.0 AND ISC", true),
+    ] {
+        assert_eq!(may_be_used(expression), fine, "{expression}");
+    }
+}
