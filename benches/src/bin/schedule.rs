@@ -10,7 +10,7 @@
 //!
 //! Inside the figure: making the effects from the tool's templates and the call's input, arriving, finding conflicts,
 //! entering and leaving the locks, asking for and giving back permits, time-outs and deadlines, the answer, reading the clock
-//! at every step, and freeing the batch.
+//! where a time counts, and freeing the batch.
 //! Outside: reading the response's JSON, validating inputs, spawning tasks, events, and what the tools do.
 
 use std::collections::VecDeque;
@@ -21,12 +21,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use fanout_benches::statistics::{median, range, rounded};
 use fanout_benches::{machine, results, usage};
-use fanout_core::call::{CallId, CallerId, ToolName};
+use fanout_core::call::{CallId, CallerId};
 use fanout_core::effects::{EffectsSpec, Paths, Source, Template, TemplateError};
 use fanout_core::limits::{Asker, Permits};
 use fanout_core::locks::{Locks, Ticket};
 use fanout_core::outcome::Output;
-use fanout_core::schedule::{Schedule, ScheduleOptions, Step, Treatment};
+use fanout_core::schedule::{Schedule, ScheduleOptions, Step, Terms, Treatment};
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
@@ -123,7 +123,14 @@ fn sample(shape: &Shape, size: usize) -> f64 {
     let inputs: Vec<Value> = (0..size).map(|at| json!({ "id": (shape.id_of)(at) })).collect();
     let (mut locks, mut permits) = (Locks::default(), Permits::new(IN_FLIGHT_MAX));
     let batches = SAMPLE_CALLS.div_ceil(size);
-    let tool = Tool { name: "update_order".into(), source: Source::function(), caller: "local".into() };
+    let terms = Terms {
+        tool: "update_order".into(),
+        timeout: Duration::from_secs(30),
+        deadline: Duration::from_secs(120),
+        repeatable: false,
+        nested: false,
+    };
+    let tool = Tool { terms: Arc::new(terms), source: Source::function(), caller: "local".into() };
     let start = usage::thread_cpu();
     for asker in 0..batches {
         let mut batch = Batch::open(&mut locks, &mut permits, asker as Asker, &tool);
@@ -138,7 +145,7 @@ fn sample(shape: &Shape, size: usize) -> f64 {
 }
 
 struct Tool {
-    name: ToolName,
+    terms: Arc<Terms>,
     source: Source,
     caller: CallerId,
 }
@@ -179,12 +186,8 @@ impl<'a> Batch<'a> {
         let effects = shape.spec.resolve(&self.tool.source, input, &Paths::default());
         let treatment = Treatment {
             call: id,
-            tool: self.tool.name.clone(),
-            timeout: Duration::from_secs(30),
-            deadline: Duration::from_secs(120),
-            repeatable: false,
+            terms: Arc::clone(&self.tool.terms),
             early: false,
-            nested: false,
             expected: Duration::from_millis(200),
         };
         self.tickets.push(None);
@@ -228,12 +231,11 @@ impl<'a> Batch<'a> {
 
     fn act(&mut self) {
         while let Some(step) = self.schedule.next_step() {
-            let now = self.epoch.elapsed();
             match step {
-                Step::Lock(call) => self.lock(call, now),
+                Step::Lock(call) => self.lock(call, self.epoch.elapsed()),
                 Step::Permit => {
                     if self.permits.ask(&self.tool.caller, self.asker) {
-                        self.schedule.permitted(now);
+                        self.schedule.permitted(self.epoch.elapsed());
                     }
                 }
                 Step::Start { call, .. } => self.running.push_back(call),

@@ -51,29 +51,36 @@ pub enum Step {
 /// How one call is to be treated.
 #[derive(Clone, Debug)]
 pub struct Treatment {
-    /// The call and its tool, for messages.
+    /// The call, for messages.
     pub call: CallId,
-    /// See `call`.
+    /// What holds for every call of its tool.
+    pub terms: Arc<Terms>,
+    /// It may enter before the response has ended.
+    pub early: bool,
+    /// How long it is expected to take, for the order in which permits are used.
+    pub expected: Duration,
+}
+
+/// How the calls of one tool are to be treated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms {
+    /// The tool, for messages.
     pub tool: ToolName,
     /// The longest that one attempt may take.
     pub timeout: Duration,
-    /// The longest that the call may take from entering the locks.
+    /// The longest that a call may take from entering the locks.
     pub deadline: Duration,
-    /// Running it again does no harm.
+    /// Running a call again does no harm.
     pub repeatable: bool,
-    /// It may enter before the response has ended.
-    pub early: bool,
     /// It runs calls itself: no locks, no permits.
     pub nested: bool,
-    /// How long it is expected to take, for the order in which permits are used.
-    pub expected: Duration,
 }
 
 impl Treatment {
     /// That of a call which never runs.
     pub fn inert(call: CallId, tool: ToolName) -> Self {
-        let (timeout, deadline, expected) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
-        Self { call, tool, timeout, deadline, repeatable: false, early: false, nested: false, expected }
+        let terms = Terms { tool, timeout: Duration::ZERO, deadline: Duration::ZERO, repeatable: false, nested: false };
+        Self { call, terms: Arc::new(terms), early: false, expected: Duration::ZERO }
     }
 }
 
@@ -259,9 +266,9 @@ impl Schedule {
         if self.items[call].phase != Phase::Running {
             return;
         }
-        let treatment = &self.items[call].treatment;
+        let terms = &self.items[call].treatment.terms;
         let result =
-            result.map(Arc::new).map_err(|error| retry::verdict(treatment.tool.as_str(), &error, treatment.repeatable));
+            result.map(Arc::new).map_err(|error| retry::verdict(terms.tool.as_str(), &error, terms.repeatable));
         self.answer(call, result, now);
     }
 
@@ -346,7 +353,7 @@ impl Schedule {
     }
 
     fn nested(&self, call: Ix) -> bool {
-        self.items[call].treatment.nested
+        self.items[call].treatment.terms.nested
     }
 
     /// Lets a call go on to its locks if nothing in the batch holds it back.
@@ -358,8 +365,8 @@ impl Schedule {
             return;
         }
         item.phase = Phase::Locking;
-        item.deadline_at = now.saturating_add(treatment.deadline);
-        let (deadline_at, nested) = (item.deadline_at, treatment.nested);
+        item.deadline_at = now.saturating_add(treatment.terms.deadline);
+        let (deadline_at, nested) = (item.deadline_at, treatment.terms.nested);
         self.set_timer(call, deadline_at);
         if nested {
             self.locked(call, now);
@@ -371,7 +378,7 @@ impl Schedule {
     fn start(&mut self, call: Ix, now: Duration) {
         let item = &mut self.items[call];
         item.phase = Phase::Running;
-        let at = now.saturating_add(item.treatment.timeout).min(item.deadline_at);
+        let at = now.saturating_add(item.treatment.terms.timeout).min(item.deadline_at);
         self.set_timer(call, at);
         self.steps.push_back(Step::Start { call, number: 1 });
     }
@@ -400,20 +407,19 @@ impl Schedule {
 
     fn time_over(&mut self, call: Ix, now: Duration) {
         let item = &self.items[call];
-        let treatment = &item.treatment;
+        let terms = &item.treatment.terms;
         match item.phase {
             Phase::Stray => self.give_up(call, now),
             Phase::Running => {
                 let by_deadline = item.deadline_at <= now;
-                let (after, what) =
-                    if by_deadline { (treatment.deadline, "deadline") } else { (treatment.timeout, "timeout") };
-                let error = retry::timed_out(treatment.tool.as_str(), after, what, treatment.repeatable);
+                let (after, what) = if by_deadline { (terms.deadline, "deadline") } else { (terms.timeout, "timeout") };
+                let error = retry::timed_out(terms.tool.as_str(), after, what, terms.repeatable);
                 self.stop(call, error, now);
             }
             Phase::Locking | Phase::Queued => {
                 let message = format!(
                     "`{}` was not started within its deadline of {:?}; nothing was carried out, so it can be tried again",
-                    treatment.tool, treatment.deadline
+                    terms.tool, terms.deadline
                 );
                 self.end_unsent(call, CallError::new(ErrorCode::Timeout, message), now);
             }
@@ -427,8 +433,8 @@ impl Schedule {
     }
 
     fn stopped(&self, call: Ix) -> CallError {
-        let treatment = &self.items[call].treatment;
-        retry::verdict(treatment.tool.as_str(), &ToolError::Stopped, treatment.repeatable)
+        let terms = &self.items[call].treatment.terms;
+        retry::verdict(terms.tool.as_str(), &ToolError::Stopped, terms.repeatable)
     }
 
     /// Ends a running call now; its work may go on for a while.
@@ -504,7 +510,8 @@ impl Schedule {
     fn skipped(&self, call: Ix, cause: Ix) -> CallError {
         let because = self.graph.edges(call).iter().find(|edge| edge.on == cause).map_or(Why::Order, |edge| edge.why);
         let what = if because == Why::Reference { "uses the output of" } else { "needs" };
-        let Treatment { call, tool, .. } = &self.items[cause].treatment;
+        let Treatment { call, terms, .. } = &self.items[cause].treatment;
+        let tool = &terms.tool;
         CallError::new(ErrorCode::Skipped, format!("not run: it {what} `{call}` (`{tool}`), which failed"))
     }
 

@@ -14,6 +14,7 @@ use tower_service::Service;
 use crate::call::ToolName;
 use crate::layer::ToolService;
 use crate::outcome::Output;
+use crate::schedule::Terms;
 use crate::tool::{Attempt, Tool, ToolError, ToolSpec};
 use crate::validate::InputSchema;
 
@@ -62,8 +63,7 @@ const LEARNING: u64 = 8;
 pub struct Registered {
     /// What it says of itself.
     pub spec: ToolSpec,
-    /// [`ToolSpec::repeatable`], asked once.
-    pub repeatable: bool,
+    pub(crate) terms: Arc<Terms>,
     pub(crate) schema: Arc<InputSchema>,
     pub(crate) latency: Arc<Latency>,
     pub(crate) service: ToolService,
@@ -118,11 +118,18 @@ impl Toolbox {
         }
         let schema = InputSchema::new(&spec.input_schema)
             .map_err(|detail| ToolboxError::Schema { tool: name.clone(), detail })?;
-        let repeatable = spec.repeatable();
+        let terms = Terms {
+            tool: name.clone(),
+            timeout: spec.policy.timeout,
+            deadline: spec.policy.deadline,
+            repeatable: spec.repeatable(),
+            nested: spec.policy.nested,
+        };
+        let terms = Arc::new(terms);
         self.by_name.insert(name, self.tools.len());
         self.ordered |= spec.policy.stop_on_failure || !spec.policy.after.is_empty();
         let (schema, latency, service) = (Arc::new(schema), Arc::default(), ToolService::new(tool));
-        self.tools.push(Arc::new(Registered { spec, repeatable, schema, latency, service }));
+        self.tools.push(Arc::new(Registered { spec, terms, schema, latency, service }));
         Ok(())
     }
 
@@ -138,7 +145,7 @@ impl Toolbox {
             let service = ToolService::wrap(layer.layer(tool.service.clone()));
             *tool = Arc::new(Registered {
                 spec: tool.spec.clone(),
-                repeatable: tool.repeatable,
+                terms: Arc::clone(&tool.terms),
                 schema: Arc::clone(&tool.schema),
                 latency: Arc::clone(&tool.latency),
                 service,

@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fanout_core::call::{CallId, ToolName};
@@ -14,7 +15,7 @@ use fanout_core::graph::Edge;
 use fanout_core::limits::Permits;
 use fanout_core::locks::{Locks, Ticket};
 use fanout_core::outcome::{CallError, ErrorCode, Output};
-use fanout_core::schedule::{Schedule, ScheduleOptions, Step, Treatment};
+use fanout_core::schedule::{Schedule, ScheduleOptions, Step, Terms, Treatment};
 use fanout_core::tool::ToolError;
 
 use crate::script::{Fate, Needs, Planned, Script, Turn};
@@ -255,12 +256,14 @@ impl Stage<'_> {
         } else {
             let treatment = Treatment {
                 call: id,
-                tool,
-                timeout: plan.timeout,
-                deadline: plan.deadline,
-                repeatable: plan.repeatable,
+                terms: Arc::new(Terms {
+                    tool,
+                    timeout: plan.timeout,
+                    deadline: plan.deadline,
+                    repeatable: plan.repeatable,
+                    nested: plan.nested,
+                }),
                 early: plan.early(),
-                nested: plan.nested,
                 expected: plan.takes,
             };
             let effects = plan.wide.as_ref().unwrap_or(&plan.touches).effects();

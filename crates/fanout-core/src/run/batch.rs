@@ -315,12 +315,8 @@ impl<'run> Batch<'run> {
         };
         let treatment = Treatment {
             call: call.id.clone(),
-            tool: call.tool.clone(),
-            timeout: spec.policy.timeout,
-            deadline: spec.policy.deadline,
-            repeatable: tool.repeatable,
-            early: self.run.options.early_start && tool.repeatable && effects.only_reads(),
-            nested: spec.policy.nested,
+            terms: Arc::clone(&tool.terms),
+            early: self.run.options.early_start && tool.terms.repeatable && effects.only_reads(),
             expected: tool.latency.expected(),
         };
         let (position, declared) = (call.position.clone(), effects.declared);
@@ -432,12 +428,11 @@ impl<'run> Batch<'run> {
     /// Does what the schedule asks for, until it asks for nothing more.
     fn act(&mut self) {
         while let Some(step) = self.schedule.next_step() {
-            let now = self.run.elapsed();
             match step {
-                Step::Prepare(call) => self.prepare(call, now),
-                Step::Lock(call) => self.lock(call, now),
+                Step::Prepare(call) => self.prepare(call, self.run.elapsed()),
+                Step::Lock(call) => self.lock(call, self.run.elapsed()),
                 Step::Permit => match self.run.shared.permit(&self.run.options.caller, self.asker, &self.tell) {
-                    Some(permit) => self.permitted(permit, now),
+                    Some(permit) => self.permitted(permit, self.run.elapsed()),
                     None => self.wishes += 1,
                 },
                 Step::WithdrawPermit => {
@@ -448,7 +443,7 @@ impl<'run> Batch<'run> {
                     }
                 }
                 Step::Unlock(call) => drop(self.items[call].lock.take()),
-                Step::Start { call, number } => self.start(call, number, now),
+                Step::Start { call, number } => self.start(call, number, self.run.elapsed()),
                 Step::Stop(call) => {
                     if let Some(abort) = self.items[call].running.as_ref().and_then(|running| running.abort.as_ref()) {
                         abort.abort();

@@ -4,10 +4,11 @@
 //! few permits are held against what may never be and what must have been.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fanout_core::event::Why;
-use fanout_core::schedule::{Schedule, ScheduleOptions, Treatment};
+use fanout_core::schedule::{Schedule, ScheduleOptions, Terms, Treatment};
 use fanout_testing::foretell::foretell;
 use fanout_testing::script::{Flavour, Needs, Planned, Script, Turn};
 use fanout_testing::seed::{Rng, each_seed};
@@ -176,11 +177,9 @@ fn what_never_ran_is_not_started_by_a_cancellation() {
 fn a_call_whose_deadline_passed_before_its_permit_came_is_never_sent() {
     let mut schedule = Schedule::new(ScheduleOptions { stray_hold: STRAY_HOLD });
     for deadline in [50, 500] {
-        let treatment = Treatment {
-            timeout: at_most(1000),
-            deadline: at_most(deadline),
-            ..Treatment::inert(format!("within {deadline}").into(), "tool".into())
-        };
+        let mut treatment = Treatment::inert(format!("within {deadline}").into(), "tool".into());
+        let (timeout, deadline) = (at_most(1000), at_most(deadline));
+        treatment.terms = Arc::new(Terms { timeout, deadline, ..(*treatment.terms).clone() });
         schedule.arrive(treatment, Touches::nothing().effects(), true, Vec::new(), Duration::ZERO);
     }
     schedule.commit(Duration::ZERO);
