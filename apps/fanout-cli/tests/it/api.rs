@@ -9,8 +9,8 @@ use axum::http::StatusCode;
 use axum::routing::any;
 use tokio::sync::{Semaphore, watch};
 
-/// The API. Paths: `/ok/…` answers at once, `/fail/…` with 500, `/hang/…` never, `/together/N/…` once N requests are there at
-/// once, `/slow/…` a little later.
+/// The API. Paths: `/ok/…` answers at once, `/fail/…` with 500, `/hang/…` never, `/together/N/…` a little after N requests are
+/// there at once, `/slow/…` a little later.
 pub struct Api {
     port: u16,
     state: Arc<Held>,
@@ -62,6 +62,9 @@ impl Api {
     }
 }
 
+/// Long enough that waiting for it is worth a word in the closing lines.
+const A_LITTLE: std::time::Duration = std::time::Duration::from_millis(20);
+
 async fn answer(State(held): State<Arc<Held>>, Path((kind, rest)): Path<(String, String)>) -> (StatusCode, String) {
     let now = held.now.fetch_add(1, Ordering::SeqCst) + 1;
     held.most.fetch_max(now, Ordering::SeqCst);
@@ -71,11 +74,12 @@ async fn answer(State(held): State<Arc<Held>>, Path((kind, rest)): Path<(String,
     match kind.as_str() {
         "fail" => return (StatusCode::INTERNAL_SERVER_ERROR, "it broke".to_owned()),
         "hang" => Semaphore::new(0).acquire().await.map_or((), drop),
-        "slow" => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+        "slow" => tokio::time::sleep(A_LITTLE).await,
         "together" => {
             let count: usize = rest.split('/').next().unwrap().parse().unwrap();
             let mut arrived = held.arrived.subscribe();
             let _ = arrived.wait_for(|arrived| *arrived >= count).await;
+            tokio::time::sleep(A_LITTLE).await;
         }
         _ => {}
     }
