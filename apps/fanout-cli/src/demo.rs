@@ -41,7 +41,7 @@ pub fn demo(common: &Common) -> anyhow::Result<Ended> {
             common,
             &loaded,
             Arc::new(model),
-            agent_options(&loaded.config),
+            agent_options(&loaded.config, &loaded.config.model.name),
             Conversation::from_prompt(story::PROMPT),
         )
         .await

@@ -30,7 +30,13 @@ pub fn run(common: &Common, run: &Run) -> anyhow::Result<Ended> {
         ),
         other => Error::new(other).context("there is no model to ask; see ANTHROPIC_BASE_URL, or `base_url` in [model]"),
     })?;
-    let mut options = agent_options(&loaded.config);
+    let mut options = agent_options(&loaded.config, &loaded.config.model.name);
+    if options.limits.cost_max_usd.is_none() {
+        let (model, max) = (&options.model, loaded.config.run.max_cost_usd);
+        say(format!(
+            "warning: no price for `{model}`, so the default budget of ${max} is not kept; add [prices.\"{model}\"]"
+        ));
+    }
     options.system.clone_from(&run.system);
     let model: Arc<dyn Model> = Arc::new(model);
     let conversation = Conversation::from_prompt(&run.prompt);

@@ -12,22 +12,25 @@ const DEFAULT_MODEL: &str = "claude-sonnet-5-5";
 /// US dollars per million tokens, as in `fanout.example.toml`.
 const DEFAULT_PRICE: Price = Price { input: 3.0, output: 15.0, cache_read: 0.3, cache_write: 3.75 };
 
-/// The agent's options. The model's price is the configuration's, else what is known of the default model; a budget in
-/// dollars without any price is refused when the agent is built.
-pub fn agent_options(config: &Config) -> AgentOptions {
-    let (model, run) = (&config.model, &config.run);
-    let known = (model.name == DEFAULT_MODEL).then_some(DEFAULT_PRICE);
-    let mut options = AgentOptions::new(&*model.name);
-    options.max_tokens = model.max_tokens;
-    options.stream = model.stream;
+/// The options of an agent for this model: the one of `[model]`, or one that a client asks for.
+///
+/// Its price is the configuration's, else what is known of the default model. Dollars cannot be counted without a price:
+/// then the default budget in dollars is waived (`cost_max_usd` is `None`), while one that somebody wrote is kept, and
+/// refused when the agent is built.
+pub fn agent_options(config: &Config, model: &str) -> AgentOptions {
+    let run = &config.run;
+    let known = (model == DEFAULT_MODEL).then_some(DEFAULT_PRICE);
+    let mut options = AgentOptions::new(model);
+    options.max_tokens = config.model.max_tokens;
+    options.stream = config.model.stream;
     options.early_start = run.early_start;
-    options.price = config.price(&model.name).copied().or(known);
+    options.price = config.price(model).copied().or(known);
     options.limits = Limits {
         turns_max: run.max_turns,
         calls_max: run.max_calls,
         batch_max: usize::try_from(run.max_batch).unwrap_or(usize::MAX),
         tokens_max: run.max_total_tokens,
-        cost_max_usd: Some(run.max_cost_usd),
+        cost_max_usd: (options.price.is_some() || run.max_cost_given).then_some(run.max_cost_usd),
         deadline: run.deadline,
     };
     options

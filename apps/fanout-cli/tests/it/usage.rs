@@ -85,10 +85,17 @@ async fn calls_that_run_calls_end_somewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_price_is_refused_before_anything_is_sent() {
-    let desk = Desk::with("[model]\nname = \"m\"\n").set("ANTHROPIC_API_KEY", "k");
+async fn a_budget_in_dollars_without_a_price_is_refused_before_anything_is_sent() {
+    let desk = Desk::with("[model]\nname = \"m\"\n[run]\nmax_cost_usd = 1.0\n").set("ANTHROPIC_API_KEY", "k");
     check(&desk, &["run", "hi"], "no price for `m`; add [prices.\"m\"] with input, output, cache_read and cache_write")
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_default_budget_in_dollars_is_waived_for_a_model_without_a_price() {
+    let desk = Desk::with("[model]\nname = \"m\"\n").set("ANTHROPIC_BASE_URL", "http://127.0.0.1:9");
+    let came = desk.run(&["run", "hi"], "").await;
+    assert!(came.err.contains("warning: no price for `m`, so the default budget of $5 is not kept"), "{}", came.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]

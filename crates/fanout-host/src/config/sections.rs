@@ -59,6 +59,8 @@ pub struct RunConfig {
     pub max_total_tokens: u64,
     /// The most US dollars, by `[prices]`.
     pub max_cost_usd: f64,
+    /// Whether somebody wrote `max_cost_usd`: the default is waived for a model without a price, what was written never.
+    pub max_cost_given: bool,
     /// The longest that a run may take.
     pub deadline: Duration,
     /// Whether the model is offered `plan`. This version has none yet.
@@ -78,6 +80,7 @@ impl Default for RunConfig {
             max_depth: 4,
             max_total_tokens: 2_000_000,
             max_cost_usd: 5.0,
+            max_cost_given: false,
             deadline: Duration::from_secs(15 * 60),
             plan: true,
             early_start: true,
@@ -193,6 +196,7 @@ fn run(section: &Section<'_>) -> RunConfig {
         max_depth: or(section, "max_depth", default.max_depth, count),
         max_total_tokens: or(section, "max_total_tokens", default.max_total_tokens, at_least_one),
         max_cost_usd: or(section, "max_cost_usd", default.max_cost_usd, Field::amount),
+        max_cost_given: section.get("max_cost_usd").is_some(),
         deadline: or(section, "deadline", default.deadline, Field::duration),
         plan: or(section, "plan", default.plan, |field| {
             let plan = field.boolean()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fanout_agent::Price;
 use fanout_core::run::SchedulerOptions;
-use fanout_host::config::{Config, ConfigError};
+use fanout_host::config::{Config, ConfigError, RunConfig};
 use fanout_host::environment::Environment;
 use fanout_tools::http::Body;
 use secrecy::ExposeSecret;
@@ -243,7 +243,8 @@ fn the_example_file_reads_without_a_warning_and_shows_the_defaults() {
     let config = parse(text, &[("SHOP_TOKEN", "secret")]);
     assert_eq!(config.tools.len(), 2);
     assert_eq!(config.warnings.len(), 0, "{:?}", config.warnings);
-    assert_eq!(config.run, Config::default().run);
+    let written = RunConfig { max_cost_given: true, ..RunConfig::default() };
+    assert_eq!(config.run, written);
     assert_eq!(config.scheduler, Config::default().scheduler);
     assert_eq!(config.model.name, Config::default().model.name);
     assert_eq!(config.model.max_tokens, Config::default().model.max_tokens);
