@@ -13,16 +13,19 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use fanout_agent::Cancel;
 use fanout_core::call::RunId;
+use fanout_core::event::Recorder;
 use fanout_core::run::Scheduler;
 use fanout_core::toolbox::Toolbox;
 use fanout_host::build::Upstream;
-use fanout_host::config::Config;
+use fanout_host::config::{self, Config};
 use fanout_host::keys::KeysFile;
+use fanout_host::options::agent_options;
 
 use crate::body::BODY_MAX;
 use crate::door::{self, Names};
 use crate::hop::GatewayId;
 use crate::keys::{Caller, Keyring};
+use crate::messages::{self, Messages, MessagesError, MessagesOptions};
 use crate::metrics::Metrics;
 use crate::repeats::Repeats;
 use crate::routes;
@@ -46,6 +49,9 @@ pub struct GatewayOptions {
 /// Why there can be no gateway.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
+    /// The upstream or the tools are not right.
+    #[error(transparent)]
+    Messages(#[from] MessagesError),
     /// The system has no random bytes to know itself again by.
     #[error("the system has no random bytes")]
     Random(#[source] fanout_host::keys::KeysError),
@@ -56,7 +62,6 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) toolbox: Arc<Toolbox>,
     pub(crate) scheduler: Scheduler,
-    #[expect(dead_code, reason = "for the routes that ask an upstream")]
     pub(crate) upstream: Upstream,
     pub(crate) names: Names,
     pub(crate) keyring: Keyring,
@@ -86,6 +91,7 @@ impl fmt::Debug for Shared {
 #[derive(Clone, Debug)]
 pub struct Gateway {
     shared: Arc<Shared>,
+    messages: Arc<Messages>,
 }
 
 impl Gateway {
@@ -112,7 +118,8 @@ impl Gateway {
             stop: Cancel::default(),
         };
         let shared = Arc::new(shared);
-        Ok(Self { shared })
+        let messages = Messages::new(messages_options(&shared))?;
+        Ok(Self { shared, messages })
     }
 
     /// Every route, behind the door that looks at who asks. It can be served by any server of HTTP/1.1.
@@ -120,6 +127,7 @@ impl Gateway {
         let shared = &self.shared;
         Router::new()
             .merge(routes::routes().router)
+            .merge(messages::routes(Arc::clone(&self.messages)))
             .fallback(routes::unknown_path)
             .method_not_allowed_fallback(routes::unknown_method)
             .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -146,5 +154,41 @@ impl Gateway {
     /// Waits until nothing runs.
     pub async fn idle(&self) {
         self.shared.metrics.idle().await;
+    }
+}
+
+/// What the Messages API's own paths are made of.
+fn messages_options(shared: &Arc<Shared>) -> MessagesOptions {
+    let (config, metrics) = (shared.config.clone(), Arc::clone(&shared.metrics));
+    let known = agent_options(&config);
+    let agent = move |model: &str| {
+        let mut options = known.clone();
+        if model != options.model {
+            options.price = config.price(model).copied();
+            model.clone_into(&mut options.model);
+        }
+        options
+    };
+    let recorder = move |run: &RunId, caller: &Caller| {
+        Arc::new(RunWatch::begin(run.clone(), caller, Arc::clone(&metrics))) as Arc<dyn Recorder>
+    };
+    let (upstream, server) = (&shared.upstream, &shared.config.server);
+    let writes = match server.writes_after_client {
+        config::WritesAfterClient::Wait => fanout_agent::WritesAfterClient::Wait,
+        config::WritesAfterClient::Run => fanout_agent::WritesAfterClient::Run,
+    };
+    MessagesOptions {
+        api_key: upstream.api_key.clone(),
+        writes,
+        disconnect_grace: server.disconnect_grace,
+        closing: shared.closing.clone(),
+        stop: shared.stop.clone(),
+        ..MessagesOptions::new(
+            Arc::clone(&shared.toolbox),
+            shared.scheduler.clone(),
+            upstream.base_url.as_str(),
+            Arc::new(agent),
+            Arc::new(recorder),
+        )
     }
 }

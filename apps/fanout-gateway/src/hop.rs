@@ -56,7 +56,6 @@ impl GatewayId {
 
 impl Hops {
     /// The header for the request that goes on.
-    #[expect(dead_code, reason = "for the routes that ask an upstream")]
     pub(crate) fn to_header(&self) -> Option<HeaderValue> {
         HeaderValue::from_str(&self.0).ok()
     }

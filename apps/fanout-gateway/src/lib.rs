@@ -18,6 +18,8 @@ mod keys;
 mod body;
 mod routes;
 
+mod messages;
+
 mod batch;
 mod repeats;
 
@@ -25,4 +27,5 @@ mod metrics;
 mod watch;
 
 pub use gateway::{Gateway, GatewayError, GatewayOptions};
+pub use messages::MessagesError;
 pub use serve::{open, serve};
