@@ -105,3 +105,58 @@ async fn merge(standin: &Standin, theirs: &[Block], settler: Option<&Settler<'_>
     }
     handover.merge(theirs)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fanout_agent::{Handover, Ours};
+    use fanout_anthropic::Raw;
+
+    use super::super::standin::Kept;
+    use super::*;
+
+    fn message(role: &str, content: &str) -> Message {
+        Message::parse(Raw::parse(format!(r#"{{"role":"{role}","content":{content}}}"#)).unwrap()).unwrap()
+    }
+
+    const SHOWN: &str = r#"[{"type":"thinking","thinking":"a","signature":"b"},{"type":"text","text":"done"}]"#;
+
+    /// What becomes of a returned message after so long, if there was more behind it or not.
+    async fn check(age_s: u64, has_hidden: bool, want: &str) {
+        let standins = Standins::new(Duration::from_secs(60));
+        let question = message("user", r#""go""#);
+        let before = canonical::then_message(Digest::default(), &question);
+        let content = canonical::of_content(&message("assistant", SHOWN).blocks().unwrap());
+        let kept = Kept {
+            before,
+            after: canonical::then(before, Role::Assistant, content),
+            content,
+            is_unique: false,
+            id: "msg_1".to_owned(),
+            last_id: "msg_2".to_owned(),
+            ours: Ours::default(),
+            has_hidden,
+            messages: vec![message("assistant", r#""behind""#)],
+            handover: Handover::default(),
+        };
+        standins.keep(&"me".into(), kept);
+        tokio::time::advance(Duration::from_secs(age_s)).await;
+        let said = [question, message("assistant", SHOWN), message("user", r#""and?""#)];
+        let history = restore(&standins, &"me".into(), &said, None, None).await;
+        assert_eq!(history.messages.len(), 3);
+        assert_eq!(history.messages[1], message("assistant", want));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_stands_behind_a_message_is_put_back_while_it_is_known() {
+        check(1, true, r#""behind""#).await;
+        check(1, false, r#""behind""#).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_an_expired_message_goes_what_the_client_saw_without_thinking_that_had_more_before_it() {
+        check(61, true, r#"[{"type":"text","text":"done"}]"#).await;
+        check(61, false, SHOWN).await;
+    }
+}

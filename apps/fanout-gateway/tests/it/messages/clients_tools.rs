@@ -125,3 +125,25 @@ async fn a_tool_that_the_client_calls_like_ours_is_the_clients() {
         scene.asked()[0]["tools"].as_array().unwrap().iter().map(|tool| tool["name"].clone()).collect();
     assert_eq!(names, ["read", "write", "peek", "pay"]);
 }
+
+#[tokio::test]
+async fn a_client_is_kept_waiting_alive_while_what_waited_for_it_runs() {
+    let scene = Scene::open([turn("mine m1, pay p1"), turn("done")]);
+    let mut messages = vec![user("go")];
+    let got = scene.ask(&with_mine(request(true, &messages))).await.message();
+    messages.extend([said(&got), results(&["m1"])]);
+    let body = with_mine(request(true, &messages)).to_string();
+    let (answer, ()) = tokio::join!(scene.request("/v1/messages", &[], body).send(), async {
+        scene.log.started("pay p1").await;
+        // The clock jumps to the next thing that is waited for: a sign of life, before the model was asked.
+        tokio::time::pause();
+    });
+    let mut answer = answer.unwrap();
+    let first = answer.chunk().await.unwrap().unwrap();
+    tokio::time::resume();
+    assert!(first.starts_with(b": "), "{first:?}");
+    assert_eq!(scene.asked().len(), 1);
+    scene.log.open_gate();
+    let rest = answer.text().await.unwrap();
+    assert!(rest.contains("message_start") && rest.contains("done"), "{rest}");
+}
