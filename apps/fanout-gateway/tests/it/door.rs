@@ -153,6 +153,16 @@ async fn a_chain_of_gateways_that_has_no_end_is_refused() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_is_its_own_upstream_says_which_setting_is_wrong() {
+    let stage = Stage::new();
+    let request = r#"{"model":"claude-sonnet-5-5","max_tokens":1,"messages":[{"role":"user","content":"x"}]}"#;
+    for answer in [stage.post("/v1/messages", &[], request).await, stage.get("/v1/models").await] {
+        assert_eq!(answer.error(), (508, "api_error".to_owned(), "loop".to_owned()));
+        assert!(answer.body.contains("`base_url` of [model]"), "{}", answer.body);
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_said_in_the_same_shape() {
     let stage = Stage::new();
     let answer = send(stage.address, "GET", TOOL_CALLS, &[], "").await;

@@ -124,7 +124,8 @@ impl Stage {
             scheduler: Scheduler::new(config.scheduler.options()),
             config,
             toolbox: Arc::new(toolbox),
-            upstream: Upstream { base_url: "http://127.0.0.1:9".to_owned(), api_key: None },
+            // What it passes on comes back to it: nothing here is meant to be passed on.
+            upstream: Upstream { base_url: format!("http://{address}"), api_key: None },
             address: SocketAddr::new(ip, address.port()),
         })
         .unwrap();
