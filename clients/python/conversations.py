@@ -104,23 +104,45 @@ def runner_streaming_without_threads(client, shop):
     return [seen(events.get_final_message()) for events in run(client, stream=True, thread=False)]
 
 
-def chat(client, tools, ask):
-    """Three messages of a person, and a loop over the tools that run here."""
+def runner_eager(client, shop):
+    return [seen(events.get_final_message()) for events in run(client, stream=True, run_tools_eagerly=True)]
+
+
+def chat(tools, say):
+    """Three messages of a person, and a loop over the tools that run here. `say` sends what is new."""
     runnable = {tool.name: tool for tool in tools}
-    given = {"tools": [tool.to_dict() for tool in tools]} if tools else {}
-    history, answers = [], []
-    for prompt in ["First", "And then?", "Thanks"]:
-        history.append({"role": "user", "content": prompt})
+    answers = []
+    for content in ["First", "And then?", "Thanks"]:
         answers.append([])
-        while True:
-            message = ask(messages=history, **ORDINARY, **given)
+        while content:
+            message = say({"role": "user", "content": content})
             answers[-1].append(message)
-            history.append({"role": "assistant", "content": message.content})
             calls = [block for block in message.content if block.type == "tool_use"]
-            if not calls:
-                break
-            history.append({"role": "user", "content": [result(runnable[call.name], call) for call in calls]})
+            content = [result(runnable[call.name], call) for call in calls]
     return answers
+
+
+def definitions(tools):
+    return {"tools": [tool.to_dict() for tool in tools]} if tools else {}
+
+
+def remembering(tools, ask):
+    """Sends the whole history each time."""
+    history = []
+
+    def say(new):
+        history.append(new)
+        message = ask(messages=history, **ORDINARY, **definitions(tools))
+        history.append({"role": "assistant", "content": message.content})
+        return message
+
+    return say
+
+
+def threaded(client, tools):
+    """Has the server remember."""
+    thread = client.beta.messages.thread(**ORDINARY, **definitions(tools))
+    return thread.send
 
 
 def result(tool, call):
@@ -139,20 +161,35 @@ def streamed(client):
     return ask
 
 
+def thoughts_with(ask):
+    return [[seen(message) for message in turn] for turn in chat([add], remembering([add], ask))]
+
+
 def thoughts(client, shop):
-    return [[seen(message) for message in turn] for turn in chat(client, [add], client.messages.create)]
+    return thoughts_with(client.messages.create)
 
 
 def thoughts_streaming(client, shop):
-    return [[seen(message) for message in turn] for turn in chat(client, [add], streamed(client))]
+    return thoughts_with(streamed(client))
+
+
+def shopping_with(tools, say):
+    return [told(turn) for turn in chat(tools, say)]
 
 
 def shopping(client, shop):
-    return [told(turn) for turn in chat(client, shop_tools(shop) if shop else [], client.messages.create)]
+    tools = shop_tools(shop) if shop else []
+    return shopping_with(tools, remembering(tools, client.messages.create))
 
 
 def shopping_streaming(client, shop):
-    return [told(turn) for turn in chat(client, shop_tools(shop) if shop else [], streamed(client))]
+    tools = shop_tools(shop) if shop else []
+    return shopping_with(tools, remembering(tools, streamed(client)))
+
+
+def shopping_in_a_thread(client, shop):
+    tools = shop_tools(shop) if shop else []
+    return shopping_with(tools, threaded(client, tools))
 
 
 def mixed_with(client, shop, **more):
@@ -177,6 +214,18 @@ def refused(client, shop):
     raise SystemExit("the model refused, and the client was not told")
 
 
+def overloaded(client, shop):
+    return create(client, shop)
+
+
+def broken(client, shop):
+    try:
+        stream(client, shop)
+    except anthropic.APIStatusError as error:
+        return [error.body["error"]["type"], error.body["error"]["message"]]
+    raise SystemExit("the stream broke, and the client was not told")
+
+
 CONVERSATIONS = [
     create,
     stream,
@@ -184,13 +233,17 @@ CONVERSATIONS = [
     runner_without_threads,
     runner_streaming,
     runner_streaming_without_threads,
+    runner_eager,
     thoughts,
     thoughts_streaming,
     shopping,
     shopping_streaming,
+    shopping_in_a_thread,
     mixed,
     mixed_without_threads,
     refused,
+    overloaded,
+    broken,
 ]
 
 

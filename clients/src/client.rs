@@ -4,6 +4,7 @@
 //! To the program a line of JSON each, and back from it. It stays, because an SDK takes longer to load than to talk.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
@@ -12,12 +13,15 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::install::alone;
 
+/// Longer than this no conversation takes, on however busy a machine: then somebody waits for what never comes.
+const HANGS_AFTER: Duration = Duration::from_secs(120);
+
 /// A running client. Dropping it kills it.
 #[derive(Debug)]
 pub struct Client {
     stdin: ChildStdin,
     stdout: Lines<BufReader<ChildStdout>>,
-    _process: Child,
+    process: Child,
 }
 
 impl Client {
@@ -31,18 +35,23 @@ impl Client {
         let mut process = command.spawn().with_context(|| format!("starting {command:?}"))?;
         let stdin = process.stdin.take().context("its standard input")?;
         let stdout = process.stdout.take().context("its standard output")?;
-        Ok(Self { stdin, stdout: BufReader::new(stdout).lines(), _process: process })
+        Ok(Self { stdin, stdout: BufReader::new(stdout).lines(), process })
     }
 
     /// Holds this conversation with the Messages API at `base_url`, and returns its answers. With `shop`, the shop's tools
     /// are the client's own and ask it there.
     ///
     /// # Errors
-    /// What the client threw, or that it is gone.
+    /// What the client threw, or that it is gone or hangs.
     pub async fn hold(&mut self, conversation: &str, base_url: &str, shop: Option<&str>) -> anyhow::Result<Value> {
         let wanted = json!({ "conversation": conversation, "base_url": base_url, "shop": shop });
         self.stdin.write_all(format!("{wanted}\n").as_bytes()).await.context("the client does not listen")?;
-        let line = self.stdout.next_line().await?.context("the client ended without an answer")?;
+        let Ok(line) = tokio::time::timeout(HANGS_AFTER, self.stdout.next_line()).await else {
+            // Its answer, should it come yet, must not be taken for that of the next conversation.
+            self.process.start_kill()?;
+            bail!("the client had no answer after {HANGS_AFTER:?}, and was ended");
+        };
+        let line = line?.context("the client ended without an answer")?;
         let mut answer: Value = serde_json::from_str(&line).with_context(|| format!("the client said: {line}"))?;
         if let Some(failed) = answer["failed"].as_str() {
             bail!("the client failed:\n{failed}");

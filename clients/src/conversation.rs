@@ -25,21 +25,26 @@ pub struct Conversation {
 }
 
 /// All of them: plain requests, the SDKs' tool runners as they are by default (with server-held threads) and without
-/// threads, loops of the client's own with thinking over three messages, and tools that run in the gateway.
-pub const ALL: [Conversation; 13] = [
+/// threads, loops of the client's own with thinking over three messages, tools that run in the gateway, and
+/// what goes wrong at the model.
+pub const ALL: [Conversation; 17] = [
     plain("create", "greeting"),
     plain("stream", "greeting"),
     threaded("runner", "sums"),
     plain("runner_without_threads", "sums"),
     threaded("runner_streaming", "sums"),
     plain("runner_streaming_without_threads", "sums"),
+    threaded("runner_eager", "sums"),
     plain("thoughts", "thoughts"),
     plain("thoughts_streaming", "thoughts"),
     plain("shopping", "shop"),
     plain("shopping_streaming", "shop"),
+    threaded("shopping_in_a_thread", "shop"),
     threaded("mixed", "mixed"),
     plain("mixed_without_threads", "mixed"),
     plain("refused", "refused"),
+    plain("overloaded", "overloaded"),
+    plain("broken", "broken"),
 ];
 
 const fn plain(name: &'static str, script: &'static str) -> Conversation {

@@ -32,6 +32,12 @@ async fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let chosen: Vec<String> = arguments.collect();
+    let names = conversation::names();
+    if let Some(name) = chosen.iter().map(String::as_str).find(|name| !CLIENTS.contains(name) && !names.contains(name))
+    {
+        eprintln!("there is no `{name}`; the conversations are {}\n{USAGE}", names.join(", "));
+        return ExitCode::from(2);
+    }
     let started = Instant::now();
     match run(Path::new(&fanout), &chosen).await {
         Ok(0) => {

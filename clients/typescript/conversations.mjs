@@ -82,27 +82,39 @@ const sums = { ...ordinary, tools: [add], messages: [{ role: "user", content: "A
 
 const run = async (client, more) => (await all(client.beta.messages.toolRunner({ ...sums, ...more }))).map(seen);
 
-/** Three messages of a person, and a loop over the tools that run here. */
-async function chat(tools, ask) {
-  const given = tools.length ? { tools: tools.map(({ run, parse, close, ...definition }) => definition) } : {};
-  const history = [];
+/** Three messages of a person, and a loop over the tools that run here. `say` sends what is new. */
+async function chat(tools, say) {
   const answers = [];
-  for (const content of ["First", "And then?", "Thanks"]) {
-    history.push({ role: "user", content });
+  for (let content of ["First", "And then?", "Thanks"]) {
     const answer = [];
-    for (;;) {
-      const message = await ask({ ...ordinary, ...given, messages: history });
+    while (content.length) {
+      const message = await say({ role: "user", content });
       answer.push(message);
-      history.push({ role: "assistant", content: message.content });
-      const calls = message.content.filter((block) => block.type === "tool_use");
-      if (!calls.length) break;
-      const results = [];
-      for (const call of calls) results.push(await result(tools, call));
-      history.push({ role: "user", content: results });
+      content = [];
+      for (const block of message.content) if (block.type === "tool_use") content.push(await result(tools, block));
     }
     answers.push(answer);
   }
   return answers;
+}
+
+const definitions = (tools) => (tools.length ? { tools: tools.map(({ run, parse, close, ...definition }) => definition) } : {});
+
+/** Sends the whole history each time. */
+function remembering(tools, ask) {
+  const messages = [];
+  return async (message) => {
+    messages.push(message);
+    const answer = await ask({ ...ordinary, ...definitions(tools), messages });
+    messages.push({ role: "assistant", content: answer.content });
+    return answer;
+  };
+}
+
+/** Has the server remember. */
+function threaded(client, tools) {
+  const thread = client.beta.messages.thread({ ...ordinary, ...definitions(tools) });
+  return (message) => thread.send([message]);
 }
 
 async function result(tools, call) {
@@ -117,8 +129,12 @@ async function result(tools, call) {
 const whole = (client) => (request) => client.messages.create(request);
 const streamed = (client) => (request) => client.messages.stream(request).finalMessage();
 
-const thoughts = async (ask) => (await chat([add], ask)).map((turn) => turn.map(seen));
-const shopping = async (shop, ask) => (await chat(shop ? shopTools(shop) : [], ask)).map(told);
+const thoughts = async (ask) => (await chat([add], remembering([add], ask))).map((turn) => turn.map(seen));
+
+async function shopping(shop, say) {
+  const tools = shop ? shopTools(shop) : [];
+  return (await chat(tools, say(tools))).map(told);
+}
 
 async function mixed(client, shop, more) {
   const tools = [add, ...(shop ? shopTools(shop) : [])];
@@ -138,6 +154,16 @@ async function refused(client) {
   throw new Error("the model refused, and the client was not told");
 }
 
+async function broken(client) {
+  try {
+    await stream(client);
+  } catch (error) {
+    if (error instanceof Anthropic.APIError) return [error.error.error.type, error.error.error.message];
+    throw error;
+  }
+  throw new Error("the stream broke, and the client was not told");
+}
+
 const conversations = {
   create,
   stream,
@@ -145,13 +171,17 @@ const conversations = {
   runner_without_threads: (client) => run(client, { thread: false }),
   runner_streaming: (client) => run(client, { stream: true }),
   runner_streaming_without_threads: (client) => run(client, { stream: true, thread: false }),
+  runner_eager: (client) => run(client, { stream: true, runToolsEagerly: true }),
   thoughts: (client) => thoughts(whole(client)),
   thoughts_streaming: (client) => thoughts(streamed(client)),
-  shopping: (client, shop) => shopping(shop, whole(client)),
-  shopping_streaming: (client, shop) => shopping(shop, streamed(client)),
+  shopping: (client, shop) => shopping(shop, (tools) => remembering(tools, whole(client))),
+  shopping_streaming: (client, shop) => shopping(shop, (tools) => remembering(tools, streamed(client))),
+  shopping_in_a_thread: (client, shop) => shopping(shop, (tools) => threaded(client, tools)),
   mixed: (client, shop) => mixed(client, shop),
   mixed_without_threads: (client, shop) => mixed(client, shop, { thread: false }),
   refused,
+  overloaded: create,
+  broken,
 };
 
 for await (const line of createInterface({ input: process.stdin })) {
