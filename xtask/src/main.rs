@@ -1,17 +1,19 @@
-//! `cargo xtask test|long|bench`: what README, CI and people run, in the same words.
+//! `cargo xtask test|clients|long|bench`: what README, CI and people run, in the same words.
 //!
-//! Each is a list of commands, run one after another; the first that fails ends it, and is named. No dependency beyond the
-//! toolchain is assumed: where `cargo-nextest` is absent, `cargo test` runs the same tests.
+//! Each is a list of commands, run one after another; the first that fails ends it, and is named. Where
+//! `cargo-nextest` is absent, `cargo test` runs the same tests; the real clients of `test` need Python and Node, and say so.
 
 use std::env;
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 
 const USAGE: &str = "\
-usage: cargo xtask test     format, lints, every test, documentation: everything CI runs
+usage: cargo xtask test     format, lints, every test, documentation, real clients: everything CI runs
+       cargo xtask clients  of these, the real clients alone; takes names of clients and conversations
        cargo xtask long     the property tests in their long form (about an hour)
        cargo xtask bench    the benches, release builds; writes benches/results";
 
@@ -23,6 +25,7 @@ const LONG_CASES: &str = "20000";
 fn main() -> ExitCode {
     let done = match env::args().nth(1).as_deref() {
         Some("test") => test(),
+        Some("clients") => clients(env::args().skip(2)),
         Some("long") => long(),
         Some("bench") => bench(),
         _ => {
@@ -46,12 +49,26 @@ fn test() -> anyhow::Result<()> {
     step("tests", tests(&[]))?;
     step("examples in the documentation", cargo(["test", "--workspace", "--doc", "--locked", "--quiet"]))?;
     step("documentation", cargo(["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    clients(std::iter::empty())?;
     if env::var_os("FANOUT_WORKLOADS").is_none() {
         eprintln!(
             "\n!!! FANOUT_WORKLOADS is not set: the recorded call graphs were NOT replayed, only the project's own."
         );
     }
     Ok(())
+}
+
+/// The official SDKs and a Next.js app against the built binary. What they need is installed from their lock files.
+fn clients(names: impl Iterator<Item = String>) -> anyhow::Result<()> {
+    step("build", cargo(["build", "--locked", "-p", "fanout-cli", "-p", "fanout-clients"]))?;
+    // Both binaries stand beside this one: `cargo xtask` builds them into the same directory.
+    let mut clients = Command::new(built("fanout-clients")?);
+    step("clients", clients.arg(built("fanout")?).args(names))
+}
+
+fn built(name: &str) -> anyhow::Result<PathBuf> {
+    let program = env::current_exe().context("where this program is")?;
+    Ok(program.with_file_name(name).with_extension(env::consts::EXE_EXTENSION))
 }
 
 fn long() -> anyhow::Result<()> {

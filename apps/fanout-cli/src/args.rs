@@ -68,6 +68,10 @@ Examples:
   fanout check
   fanout --config fanout.toml check --json")]
     Check,
+    /// Run the gateway: the Messages API with your tools behind it, and `tool_calls` for loops of your own.
+    Serve(Serve),
+    /// Who may use the gateway. On this machine's loopback nobody needs a key; anywhere else everybody does.
+    Keys(Keys),
 }
 
 /// `fanout run`
@@ -105,4 +109,56 @@ pub enum Format {
     Json,
     /// For a picture.
     Mermaid,
+}
+
+/// `fanout serve`
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  fanout serve --demo
+  ANTHROPIC_API_KEY=… fanout serve --config fanout.toml
+
+It listens on `listen` of [server], 127.0.0.1:8787 unless told otherwise; PORT wins over its port. Requests go on to
+`base_url` of [model]; FANOUT_UPSTREAM_URL wins. Ctrl-C or SIGTERM stops it: what runs is given time, a second signal
+gives it none.")]
+pub struct Serve {
+    /// For trying any client without a key: a scripted Claude as the upstream, and the tools of a shop on this machine.
+    #[arg(long)]
+    pub demo: bool,
+}
+
+/// `fanout keys`
+#[derive(Debug, ClapArgs)]
+pub struct Keys {
+    #[command(subcommand)]
+    pub command: KeysCommand,
+}
+
+/// What to do with keys. They stand in `keys_file` of [server], hashed; a running gateway notices at once.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make a key and print it on standard output, this once.
+    Add(AddKey),
+    /// List the keys by their ids.
+    List,
+    /// Take a key away.
+    Revoke {
+        /// The id of the key, as `list` shows it.
+        id: String,
+    },
+}
+
+/// `fanout keys add`
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  FANOUT_KEY=$(fanout keys add --project support)")]
+pub struct AddKey {
+    /// The team that will use it.
+    #[arg(long, value_name = "NAME")]
+    pub project: Option<String>,
+    /// It sees what others began, and may change the gateway.
+    #[arg(long)]
+    pub admin: bool,
+    /// It may decide on approvals.
+    #[arg(long)]
+    pub approve: bool,
 }

@@ -8,7 +8,9 @@ mod call;
 mod check;
 mod demo;
 mod explain;
+mod keys;
 mod run;
+mod serve;
 
 mod content;
 mod exit;
@@ -24,13 +26,18 @@ use args::{Args, Command};
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    show::log();
+    match &args.command {
+        Command::Serve(_) => serve::log(&args.common),
+        _ => show::log(),
+    }
     let done = match &args.command {
         Command::Demo => demo::demo(&args.common),
         Command::Run(run) => run::run(&args.common, run),
         Command::Call => call::call(&args.common),
         Command::Explain(explain) => explain::explain(&args.common, explain),
         Command::Check => check::check(&args.common),
+        Command::Serve(serve) => serve::serve(&args.common, serve),
+        Command::Keys(keys) => keys::keys(&args.common, keys),
     };
     exit::code(done)
 }

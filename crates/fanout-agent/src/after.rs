@@ -16,10 +16,11 @@ use serde_json::Value;
 use tokio::time::sleep_until;
 
 use crate::budget::BudgetError;
+use crate::client::{Handed, Handover, Place, result_block};
 use crate::early::Early;
 use crate::running::{Next, Running};
 use crate::stop::End;
-use crate::turn::{calls_of, reply};
+use crate::turn::{calls_of, reply, result_of};
 
 const CUT_OFF: &str = "the response was cut off at `max_tokens`";
 
@@ -38,19 +39,29 @@ impl Running<'_> {
                 self.append(&response.blocks);
                 Ok(Next::Ask)
             }
-            StopReason::MaxTokens if !widened && may_be_cut(&response) => {
+            // A client has said itself how many tokens an answer may take, and has seen what came of it.
+            StopReason::MaxTokens if self.client.is_none() && !widened && may_be_cut(&response) => {
                 early.discard(CUT_OFF);
                 Ok(Next::AskWider(Box::new(response)))
             }
+            StopReason::MaxTokens if self.is_the_clients(&response.blocks) => {
+                self.hand_over(early, self.whole(&response), CUT_OFF).await
+            }
             StopReason::MaxTokens => self.keep_cut_off(early, &response).await,
+            StopReason::ModelContextWindowExceeded if self.client.is_some() => {
+                self.hand_over(early, self.whole(&response), "the context window is full").await
+            }
             StopReason::ModelContextWindowExceeded => {
-                self.answer_unrun(early, whole(&response), "the context window is full").await?;
+                self.answer_unrun(early, self.whole(&response), "the context window is full").await?;
                 Err(End::Failed("context_window".to_owned()))
             }
             StopReason::EndTurn | StopReason::StopSequence | StopReason::Other(_) if !has_calls => {
                 early.discard("the model is done");
                 self.append(&response.blocks);
                 Ok(Next::Done)
+            }
+            other if self.is_the_clients(&response.blocks) => {
+                self.hand_over(early, &response.blocks, &format!("the response stopped as `{other}`")).await
             }
             other => {
                 let reason = format!("the response stopped as `{other}`");
@@ -64,7 +75,7 @@ impl Running<'_> {
 
     /// A response that was cut off and cannot be had whole: what is whole of it is kept.
     pub(crate) async fn keep_cut_off(&mut self, early: Early<'_>, response: &Response) -> Result<Next, End> {
-        if self.answer_unrun(early, whole(response), CUT_OFF).await? {
+        if self.answer_unrun(early, self.whole(response), CUT_OFF).await? {
             return Ok(Next::Ask);
         }
         Err(End::Failed("max_tokens".to_owned()))
@@ -72,11 +83,13 @@ impl Running<'_> {
 
     /// Runs the calls of a response and appends the one reply.
     async fn run_calls(&mut self, mut early: Early<'_>, response: &Response) -> Result<Next, End> {
-        let calls = calls_of(&response.blocks);
+        let sorted = self.sorted(&early, &response.blocks);
+        let calls: Vec<Call> = in_place(&sorted, Place::Run);
         if let Err(error) = early.complete(&calls) {
             return Err(malformed(early, &error));
         }
         self.append(&response.blocks);
+        let is_handed_over = sorted.iter().any(|(_, place)| *place == Place::Theirs);
         let limits = &self.options.limits;
         let over = if self.calls.saturating_add(count(&calls)) > limits.calls_max {
             Some(BudgetError::Calls(limits.calls_max))
@@ -87,10 +100,57 @@ impl Running<'_> {
         };
         let mut batch = early.commit();
         let stopped = self.drive(&mut batch).await;
-        let stuck = self.answer(batch, &calls).await;
+        let outcomes = self.outcomes(batch, &calls).await;
+        if is_handed_over {
+            self.handover = Some(handover(sorted, &outcomes));
+            return stopped.map_or(Ok(Next::Done), Err);
+        }
+        self.conversation.append_reply(reply(&outcomes));
+        let stuck = self.repeats.take(&calls, &outcomes).map(End::Failed);
         match stopped.or(over.map(End::Budget)).or(stuck) {
             Some(end) => Err(end),
             None => Ok(Next::Ask),
+        }
+    }
+
+    /// Appends blocks whose calls must not run here: ours are answered with an error, and the client sees the rest.
+    async fn hand_over(&mut self, mut early: Early<'_>, blocks: &[Block], reason: &str) -> Result<Next, End> {
+        let mut sorted = self.sorted(&early, blocks);
+        sorted.iter_mut().filter(|(_, place)| *place == Place::Wait).for_each(|(_, place)| *place = Place::Run);
+        let calls: Vec<Call> = in_place(&sorted, Place::Run);
+        if let Err(error) = early.refuse(&calls, &unrun(reason)) {
+            return Err(malformed(early, &error));
+        }
+        self.append(blocks);
+        let outcomes = self.outcomes(early.commit(), &calls).await;
+        self.handover = Some(handover(sorted, &outcomes));
+        Ok(Next::Done)
+    }
+
+    /// Whether the client must see what comes next: it has calls to answer, or there are no calls at all.
+    fn is_the_clients(&self, blocks: &[Block]) -> bool {
+        let Some(client) = self.client else { return false };
+        let calls = calls_of(blocks);
+        calls.is_empty() || calls.iter().any(|call| !client.ours.contains(call.tool.as_str()))
+    }
+
+    fn sorted(&self, early: &Early<'_>, blocks: &[Block]) -> Vec<(Call, Place)> {
+        let mut sorter = self.sorter(early.toolbox());
+        let calls = calls_of(blocks).into_iter();
+        calls
+            .map(|call| {
+                let place = sorter.place(&call);
+                (call, place)
+            })
+            .collect()
+    }
+
+    /// The blocks of a response that ran out of room, but for a last one that cannot go back. A client's own call is the
+    /// client's to judge: it has seen it.
+    fn whole<'b>(&self, response: &'b Response) -> &'b [Block] {
+        match (self.client, response.blocks.last().map(Block::view)) {
+            (Some(client), Some(View::ToolUse(call))) if !client.ours.contains(&call.name) => &response.blocks,
+            _ => whole(response),
         }
     }
 
@@ -125,8 +185,7 @@ impl Running<'_> {
             self.append(blocks);
             return Ok(false);
         }
-        let message = format!("not run: {reason}. If it is still needed, call it again, with less in one response");
-        if let Err(error) = early.refuse(&calls, &CallError::new(ErrorCode::Cancelled, message)) {
+        if let Err(error) = early.refuse(&calls, &unrun(reason)) {
             return Err(malformed(early, &error));
         }
         self.append(blocks);
@@ -139,18 +198,43 @@ impl Running<'_> {
     /// Appends the one reply to these calls, all of which have their outcomes. Answers with the run's end if the model is
     /// stuck.
     async fn answer(&mut self, batch: Batch<'_>, calls: &[Call]) -> Option<End> {
+        let outcomes = self.outcomes(batch, calls).await;
+        self.conversation.append_reply(reply(&outcomes));
+        self.repeats.take(calls, &outcomes).map(End::Failed)
+    }
+
+    /// The outcomes of these calls, all of which have theirs.
+    async fn outcomes(&mut self, batch: Batch<'_>, calls: &[Call]) -> Vec<Arc<Outcome>> {
         let turn = self.turns;
         batch.run().record(|| What::TurnEnded { turn });
-        let outcomes: Vec<Arc<Outcome>> = batch.finish().await;
-        self.conversation.append_reply(reply(&outcomes));
         self.calls = self.calls.saturating_add(count(calls));
-        self.repeats.take(calls, &outcomes).map(End::Failed)
+        batch.finish().await
     }
 
     fn append(&mut self, blocks: &[Block]) {
         self.conversation.append_answer(blocks);
         self.answer = text_of(blocks);
     }
+}
+
+fn unrun(reason: &str) -> CallError {
+    let message = format!("not run: {reason}. If it is still needed, call it again, with less in one response");
+    CallError::new(ErrorCode::Cancelled, message)
+}
+
+fn in_place(sorted: &[(Call, Place)], wanted: Place) -> Vec<Call> {
+    sorted.iter().filter(|(_, place)| *place == wanted).map(|(call, _)| call.clone()).collect()
+}
+
+/// What a turn leaves to the client. `outcomes` are those of the calls that ran, in order.
+fn handover(sorted: Vec<(Call, Place)>, outcomes: &[Arc<Outcome>]) -> Handover {
+    let mut outcomes = outcomes.iter();
+    let calls = sorted.into_iter().filter_map(|(call, place)| match place {
+        Place::Run => outcomes.next().and_then(|outcome| result_block(result_of(outcome))).map(Handed::Answered),
+        Place::Wait => Some(Handed::Waiting(call)),
+        Place::Theirs => Some(Handed::Theirs(call.id.to_string())),
+    });
+    Handover { calls: calls.collect() }
 }
 
 fn malformed(early: Early<'_>, error: &BatchError) -> End {

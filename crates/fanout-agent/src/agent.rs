@@ -8,7 +8,7 @@ use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use fanout_anthropic::{Model, Raw, ToolChoice};
+use fanout_anthropic::{Model, Raw, Request, ToolChoice};
 use fanout_core::call::{CallerId, RunId};
 use fanout_core::effects::Paths;
 use fanout_core::event::{Recorder, What};
@@ -17,10 +17,12 @@ use fanout_core::run::{RunOptions, Scheduler};
 use fanout_core::toolbox::Toolbox;
 
 use crate::budget::{Budget, Limits, Price};
+use crate::client::{Client, Handover, Offer, Ours, WritesAfterClient, result_block};
 use crate::conversation::Conversation;
 use crate::request::Template;
 use crate::running::Running;
 use crate::stop::{Cancel, Report, Status};
+use crate::turn::result_of;
 
 /// What all runs of an agent have in common.
 #[derive(Clone, Debug)]
@@ -94,6 +96,7 @@ pub struct Agent {
     toolbox: Arc<Toolbox>,
     options: Arc<AgentOptions>,
     template: Template,
+    client: Option<Client>,
 }
 
 /// What is different in each run.
@@ -132,7 +135,89 @@ impl Agent {
             return Err(AgentError::NoPrice { model: options.model, max });
         }
         let template = Template::new(&options, &toolbox)?;
-        Ok(Self { model, scheduler, toolbox, options: Arc::new(options), template })
+        Ok(Self { model, scheduler, toolbox, options: Arc::new(options), template, client: None })
+    }
+
+    /// An agent that answers one request of a client who may run tools of its own.
+    ///
+    /// Every field of the request is kept, and those of `options` that it has too (`model`, `max_tokens`, `system`,
+    /// `tool_choice`, `stream`, `extra`) are taken from it. The tools of `offer` stand behind the client's own in every
+    /// request. A call of a tool that is not ours ends the run with a [`Handover`]: ours beside it have run, but for writes
+    /// that came after it, as `writes` says. An answer is never asked for again with more tokens than the client named.
+    ///
+    /// The conversation to [`Agent::run`] is the request's, with what stands behind earlier answers put in.
+    ///
+    /// # Errors
+    /// [`AgentError`], before anything is asked.
+    pub fn for_client(
+        model: Arc<dyn Model>,
+        scheduler: Scheduler,
+        toolbox: Arc<Toolbox>,
+        mut options: AgentOptions,
+        request: Request,
+        offer: &Offer,
+        writes: WritesAfterClient,
+    ) -> Result<Self, AgentError> {
+        options.model.clone_from(&request.model);
+        options.max_tokens = request.max_tokens;
+        options.stream = request.stream;
+        if let (Some(max), None) = (options.limits.cost_max_usd, options.price) {
+            return Err(AgentError::NoPrice { model: options.model, max });
+        }
+        let (template, ours) = Template::of_client(request, offer)?;
+        let client = Some(Client { ours, writes });
+        Ok(Self { model, scheduler, toolbox, options: Arc::new(options), template, client })
+    }
+
+    /// Which tools are ours; `None` where all are.
+    pub fn ours(&self) -> Option<&Ours> {
+        self.client.as_ref().map(|client| &client.ours)
+    }
+
+    /// Runs what waited for a client to answer its own calls, and puts the results in. Each call is answered, whatever
+    /// happens; a stop makes the rest `cancelled`.
+    ///
+    /// # Cancellation
+    /// Dropping the future stops the attempts; nothing is put in then.
+    pub async fn settle(&self, handover: &mut Handover, settings: &RunSettings) {
+        let calls = handover.waiting();
+        if calls.is_empty() {
+            return;
+        }
+        let mut run = self.scheduler.run(Arc::clone(&self.toolbox), self.run_options(settings));
+        let mut batch = run.batch();
+        for call in calls {
+            // Its id is its own: the response that it comes from stood in one batch.
+            let _ = batch.call(call);
+        }
+        batch.commit();
+        let mut is_stopped = false;
+        while batch.unanswered() > 0 {
+            tokio::select! {
+                biased;
+                () = batch.progress() => {}
+                reason = settings.cancel.cancelled(), if !is_stopped => {
+                    batch.cancel(&reason);
+                    is_stopped = true;
+                }
+            }
+        }
+        let outcomes = batch.finish().await;
+        handover.answer(|call| {
+            let outcome = outcomes.iter().find(|outcome| outcome.call == call.id)?;
+            result_block(result_of(outcome))
+        });
+    }
+
+    fn run_options(&self, settings: &RunSettings) -> RunOptions {
+        let mut options = RunOptions::new(settings.run.clone().unwrap_or_else(new_run_id));
+        if let Some(caller) = &settings.caller {
+            options.caller = caller.clone();
+        }
+        options.early_start = self.options.early_start;
+        options.paths = self.options.paths.clone();
+        options.recorder.clone_from(&settings.recorder);
+        options
     }
 
     /// Runs until the model is done or something ends the run. Every call gets exactly one outcome, and the report's
@@ -142,17 +227,13 @@ impl Agent {
     /// [`Cancel::cancel`] stops the run in good order. Dropping the future stops every running attempt at its next await,
     /// and loses the report.
     pub async fn run(&self, conversation: Conversation, settings: RunSettings) -> Report {
-        let mut run_options = RunOptions::new(settings.run.unwrap_or_else(new_run_id));
-        run_options.caller = settings.caller.unwrap_or(run_options.caller);
-        run_options.early_start = self.options.early_start;
-        run_options.paths = self.options.paths.clone();
-        run_options.recorder = settings.recorder;
-        let mut run = self.scheduler.run(Arc::clone(&self.toolbox), run_options);
+        let mut run = self.scheduler.run(Arc::clone(&self.toolbox), self.run_options(&settings));
         run.record(|| What::RunStarted);
         let limits = &self.options.limits;
         let budget = settings.budget.unwrap_or_else(|| Budget::new(limits.tokens_max, limits.cost_max_usd));
         let template = self.template.clone();
         let mut running = Running::new(&*self.model, &self.options, template, conversation, budget, settings.cancel);
+        running.client = self.client.as_ref();
         let end = running.go(&mut run).await;
         let (status, reason) = match &end {
             Ok(()) => (Status::Done, None),
@@ -169,6 +250,7 @@ impl Agent {
             cost_usd: self.options.price.map(|price| price.cost(&running.usage)),
             elapsed: run.elapsed(),
             conversation: running.conversation,
+            handover: running.handover,
         }
     }
 }

@@ -5,14 +5,18 @@
 //!
 //! What comes in while a response streams counts only once the response is whole: until then it can all be thrown away.
 
+use std::sync::Arc;
+
 use fanout_anthropic::Block;
 use fanout_core::call::Call;
 use fanout_core::event::What;
 use fanout_core::outcome::CallError;
 use fanout_core::run::{Batch, BatchError};
+use fanout_core::toolbox::Toolbox;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::budget::Allowance;
+use crate::client::{Place, Sorter};
 use crate::turn::call_of;
 
 /// A batch that takes calls while their response still streams.
@@ -20,12 +24,20 @@ pub(crate) struct Early<'run> {
     batch: Batch<'run>,
     turn: u32,
     allowance: Allowance,
+    sorter: Sorter<'run>,
+    /// How many calls came, whoever runs them.
+    seen: u32,
     given: Vec<Call>,
 }
 
 impl<'run> Early<'run> {
-    pub(crate) fn open(batch: Batch<'run>, turn: u32, allowance: Allowance) -> Self {
-        Self { batch, turn, allowance, given: Vec::new() }
+    pub(crate) fn open(batch: Batch<'run>, turn: u32, allowance: Allowance, sorter: Sorter<'run>) -> Self {
+        Self { batch, turn, allowance, sorter, seen: 0, given: Vec::new() }
+    }
+
+    /// The tools of the run.
+    pub(crate) fn toolbox(&self) -> &Arc<Toolbox> {
+        self.batch.run().toolbox()
     }
 
     /// Records something of the run.
@@ -43,8 +55,9 @@ impl<'run> Early<'run> {
     }
 
     fn take(&mut self, block: &Block) {
-        let index = u32::try_from(self.given.len()).unwrap_or(u32::MAX);
-        if let Some(call) = call_of(index, block) {
+        let Some(call) = call_of(self.seen, block) else { return };
+        self.seen = self.seen.saturating_add(1);
+        if self.sorter.place(&call) == Place::Run {
             // A second call of one id is found again when the response is whole, and reported there.
             let _ = self.give(call);
         }
@@ -59,7 +72,7 @@ impl<'run> Early<'run> {
         Ok(())
     }
 
-    /// The response is whole, and these are its calls: gives the batch those that it does not have yet.
+    /// The response is whole, and these are its calls to run: gives the batch those that it does not have yet.
     ///
     /// # Errors
     /// [`BatchError`] for calls that cannot stand in one batch; nothing but repeatable reads can have started.

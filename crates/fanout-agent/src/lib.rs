@@ -8,6 +8,7 @@
 mod agent;
 mod running;
 
+mod client;
 mod request;
 
 mod early;
@@ -23,6 +24,7 @@ mod stop;
 
 pub use agent::{Agent, AgentError, AgentOptions, RunSettings, new_run_id};
 pub use budget::{Budget, BudgetError, Limits, Price};
+pub use client::{Handed, Handover, Offer, Ours, WritesAfterClient};
 pub use conversation::Conversation;
 pub use stop::{Cancel, Report, Status};
 pub use turn::{calls_of, reply};

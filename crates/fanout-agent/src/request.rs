@@ -5,18 +5,24 @@
 
 use std::sync::Arc;
 
-use fanout_anthropic::{Raw, Request, Response, ToolChoice, ToolDef, WireError, tools_json};
+use fanout_anthropic::{Raw, Request, Response, Role, Thread, ToolChoice, ToolDef, WireError, tools_json};
 use fanout_core::toolbox::Toolbox;
 use serde_json::Value;
 
 use crate::agent::AgentOptions;
+use crate::client::{Offer, Ours};
 use crate::conversation::Conversation;
 
 /// The unchanging part of a run's requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
     request: Request,
+    /// The messages that a server-held thread holds by now; the next request continues it with those after them.
+    held: Option<usize>,
 }
+
+/// The API takes at most so many `cache_control` markers in one request.
+const MARKERS_MAX: usize = 4;
 
 impl Template {
     /// Prints the tools, the last one with a `cache_control`: the API caches tools, system and messages in that order.
@@ -29,7 +35,23 @@ impl Template {
             request.tool_choice.clone_from(&options.tool_choice);
         }
         request.extra.clone_from(&options.extra);
-        Ok(Self { request })
+        Ok(Self { request, held: None })
+    }
+
+    /// A client's own request with our tools behind its own, and which tools are ours.
+    ///
+    /// The last tool gets a `cache_control` if the client left room for one; where the server holds the thread none may
+    /// stand. A thread that goes on has its tools from before, and must not be told of them again.
+    pub(crate) fn of_client(mut request: Request, offer: &Offer) -> Result<(Self, Ours), WireError> {
+        let goes_on = matches!(request.thread, Some(Thread::Continue { .. })) && request.tools.is_none();
+        let cached = request.thread.is_none() && markers(&request) < MARKERS_MAX;
+        request.messages.clear();
+        let (tools, ours) = offer.behind(request.tools.as_deref(), cached)?;
+        if !goes_on && !ours.is_empty() {
+            request.extra.retain(|(key, _)| key != "tools");
+            request.tools = Some(tools);
+        }
+        Ok((Self { request, held: None }, ours))
     }
 
     /// The next request; `is_first` until a response has counted.
@@ -40,7 +62,21 @@ impl Template {
         if !is_first {
             request.tool_choice = request.tool_choice.map(after_first_turn);
         }
+        if let Some(held) = self.held {
+            // The model's own answer is held too.
+            let said = request.messages.get(held).is_some_and(|message| message.role() == Role::Assistant);
+            request.messages.drain(..held + usize::from(said));
+            (request.system, request.tools) = (None, None);
+        }
         request
+    }
+
+    /// A response that a server-held thread now ends with; `sent` messages of the conversation came before it.
+    pub(crate) fn keep_thread(&mut self, response: &Response, sent: usize) {
+        if self.request.thread.is_some() {
+            self.request.thread = Some(Thread::Continue { previous_message_id: response.id.clone() });
+            self.held = Some(sent);
+        }
     }
 
     /// How many bytes it takes beside the messages.
@@ -71,6 +107,17 @@ impl Template {
 fn field(fields: &[(String, Raw)], name: &str) -> Option<Value> {
     let (_, value) = fields.iter().find(|(key, _)| key == name)?;
     serde_json::from_str(value.as_str()).ok()
+}
+
+/// How many `cache_control` markers a client's request has. A text that only looks like one counts too: better none of ours
+/// than one too many.
+fn markers(request: &Request) -> usize {
+    let count = |text: &str| text.matches("\"cache_control\"").count();
+    let fields = request.extra.iter().map(|(key, value)| usize::from(key == "cache_control") + count(value.as_str()));
+    let system = request.system.as_ref().map_or(0, |system| count(system.as_str()));
+    let tools = request.tools.as_deref().map_or(0, count);
+    let messages = request.messages.iter().map(|message| count(message.raw().as_str()));
+    fields.sum::<usize>() + system + tools + messages.sum::<usize>()
 }
 
 /// A demand for a tool holds for the first turn; kept up, the model could never answer.

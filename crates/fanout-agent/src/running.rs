@@ -5,16 +5,19 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fanout_anthropic::{Again, Block, Message, Model, ModelError, Part, Request, Response, Usage, View};
 use fanout_core::event::What;
 use fanout_core::run::Run;
+use fanout_core::toolbox::Toolbox;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::agent::AgentOptions;
 use crate::budget::{Allowance, Budget, BudgetError, Reservation};
+use crate::client::{Client, Handover, Sorter};
 use crate::conversation::Conversation;
 use crate::early::Early;
 use crate::repeats::Repeats;
@@ -41,6 +44,9 @@ pub(crate) struct Running<'a> {
     pub(crate) cancel: Cancel,
     pub(crate) deadline: Instant,
     pub(crate) repeats: Repeats,
+    /// Whose request this is, where a client runs tools of its own.
+    pub(crate) client: Option<&'a Client>,
+    pub(crate) handover: Option<Handover>,
     model: &'a dyn Model,
     template: Template,
     budget: Budget,
@@ -62,7 +68,7 @@ pub(crate) enum Next {
     AskWider(Box<Response>),
     /// Ask for the same answer again, after so long.
     AskAfter(Duration),
-    /// The model is done.
+    /// The model is done, or waits for the client.
     Done,
 }
 
@@ -92,6 +98,8 @@ impl<'a> Running<'a> {
             cancel,
             deadline: Instant::now() + options.limits.deadline.min(DEADLINE_MAX),
             repeats: Repeats::default(),
+            client: None,
+            handover: None,
             model,
             template,
             budget,
@@ -125,7 +133,8 @@ impl<'a> Running<'a> {
         if reserved.is_ok() {
             run.record(|| What::TurnStarted { turn });
         }
-        let mut early = Early::open(run.batch(), turn, allowance);
+        let sorter = self.sorter(run.toolbox());
+        let mut early = Early::open(run.batch(), turn, allowance, sorter);
         let reservation = match (reserved, self.cut_off.is_some()) {
             (Ok(reservation), _) => reservation,
             (Err(error), false) => return Err(End::Budget(error)),
@@ -162,6 +171,10 @@ impl<'a> Running<'a> {
         }
     }
 
+    pub(crate) fn sorter(&self, toolbox: &Arc<Toolbox>) -> Sorter<'a> {
+        Sorter::new(self.client, toolbox, &self.options.paths)
+    }
+
     /// Sets aside what the next request can take at most.
     fn afford(&self, max_tokens: u32) -> Result<Reservation, BudgetError> {
         let turns_max = self.options.limits.turns_max;
@@ -177,6 +190,7 @@ impl<'a> Running<'a> {
         self.usage = self.usage + response.usage;
         self.measured = Some((response.usage.total(), self.conversation.bytes()));
         self.template.keep_container(response);
+        self.template.keep_thread(response, self.conversation.messages().len());
         early.record(|| What::ModelEnded {
             turn,
             message: Message::assistant(&response.blocks).raw().as_str().into(),

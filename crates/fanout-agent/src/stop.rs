@@ -7,6 +7,7 @@ use fanout_anthropic::{ModelError, Usage};
 use tokio::sync::watch;
 
 use crate::budget::BudgetError;
+use crate::client::Handover;
 use crate::conversation::Conversation;
 
 /// The final state of a run.
@@ -56,8 +57,10 @@ pub struct Report {
     pub cost_usd: Option<f64>,
     /// How long the run took.
     pub elapsed: Duration,
-    /// Everything that was said.
+    /// Everything that was said. With a `handover` its last message has calls that are not answered yet.
     pub conversation: Conversation,
+    /// What the last turn left for the client to answer, where the run was a client's and ended so.
+    pub handover: Option<Handover>,
 }
 
 /// Why a run stops before the model is done.

@@ -43,7 +43,7 @@ pub fn reply(outcomes: &[Arc<Outcome>]) -> Message {
     Message::tool_results(outcomes.iter().map(|outcome| result_of(outcome)).collect::<Vec<_>>())
 }
 
-fn result_of(outcome: &Outcome) -> ToolResult {
+pub(crate) fn result_of(outcome: &Outcome) -> ToolResult {
     let content = |content: &Content| match content {
         Content::Text(text) => ResultContent::Text(text.to_string()),
         Content::Image { media_type, data } => {

@@ -21,6 +21,7 @@ mod http;
 #[cfg(feature = "http")]
 pub use http::{HttpModel, HttpOptions, OptionsError, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 pub use model::{Again, BoxFuture, Model, ModelError, Part};
+pub use sse::Events;
 pub use stream::Assembler;
 pub use wire::{
     Block, Input, Message, NAME_BYTES_MAX, Raw, Request, Response, ResultContent, Role, StopReason, Thread, ToolChoice,

@@ -1,6 +1,7 @@
 //! Server-sent events out of bytes, however they were cut.
 //!
-//! From [`stream`](crate::stream): the bytes of a body as they arrive. To it: each event's name and data.
+//! From whoever reads a body: its bytes as they arrive. To it, and to [`Assembler`](crate::Assembler): each event's name and
+//! data.
 //!
 //! Lines end in LF, CR or CRLF, mixed at will; a leading byte order mark, comments and unknown fields are passed over;
 //! several `data` lines make one data. An event that no blank line ends is no event. Nothing here knows JSON.
@@ -13,7 +14,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 ///
 /// A line that lies whole in one piece of the body is read where it lies; only one that is cut is put together here.
 #[derive(Debug, Default)]
-pub(crate) struct Events {
+pub struct Events {
     line: Vec<u8>,
     name: Vec<u8>,
     data: Vec<u8>,
@@ -25,15 +26,17 @@ pub(crate) struct Events {
 }
 
 impl Events {
+    /// A stream of which nothing has come yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// Reads the next piece of the body and calls `on_event` with the name and the data of each event that it completes.
     ///
     /// # Errors
     /// The first error of `on_event`; the rest of `bytes` is then not read.
-    pub(crate) fn feed<E>(
-        &mut self,
-        bytes: &[u8],
-        mut on_event: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn feed<E>(&mut self, bytes: &[u8], mut on_event: impl FnMut(&[u8], &[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut rest = bytes;
         while let Some(&first) = rest.first() {
             if mem::take(&mut self.after_cr) && first == b'\n' {

@@ -45,6 +45,19 @@ impl Assembler {
         events.feed(bytes, |name, data| message.take(name, data, on_part))
     }
 
+    /// Reads one event that somebody else cut out of the body, with [`Events`] of their own.
+    ///
+    /// # Errors
+    /// As [`Assembler::feed`].
+    pub fn event(
+        &mut self,
+        name: &[u8],
+        data: &[u8],
+        on_part: &mut (dyn FnMut(Part<'_>) + Send),
+    ) -> Result<(), ModelError> {
+        self.message.take(name, data, on_part)
+    }
+
     /// Whether `message_stop` was read, so that nothing more can come.
     #[must_use]
     pub fn is_finished(&self) -> bool {

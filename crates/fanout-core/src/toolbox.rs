@@ -69,6 +69,13 @@ pub struct Registered {
     pub(crate) service: ToolService,
 }
 
+impl Registered {
+    /// [`ToolSpec::repeatable`], asked once.
+    pub fn repeatable(&self) -> bool {
+        self.terms.repeatable
+    }
+}
+
 /// Why a tool was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ToolboxError {

@@ -10,7 +10,7 @@ use fanout_anthropic::{HttpModel, HttpOptions, OptionsError};
 use fanout_core::toolbox::{Toolbox, ToolboxError};
 use fanout_tools::http::{HttpClient, HttpTool, HttpToolError};
 use http::Uri;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{Config, ModelConfig, Place, Setting, SettingError, ToolConfig};
 use crate::environment::Environment;
@@ -124,6 +124,30 @@ pub fn build_model(config: &ModelConfig, environment: &Environment) -> Result<Ht
         },
     };
     Ok(HttpModel::new(HttpOptions { base_url, api_key, ..HttpOptions::default() })?)
+}
+
+/// Where a gateway sends what it passes on.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Where the Messages API is.
+    pub base_url: String,
+    /// The key of `[model]`, if there is one; a client may bring another.
+    pub api_key: Option<SecretString>,
+}
+
+/// Finds the upstream of a gateway: `[model]`, with `FANOUT_UPSTREAM_URL` before `base_url`. `ANTHROPIC_BASE_URL` counts
+/// for nothing here: on a machine that runs a gateway it points clients at that gateway.
+///
+/// A key that needs a variable which is not set is no mistake: clients may bring their own.
+///
+/// # Errors
+/// [`BuildError::Setting`] when the address needs a variable that is not set.
+pub fn build_upstream(config: &ModelConfig, environment: &Environment) -> Result<Upstream, BuildError> {
+    let base_url = match environment.get("FANOUT_UPSTREAM_URL") {
+        Some(url) => url.to_owned(),
+        None => config.base_url.fill(environment)?.expose_secret().to_owned(),
+    };
+    Ok(Upstream { base_url, api_key: config.api_key.fill(environment).ok() })
 }
 
 /// Whether an address is on this machine alone.

@@ -1,7 +1,7 @@
 //! The wiring that terminal and gateway share: configuration to a running whole.
 //!
 //! In reading order: [`environment`] is what the surroundings say, [`config`] reads `fanout.toml`, [`options`] and
-//! [`build`] make of it what runs: an agent's options, tools, and the model's client. [`explain`], [`advice`] and
+//! [`build`] make of it what runs: an agent's options, tools, and the model's client; [`keys`] are who may use a gateway. [`explain`], [`advice`] and
 //! [`lines`] are what people and programs are shown.
 //! No call is scheduled and no request is sent here.
 
@@ -10,5 +10,6 @@ pub mod build;
 pub mod config;
 pub mod environment;
 pub mod explain;
+pub mod keys;
 pub mod lines;
 pub mod options;

@@ -4,6 +4,7 @@
 
 mod api;
 mod binary;
+mod process;
 
 mod call;
 mod check;
@@ -12,5 +13,7 @@ mod explain;
 mod faults;
 mod help;
 mod interrupt;
+mod keys;
 mod run;
+mod serve;
 mod usage;

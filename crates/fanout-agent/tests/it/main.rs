@@ -6,6 +6,7 @@ mod batch;
 mod budgets;
 mod cancel;
 mod chaos;
+mod client;
 mod conversation;
 mod crowd;
 mod early;

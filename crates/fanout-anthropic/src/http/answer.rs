@@ -107,6 +107,20 @@ pub(super) async fn refusal(mut answer: reqwest::Response) -> ModelError {
     refusal_of(answer.status(), answer.headers(), &body)
 }
 
+impl ModelError {
+    /// The reason in an answer whose status is not 2xx, whose body somebody else has read.
+    #[must_use]
+    pub fn of_answer(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+        refusal_of(status, headers, body)
+    }
+
+    /// What kept an answer from coming, or broke it off, on connections that give up after so long without a byte.
+    #[must_use]
+    pub fn of_transport(error: reqwest::Error, idle_timeout: Duration) -> Self {
+        failure(error, idle_timeout)
+    }
+}
+
 fn refusal_of(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ModelError {
     let error = std::str::from_utf8(body).ok().and_then(ApiError::parse).unwrap_or_else(|| ApiError {
         kind: "unknown_error".to_owned(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, ClientBuilder, Url, redirect};
 use rustls::crypto::CryptoProvider;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -20,6 +20,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long no byte may arrive by default. A model that thinks before its first token can be silent for minutes; the official
 /// clients wait 10.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Where messages are posted, behind the base URL.
+const MESSAGES_PATH: &str = "/v1/messages";
 
 /// Where the model is and how to speak to it.
 #[derive(Clone)]
@@ -82,12 +85,27 @@ pub enum OptionsError {
 }
 
 impl HttpOptions {
+    /// The connections alone, for a gateway that passes its clients' own headers on: none of the headers here is sent, nor a
+    /// key. Also the base URL, without a slash at its end.
+    ///
+    /// # Errors
+    /// See [`OptionsError`].
+    pub fn connections(&self) -> Result<(Client, String), OptionsError> {
+        let (builder, url) = self.builder()?;
+        let base = url.as_str().strip_suffix(MESSAGES_PATH).unwrap_or(url.as_str()).to_owned();
+        Ok((builder.build().map_err(OptionsError::Client)?, base))
+    }
+
     /// The client and the address to post to.
     pub(super) fn build(self) -> Result<(Client, Url), OptionsError> {
+        let (builder, url) = self.builder()?;
+        Ok((builder.default_headers(self.header_map()?).build().map_err(OptionsError::Client)?, url))
+    }
+
+    fn builder(&self) -> Result<(ClientBuilder, Url), OptionsError> {
         let url = address(&self.base_url)?;
         let local = is_local(&url);
         let mut builder = Client::builder()
-            .default_headers(self.header_map()?)
             .user_agent(concat!("fanout/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(self.connect_timeout)
             .read_timeout(self.idle_timeout)
@@ -100,7 +118,7 @@ impl HttpOptions {
         if local {
             builder = builder.no_proxy();
         }
-        Ok((builder.build().map_err(OptionsError::Client)?, url))
+        Ok((builder, url))
     }
 
     fn header_map(&self) -> Result<HeaderMap, OptionsError> {
@@ -156,7 +174,7 @@ fn address(base_url: &str) -> Result<Url, OptionsError> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err(refused("must end with its path: no `?` and no `#`"));
     }
-    let path = format!("{}/v1/messages", url.path().trim_end_matches('/'));
+    let path = format!("{}{MESSAGES_PATH}", url.path().trim_end_matches('/'));
     url.set_path(&path);
     Ok(url)
 }

@@ -70,11 +70,13 @@ impl Message {
     /// What the model said, block by block, each byte for byte as it came.
     #[must_use]
     pub fn assistant(blocks: &[Block]) -> Self {
-        let mut raw = String::with_capacity(48 + blocks.iter().map(|b| b.raw().as_str().len() + 1).sum::<usize>());
-        raw.push_str(r#"{"role":"assistant","content":["#);
-        join(&mut raw, blocks, |raw, block| raw.push_str(block.raw().as_str()));
-        raw.push_str("]}");
-        Self { role: Role::Assistant, raw: Raw::trusted(raw) }
+        of_blocks(Role::Assistant, r#"{"role":"assistant","content":["#, blocks)
+    }
+
+    /// A user message of these blocks, each byte for byte: results of a client's calls among our own.
+    #[must_use]
+    pub fn user(blocks: &[Block]) -> Self {
+        of_blocks(Role::User, r#"{"role":"user","content":["#, blocks)
     }
 
     /// The one user message that answers the calls of a turn, in the order given.
@@ -124,6 +126,14 @@ impl Message {
             None => blocks(content),
         }
     }
+}
+
+fn of_blocks(role: Role, head: &str, blocks: &[Block]) -> Message {
+    let mut raw = String::with_capacity(48 + blocks.iter().map(|b| b.raw().as_str().len() + 1).sum::<usize>());
+    raw.push_str(head);
+    join(&mut raw, blocks, |raw, block| raw.push_str(block.raw().as_str()));
+    raw.push_str("]}");
+    Message { role, raw: Raw::trusted(raw) }
 }
 
 /// Reads an array of blocks.

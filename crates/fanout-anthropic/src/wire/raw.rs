@@ -42,6 +42,16 @@ impl Raw {
         &self.0
     }
 
+    /// The same object with the values of these keys replaced, each by one JSON value, and everything else as it was, white
+    /// space included. A key that the object lacks is added at its end.
+    ///
+    /// # Errors
+    /// [`WireError::NotJson`] when this is no object.
+    pub fn with(&self, values: &[(&str, Raw)]) -> Result<Self, WireError> {
+        let values: Vec<_> = values.iter().map(|(key, value)| (*key, value.as_str().to_owned())).collect();
+        replace(self.as_str(), &values).map(Self::trusted).map_err(|e| not_json("object", &e))
+    }
+
     /// Keeps a text that this crate itself put together out of well-formed parts.
     pub(crate) fn trusted(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())

@@ -10,6 +10,8 @@ pub(super) enum Kind {
     Top,
     /// A `[[tool]]`.
     Tool,
+    /// `[server]`.
+    Server,
     /// `[store]`.
     Store,
     /// Any other: this version knows all its keys.
@@ -24,8 +26,7 @@ const LATER: [(Kind, &str, &str); 19] = [
     (Kind::Top, "mcp_servers", "MCP servers cannot be connected yet"),
     (Kind::Top, "database", "no database can be used yet"),
     (Kind::Top, "workspace", "there are no file tools yet"),
-    (Kind::Top, "server", "there is no gateway yet"),
-    (Kind::Top, "project", "there are no teams and no keys yet"),
+    (Kind::Top, "project", "there are no teams yet"),
     (Kind::Top, "worker", "there are no background runs yet"),
     (Kind::Top, "notify", "nobody would be notified"),
     (Kind::Tool, "approval", "nobody would be asked before the tool runs"),
@@ -36,6 +37,7 @@ const LATER: [(Kind, &str, &str); 19] = [
     (Kind::Tool, "command", "no programs can be run yet"),
     (Kind::Tool, "undeclared", "calls without declared effects always keep their order"),
     (Kind::Tool, "stop_on_failure", "calls would go on after a failure"),
+    (Kind::Server, "jwt", "no end user's token would be verified"),
     (Kind::Store, "retention", "nothing is kept beyond the process"),
 ];
 

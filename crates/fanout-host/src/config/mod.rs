@@ -4,7 +4,7 @@
 //! To [`build`](crate::build) and to the surfaces, as plain structs; every mistake comes with its place.
 //!
 //! In reading order: `page` is the text with its places, `field` reads one value of it, `units` durations and sizes,
-//! `setting` texts with `${NAME}` in them; `sections` and `tool` know the keys; `later` the keys of later versions; `find`
+//! `setting` texts with `${NAME}` in them; `sections`, `server` and `tool` know the keys; `later` the keys of later versions; `find`
 //! looks for the file. Nothing is connected to and nothing is built.
 
 mod field;
@@ -12,6 +12,7 @@ mod find;
 mod later;
 mod page;
 mod sections;
+mod server;
 mod setting;
 mod tool;
 mod units;
@@ -19,6 +20,7 @@ mod units;
 pub use find::FindError;
 pub use page::{ConfigErrors, Mistake, Place};
 pub use sections::{ModelConfig, RunConfig, SchedulerConfig};
+pub use server::{PortError, ServerConfig, WritesAfterClient};
 pub use setting::{Setting, SettingError};
 pub use tool::{HttpConfig, ToolConfig};
 
@@ -42,6 +44,8 @@ pub struct Config {
     pub run: RunConfig,
     /// `[scheduler]`: bounds of this process.
     pub scheduler: SchedulerConfig,
+    /// `[server]`: where the gateway listens and whom it lets in.
+    pub server: ServerConfig,
     /// `[[tool]]`, in the order of the file; the names differ.
     pub tools: Vec<ToolConfig>,
     /// `[prices."MODEL"]`.

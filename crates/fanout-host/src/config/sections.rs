@@ -2,7 +2,7 @@
 //!
 //! From the page. To the options, with the defaults of the contract.
 //!
-//! What a single tool says is read in `tool`.
+//! What a single tool says is read in `tool`, what the gateway is told in `server`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::field::Field;
 use super::later::Kind;
 use super::page::{Page, Section, Spot};
 use super::setting::Setting;
-use super::tool;
+use super::{server, tool};
 
 /// `[model]`: whom to ask.
 #[derive(Clone, Debug)]
@@ -113,7 +113,7 @@ impl SchedulerConfig {
 }
 
 /// Sections whose keys a variable may override, as in `FANOUT_RUN__MAX_TURNS`.
-const OVERRIDDEN: [&str; 4] = ["MODEL", "RUN", "SCHEDULER", "STORE"];
+const OVERRIDDEN: [&str; 5] = ["MODEL", "RUN", "SCHEDULER", "SERVER", "STORE"];
 
 /// Reads the whole page. What is wrong is noted there.
 pub(super) fn read(page: &Page<'_>) -> Config {
@@ -124,6 +124,7 @@ pub(super) fn read(page: &Page<'_>) -> Config {
         model: model(&part(page, &top, "model", "MODEL", Kind::Whole)),
         run: run(&part(page, &top, "run", "RUN", Kind::Whole)),
         scheduler: scheduler(&part(page, &top, "scheduler", "SCHEDULER", Kind::Whole)),
+        server: server::read(&part(page, &top, "server", "SERVER", Kind::Server)),
         tools: tool::read_all(page, &top),
         prices: prices(&top),
         warnings: Vec::new(),
@@ -152,14 +153,19 @@ fn check_variables(page: &Page<'_>) {
         let Some((section, _)) = rest.split_once("__") else { continue };
         if !OVERRIDDEN.contains(&section) {
             let spot = Spot::Variable(format!("FANOUT_{rest}"));
-            let known = "a variable can override keys of [model], [run], [scheduler] and [store]";
+            let known = "a variable can override keys of [model], [run], [scheduler], [server] and [store]";
             page.mistake(&spot, format!("there is no section `{section}` to override; {known}"));
         }
     }
 }
 
 /// The value of a key, or its default where it is absent or wrong.
-fn or<'a, T>(section: &Section<'a>, key: &'static str, default: T, read: impl FnOnce(&Field<'a>) -> Option<T>) -> T {
+pub(super) fn or<'a, T>(
+    section: &Section<'a>,
+    key: &'static str,
+    default: T,
+    read: impl FnOnce(&Field<'a>) -> Option<T>,
+) -> T {
     section.get(key).and_then(|field| read(&field)).unwrap_or(default)
 }
 

@@ -4,9 +4,10 @@ use std::error::Error;
 
 use fanout_agent::Price;
 use fanout_anthropic::Usage;
-use fanout_host::build::{Purpose, build_model, build_toolbox};
+use fanout_host::build::{Purpose, build_model, build_toolbox, build_upstream};
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
+use secrecy::ExposeSecret;
 
 use crate::config::parse;
 
@@ -80,6 +81,21 @@ fn a_model_needs_a_key_and_an_address() {
     let mine = "[model]\napi_key = \"k\"\nbase_url = \"nonsense\"";
     assert!(model(mine, &[]).unwrap_err().contains("`nonsense`"));
     assert!(model(mine, &[("ANTHROPIC_BASE_URL", "http://127.0.0.1:1")]).is_ok());
+}
+
+#[test]
+fn a_gateways_upstream_is_never_what_clients_are_pointed_at() {
+    let upstream = |text: &str, variables: &[(&str, &str)]| {
+        let upstream = build_upstream(&parse(text, &[]).model, &environment(variables)).unwrap();
+        (upstream.base_url, upstream.api_key.map(|key| key.expose_secret().to_owned()))
+    };
+    let far = "https://api.anthropic.com".to_owned();
+    assert_eq!(upstream("", &[("ANTHROPIC_BASE_URL", "http://127.0.0.1:8787")]), (far.clone(), None));
+    assert_eq!(upstream("", &[("ANTHROPIC_API_KEY", "k")]), (far, Some("k".to_owned())));
+    let mine = "[model]\nbase_url = \"http://a.example\"\napi_key = \"k\"";
+    assert_eq!(upstream(mine, &[]), ("http://a.example".to_owned(), Some("k".to_owned())));
+    let told = [("FANOUT_UPSTREAM_URL", "http://b.example")];
+    assert_eq!(upstream(mine, &told), ("http://b.example".to_owned(), Some("k".to_owned())));
 }
 
 #[test]

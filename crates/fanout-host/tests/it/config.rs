@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fanout_agent::Price;
 use fanout_core::run::SchedulerOptions;
-use fanout_host::config::{Config, ConfigError, RunConfig};
+use fanout_host::config::{Config, ConfigError, RunConfig, ServerConfig, WritesAfterClient};
 use fanout_host::environment::Environment;
 use fanout_tools::http::Body;
 use secrecy::ExposeSecret;
@@ -246,6 +246,36 @@ fn the_example_file_reads_without_a_warning_and_shows_the_defaults() {
     let written = RunConfig { max_cost_given: true, ..RunConfig::default() };
     assert_eq!(config.run, written);
     assert_eq!(config.scheduler, Config::default().scheduler);
+    let keys_file = config.server.keys_file.clone();
+    assert_eq!(config.server, ServerConfig { keys_file, ..ServerConfig::default() });
     assert_eq!(config.model.name, Config::default().model.name);
     assert_eq!(config.model.max_tokens, Config::default().model.max_tokens);
+}
+
+#[test]
+fn a_gateway_listens_on_loopback_unless_it_is_told_otherwise() {
+    let server = |text: &str, variables: &[(&str, &str)]| parse(text, variables).server;
+    assert_eq!(server("", &[]), ServerConfig { keys_file: "./keys.toml".into(), ..ServerConfig::default() });
+    let told = "[server]\nlisten = \"localhost:1\"\nkeys_file = \"/run/k.toml\"\nhosts = [\"A.example\"]\nwrites_after_client = \"run\"\ndisconnect_grace = \"1m\"";
+    let config = server(told, &[("FANOUT_SERVER__DISCONNECT_GRACE", "2s")]);
+    assert_eq!(config.listen.to_string(), "127.0.0.1:1");
+    assert_eq!(config.keys_file, Path::new("/run/k.toml"));
+    assert_eq!(config.hosts, ["a.example"]);
+    assert_eq!(config.writes_after_client, WritesAfterClient::Run);
+    assert_eq!(config.disconnect_grace, Duration::from_secs(2));
+    let plan = parse("[server]\nplan = true", &[]).warnings;
+    assert!(plan[0].to_string().starts_with("fanout.toml:2:8: `plan` is not in this version"), "{plan:?}");
+}
+
+#[test]
+fn the_variable_port_wins_and_is_only_looked_at_to_listen() {
+    let address = |port: &str| {
+        let variables = [("PORT", port)];
+        let config = parse("[server]\nlisten = \"0.0.0.0:1\"", &variables);
+        config.server.address(&variables.into_iter().collect()).map(|address| address.to_string())
+    };
+    assert_eq!(address("8080"), Ok("0.0.0.0:8080".to_owned()));
+    assert_eq!(address(""), Ok("0.0.0.0:1".to_owned()));
+    let message = "the environment variable `PORT` must be a port, a number from 0 to 65535, not `tcp://x`";
+    assert_eq!(address("tcp://x").unwrap_err().to_string(), message);
 }

@@ -2,4 +2,5 @@
 
 mod build;
 mod config;
+mod keys;
 mod mistakes;

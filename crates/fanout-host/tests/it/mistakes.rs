@@ -229,8 +229,7 @@ fn what_is_not_in_this_version_is_refused() {
         ("mcp_servers.a = {}", "mcp_servers", "MCP servers cannot be connected yet"),
         ("database.a = {}", "database", "no database can be used yet"),
         ("workspace = {}", "workspace", "there are no file tools yet"),
-        ("server = {}", "server", "there is no gateway yet"),
-        ("project.a = {}", "project", "there are no teams and no keys yet"),
+        ("project.a = {}", "project", "there are no teams yet"),
         ("worker = {}", "worker", "there are no background runs yet"),
         ("notify = [{}]", "notify", "nobody would be notified"),
     ] {
@@ -251,6 +250,10 @@ fn what_is_not_in_this_version_is_refused() {
     check(
         "[store]\nretention = \"1d\"",
         &format!("fanout.toml:2:1: {}", later("retention", "nothing is kept beyond the process")),
+    );
+    check(
+        "[server]\njwt = { secret = \"s3cret\" }",
+        &format!("fanout.toml:2:1: {}", later("jwt", "no end user's token would be verified")),
     );
     for scheme in ["sqlite", "postgres"] {
         let message = format!(
@@ -280,13 +283,38 @@ fn a_variable_that_overrides_nothing_names_the_nearest() {
         "FANOUT_RUN__MAX_TURNS: `max_turns` must be a whole number from 1 to 4294967295",
     );
     check(
-        "FANOUT_SERVER__LISTEN",
-        "x",
-        "FANOUT_SERVER__LISTEN: there is no section `SERVER` to override; a variable can override keys of [model], [run], [scheduler] and [store]",
+        "FANOUT_WORKER__CONCURRENCY",
+        "4",
+        "FANOUT_WORKER__CONCURRENCY: there is no section `WORKER` to override; a variable can override keys of [model], [run], [scheduler], [server] and [store]",
     );
     check(
         "FANOUT_STORE__RETENTION",
         "1d",
         "FANOUT_STORE__RETENTION: `retention` is not in this version of fanout: nothing is kept beyond the process",
     );
+}
+
+#[test]
+fn a_gateway_is_told_what_its_keys_take() {
+    for (line, answer) in [
+        (
+            "listen = \"8787\"",
+            "10: `listen` must be an address and a port such as \"127.0.0.1:8787\" or \"0.0.0.0:8787\", not \"8787\"",
+        ),
+        (
+            "listen = \"example.com:80\"",
+            "10: `listen` must be an address and a port such as \"127.0.0.1:8787\" or \"0.0.0.0:8787\", not \"example.com:80\"",
+        ),
+        ("writes_after_client = \"maybe\"", "23: `writes_after_client` must be \"wait\" or \"run\", not \"maybe\""),
+        ("disconnect_grace = 10", "20: `disconnect_grace` must be a duration such as \"30s\" or \"5m\", not 10"),
+        ("plan = \"no\"", "8: `plan` must be true or false, not \"no\""),
+        ("hosts = \"a\"", "9: `hosts` must be a list such as [\"a\", \"b\"], not \"a\""),
+        (
+            "hosts = [\"a.example\", \"b:80\"]",
+            "23: `hosts` takes names such as \"fanout.example.com\", without a port, not \"b:80\"",
+        ),
+        ("key_file = \"k\"", "1: unknown key `key_file` in [server]; did you mean `keys_file`?"),
+    ] {
+        check(&format!("[server]\n{line}"), &format!("fanout.toml:2:{answer}"));
+    }
 }

@@ -1,0 +1,80 @@
+//! `fanout keys`: who may use the gateway.
+
+use std::env::current_dir;
+
+use anyhow::Context;
+use fanout_host::config::Config;
+use fanout_host::environment::Environment;
+use fanout_host::keys::{Grant, Key, KeysFile};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+
+use crate::args::{AddKey, Common, Keys, KeysCommand};
+use crate::exit::Ended;
+use crate::show::{QUIET, print_line, styled};
+
+/// Makes, lists or takes away keys.
+pub fn keys(common: &Common, keys: &Keys) -> anyhow::Result<Ended> {
+    let file = file(common)?;
+    match &keys.command {
+        KeysCommand::Add(add) => add_key(common, &file, add)?,
+        KeysCommand::List => list(common, &file)?,
+        KeysCommand::Revoke { id } => {
+            let key = file.revoke(id)?;
+            match common.json {
+                true => print_line(&described(&key)),
+                false => anstream::eprintln!("{} does not hold any longer", key.id),
+            }
+        }
+    }
+    Ok(Ended::Done)
+}
+
+/// The file that the configuration names. Tools and their secrets are of no matter here.
+fn file(common: &Common) -> anyhow::Result<KeysFile> {
+    let environment = Environment::of_process();
+    let config = match &common.config {
+        Some(path) => Config::load(path, &environment)?,
+        None => Config::find(&current_dir().context("the current folder cannot be read")?, &environment)?,
+    };
+    Ok(KeysFile::at(config.server.keys_file))
+}
+
+fn add_key(common: &Common, file: &KeysFile, add: &AddKey) -> anyhow::Result<()> {
+    let grant = Grant { project: add.project.clone(), admin: add.admin, approve: add.approve };
+    let (key, secret) = file.add(grant)?;
+    if common.json {
+        let mut line = described(&key);
+        line["key"] = json!(secret.expose_secret());
+        print_line(&line);
+    } else {
+        anstream::println!("{}", secret.expose_secret());
+        let note = format!("{} in {}; the key is shown this once", key.id, file.path().display());
+        anstream::eprintln!("{}", styled(QUIET, note));
+    }
+    Ok(())
+}
+
+fn list(common: &Common, file: &KeysFile) -> anyhow::Result<()> {
+    let keys = file.read()?;
+    if keys.is_empty() && !common.json {
+        anstream::eprintln!("there are no keys in {}; `fanout keys add` makes one", file.path().display());
+    }
+    for key in &keys {
+        if common.json {
+            print_line(&described(key));
+            continue;
+        }
+        let may = [(key.admin, "admin"), (key.approve, "approve")];
+        let may: Vec<&str> = may.into_iter().filter(|(may, _)| *may).map(|(_, word)| word).collect();
+        let project = key.project.as_deref().unwrap_or("-");
+        anstream::println!("{}  {}  {project}  {}", key.id, key.created, may.join(" "));
+    }
+    Ok(())
+}
+
+fn described(key: &Key) -> Value {
+    json!({
+        "id": key.id, "created": key.created, "project": key.project, "admin": key.admin, "approve": key.approve,
+    })
+}

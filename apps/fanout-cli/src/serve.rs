@@ -1,0 +1,169 @@
+//! `fanout serve`: the gateway, until somebody stops it.
+//!
+//! Where it listens goes to standard output, as the first thing there; the log goes to standard error.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use fanout_gateway::{Gateway, GatewayOptions};
+use fanout_host::build::{Purpose, Upstream, build_upstream};
+use fanout_host::config::Config;
+use fanout_host::environment::Environment;
+use fanout_host::keys::KeysFile;
+use fanout_script::shop::{Shop, story, tools_toml};
+use fanout_script::{Server, ServerOptions};
+use serde_json::json;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Common, Serve};
+use crate::exit::Ended;
+use crate::loaded::Loaded;
+use crate::show::{ERROR, QUIET, STRONG, print_line, styled};
+
+/// How long what runs has to end, once the gateway is told to stop.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Serves until a signal comes.
+pub fn serve(common: &Common, serve: &Serve) -> anyhow::Result<Ended> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        if !serve.demo {
+            let loaded = Loaded::read(common, Purpose::Run)?;
+            let upstream = build_upstream(&loaded.config.model, &loaded.environment)?;
+            return until_stopped(common, loaded, upstream, false).await;
+        }
+        let shop = Shop::start().context("the demo shop cannot open a port on 127.0.0.1")?;
+        let claude = Server::start(ServerOptions::responder(story::turn))
+            .context("the scripted Claude cannot open a port on 127.0.0.1")?;
+        let environment = surroundings(&Environment::of_process());
+        let config = Config::parse("the demo", &tools_toml(&shop.base_url()), Path::new("."), &environment)?;
+        let loaded = Loaded::build(config, environment, Purpose::Run)?;
+        // The scripted Claude takes any key, and none of the user's may go there.
+        let upstream = Upstream { base_url: claude.base_url(), api_key: Some("scripted".into()) };
+        until_stopped(common, loaded, upstream, true).await
+    })
+}
+
+/// What the demo may know of the surroundings: where to listen. A variable that is set for real work must not change it.
+fn surroundings(process: &Environment) -> Environment {
+    let server = process.starting_with("FANOUT_SERVER__");
+    let server = server.map(|(rest, value)| (format!("FANOUT_SERVER__{rest}"), value.to_owned()));
+    server.chain(process.get("PORT").map(|port| ("PORT".to_owned(), port.to_owned()))).collect()
+}
+
+async fn until_stopped(common: &Common, loaded: Loaded, upstream: Upstream, demo: bool) -> anyhow::Result<Ended> {
+    let address = loaded.config.server.address(&loaded.environment)?;
+    let listener = fanout_gateway::open(address).with_context(|| {
+        format!("cannot listen on {address}; another address: `listen` in [server], FANOUT_SERVER__LISTEN or PORT")
+    })?;
+    let address = listener.local_addr()?;
+    let keys = KeysFile::at(&loaded.config.server.keys_file);
+    let has_upstream_key = upstream.api_key.is_some();
+    let gateway = Gateway::new(GatewayOptions {
+        scheduler: loaded.scheduler(),
+        toolbox: loaded.toolbox,
+        config: loaded.config,
+        upstream,
+        address,
+    })?;
+    announce(common, address, gateway.demands_keys(), demo);
+    if gateway.demands_keys() && keys.read()?.is_empty() {
+        warn(&format!("there are no keys in {}: nobody is let in until `fanout keys add`", keys.path().display()));
+    }
+    if !has_upstream_key {
+        warn("`api_key` of [model] is not set: clients of the Messages API must bring a key of their own");
+    }
+    let mut signals = Signals::listen()?;
+    let mut ended = Ended::Done;
+    fanout_gateway::serve(listener, &gateway, async { ended = signals.next().await }, GRACE).await;
+    Ok(ended)
+}
+
+fn announce(common: &Common, address: SocketAddr, demands_keys: bool, demo: bool) {
+    let url = format!("http://{}", reached_at(address));
+    let tool_calls = format!("{url}/fanout/v1/tool_calls");
+    if common.json {
+        print_line(&json!({ "type": "listening", "url": url, "tool_calls": tool_calls, "demands_keys": demands_keys }));
+        return;
+    }
+    let key = if demands_keys { "   with a key of `fanout keys add` as ANTHROPIC_API_KEY" } else { "" };
+    anstream::println!("fanout listens on {}", styled(STRONG, &url));
+    anstream::println!("  {} ANTHROPIC_BASE_URL={url}{key}", styled(QUIET, "any Anthropic client:"));
+    anstream::println!("  {} POST {tool_calls}", styled(QUIET, "a loop of your own:  "));
+    if demo {
+        anstream::println!(
+            "  {} a scripted Claude and a shop are behind it; say anything, such as \"{}\"",
+            styled(QUIET, "the demo:            "),
+            story::PROMPT
+        );
+    }
+}
+
+/// Where this machine reaches it: an address that stands for all of them is none to send to.
+fn reached_at(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+fn warn(message: &str) {
+    anstream::eprintln!("{} {message}", styled(ERROR, "warning:"));
+}
+
+/// The signals that stop it: the first in good order, the second at once.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            #[cfg(unix)]
+            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the first, and has a second one end the process.
+    async fn next(&mut self) -> Ended {
+        let ended = self.one().await;
+        tokio::spawn(async {
+            if let Ok(mut again) = Self::listen() {
+                again.one().await;
+                std::process::exit(130);
+            }
+        });
+        ended
+    }
+
+    #[cfg(unix)]
+    async fn one(&mut self) -> Ended {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => Ended::Interrupted,
+            _ = self.terminate.recv() => Ended::Done,
+        }
+    }
+
+    #[cfg(not(unix))]
+    async fn one(&mut self) -> Ended {
+        // Where no signal can be heard there is none to stop it.
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => Ended::Interrupted,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// Sends log lines to standard error, as `RUST_LOG` says; if it says nothing, what the gateway answers and runs.
+pub fn log(common: &Common) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,fanout_gateway=info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match common.json {
+        true => lines.json().init(),
+        false => lines.init(),
+    }
+}

@@ -1,0 +1,217 @@
+//! One batch that a client handed over, run in a task of its own, and told to whoever listens.
+//!
+//! From [`routes::tool_calls`](crate::routes): calls. To any number of listeners: each result as it ends, then the whole
+//! message. When the last listener is gone the batch is stopped, unless a call that must not be sent twice has begun:
+//! then it ends, and its answer stays for who asks again.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use fanout_agent::reply;
+use fanout_core::call::{Call, CallId, RunId};
+use fanout_core::event::{Event, Recorder, What};
+use fanout_core::outcome::{CallError, ErrorCode, Outcome};
+use fanout_core::run::{BatchError, RunOptions};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::gateway::Shared;
+use crate::keys::Caller;
+
+/// A batch that was handed over.
+pub(crate) struct Order {
+    /// The id of its run.
+    pub(crate) run: RunId,
+    /// Who handed it over.
+    pub(crate) caller: Caller,
+    /// The calls that are ours, in program order; their ids differ.
+    pub(crate) calls: Vec<Call>,
+    /// The ids of those that are not.
+    pub(crate) unhandled: Vec<CallId>,
+    /// How long it goes on with nobody listening.
+    pub(crate) grace: Duration,
+}
+
+/// What listeners have been told so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    /// A `tool_result` block for each call that ended, in the order of their ends.
+    pub(crate) results: Vec<Arc<str>>,
+    /// The whole answer, once there is one.
+    pub(crate) whole: Option<Arc<str>>,
+    /// There will be none: a fault of ours.
+    pub(crate) lost: bool,
+}
+
+/// A batch that runs or ran.
+pub(crate) struct Running {
+    /// The id of its run.
+    pub(crate) run: RunId,
+    told: watch::Sender<Told>,
+    ended_at: OnceLock<Instant>,
+    /// What finished answers take, all of them together.
+    kept_bytes: Arc<AtomicUsize>,
+}
+
+impl Running {
+    /// Starts a batch. What is returned second listens to it already. Needs a runtime.
+    pub(crate) fn start(
+        order: Order,
+        shared: &Arc<Shared>,
+        kept_bytes: &Arc<AtomicUsize>,
+    ) -> (Arc<Self>, watch::Receiver<Told>) {
+        let (told, listener) = watch::channel(Told::default());
+        let running = Arc::new(Self {
+            run: order.run.clone(),
+            told,
+            ended_at: OnceLock::new(),
+            kept_bytes: Arc::clone(kept_bytes),
+        });
+        let end = End(Arc::clone(&running));
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move {
+            let unhandled = order.unhandled.clone();
+            let outcomes = drive(order, &shared, &end.0).await;
+            end.0.finish(outcomes.as_deref().ok(), &unhandled);
+        });
+        (running, listener)
+    }
+
+    /// Listens from the beginning.
+    pub(crate) fn listen(&self) -> watch::Receiver<Told> {
+        let mut listener = self.told.subscribe();
+        listener.mark_changed();
+        listener
+    }
+
+    /// When it ended.
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        self.ended_at.get().copied()
+    }
+
+    /// Waits until nobody has listened for so long.
+    async fn abandoned(&self, grace: Duration) {
+        loop {
+            self.told.closed().await;
+            tokio::time::sleep(grace).await;
+            if self.told.receiver_count() == 0 {
+                return;
+            }
+        }
+    }
+
+    fn finish(&self, outcomes: Option<&[Arc<Outcome>]>, unhandled: &[CallId]) {
+        let whole = outcomes.map(|outcomes| whole(outcomes, unhandled));
+        let _ = self.ended_at.set(Instant::now());
+        self.kept_bytes.fetch_add(whole.as_ref().map_or(0, |whole| whole.len()), Ordering::Relaxed);
+        self.told.send_modify(|told| {
+            told.lost = whole.is_none();
+            told.whole = whole;
+        });
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let kept = self.told.borrow().whole.as_ref().map_or(0, |whole| whole.len());
+        self.kept_bytes.fetch_sub(kept, Ordering::Relaxed);
+    }
+}
+
+/// Tells the listeners of a batch whose task is gone without an answer.
+struct End(Arc<Running>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if self.0.ended_at().is_none() {
+            self.0.finish(None, &[]);
+        }
+    }
+}
+
+/// Tells the listeners of each result, and knows whether a call has begun that must not be sent twice.
+struct Teller {
+    running: Arc<Running>,
+    unrepeatable: HashSet<CallId>,
+    begun: AtomicBool,
+}
+
+impl Recorder for Teller {
+    fn record(&self, event: &Event) {
+        match &event.what {
+            What::AttemptStarted { call, .. } if self.unrepeatable.contains(call) => {
+                self.begun.store(true, Ordering::Relaxed);
+            }
+            What::CallEnded { outcome } => {
+                let block = block(outcome);
+                self.running.told.send_modify(|told| told.results.push(block));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Runs the calls within the configuration's bounds for one response and one run.
+async fn drive(order: Order, shared: &Shared, running: &Arc<Running>) -> Result<Vec<Arc<Outcome>>, BatchError> {
+    let is_unrepeatable = |call: &&Call| shared.toolbox.get(&call.tool).is_some_and(|tool| !tool.repeatable());
+    let unrepeatable = order.calls.iter().filter(is_unrepeatable).map(|call| call.id.clone()).collect();
+    let teller = Arc::new(Teller { running: Arc::clone(running), unrepeatable, begun: AtomicBool::new(false) });
+    let mut options = RunOptions::new(order.run.clone());
+    options.caller = order.caller.id.clone();
+    options.recorder = Some(Arc::new((shared.watch(order.run, &order.caller), Arc::clone(&teller))));
+    let mut run = shared.scheduler.run(Arc::clone(&shared.toolbox), options);
+    run.record(|| What::RunStarted);
+    let bounds = &shared.config.run;
+    let max = bounds.max_batch.min(bounds.max_calls);
+    let mut batch = run.batch();
+    for (at, call) in (0..).zip(order.calls) {
+        if at < max {
+            batch.call(call)?;
+        } else {
+            let message = format!("not run: only the first {max} calls of one response run (`max_batch`, `max_calls`)");
+            batch.refuse(&call, CallError::new(ErrorCode::Budget, message))?;
+        }
+    }
+    batch.commit();
+    let (deadline, abandoned) = (tokio::time::sleep(bounds.deadline), running.abandoned(order.grace));
+    tokio::pin!(deadline, abandoned);
+    let (mut stopped, mut watched) = (None, true);
+    while batch.unanswered() > 0 {
+        let reason = tokio::select! {
+            biased;
+            () = batch.progress() => continue,
+            reason = shared.stop.cancelled(), if stopped.is_none() => reason,
+            () = &mut deadline, if stopped.is_none() => "the run's deadline passed".to_owned(),
+            () = &mut abandoned, if stopped.is_none() && watched => {
+                watched = false;
+                if teller.begun.load(Ordering::Relaxed) {
+                    continue;
+                }
+                "the client is gone".to_owned()
+            }
+        };
+        batch.cancel(&reason);
+        stopped = Some(reason);
+    }
+    let outcomes = batch.finish().await;
+    let status = if stopped.is_some() { "cancelled" } else { "done" };
+    run.record(|| What::RunEnded { status, reason: stopped });
+    Ok(outcomes)
+}
+
+/// One result as the block that goes to the model.
+fn block(outcome: &Arc<Outcome>) -> Arc<str> {
+    let message = reply(std::slice::from_ref(outcome));
+    let blocks = message.blocks().unwrap_or_default();
+    blocks.first().map_or_else(|| Arc::from("null"), |block| block.raw().as_str().into())
+}
+
+/// `{"role":"user","content":[…],"unhandled":[…]}`: the results in program order.
+fn whole(outcomes: &[Arc<Outcome>], unhandled: &[CallId]) -> Arc<str> {
+    let message = reply(outcomes);
+    let ids: Vec<&str> = unhandled.iter().map(CallId::as_str).collect();
+    let open = message.raw().as_str().trim_end_matches('}');
+    format!("{open},\"unhandled\":{}}}", serde_json::json!(ids)).into()
+}

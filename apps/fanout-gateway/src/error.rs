@@ -1,0 +1,73 @@
+//! Every failure as a status, a code and a sentence, in the shape of the Messages API.
+//!
+//! From the door and the routes. To the client: `{"type":"error","error":{"type":…,"message":…,"details":{"error_code":…}},
+//! "request_id":…}`, which the clients of that API understand.
+//!
+//! The id of the request is not known here: [`door`](crate::door) puts it in when the answer leaves.
+
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use serde_json::{Value, json};
+
+/// Why a request is not answered with what it asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl ApiError {
+    /// An error of this status. `code` is the machine's word for it, `message` says what to do.
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    /// 400: the request cannot be understood. The same request fails the same way again.
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
+    }
+
+    /// The API's `error.type` for this status.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.status.as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            503 | 529 => "overloaded_error",
+            504 => "timeout_error",
+            400..=499 => "invalid_request_error",
+            _ => "api_error",
+        }
+    }
+
+    /// The whole object: a body, or the data of an `error` event in a stream that has begun with 200.
+    pub(crate) fn to_json(&self, request_id: &str) -> Value {
+        json!({
+            "type": "error",
+            "error": { "type": self.kind(), "message": self.message, "details": { "error_code": self.code } },
+            "request_id": request_id,
+        })
+    }
+
+    /// The answer, once the request's id is known.
+    pub(crate) fn into_answer(self, request_id: &str) -> Response {
+        let body = self.to_json(request_id).to_string();
+        let mut response = (self.status, body).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}
+
+/// An answer without its body yet: the error travels as an extension up to the door, which knows the request's id.
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}

@@ -1,0 +1,31 @@
+//! HTTP in front of the scheduler and the loop: State to Router.
+//!
+//! From a configuration and its tools: a [`Gateway`]. To HTTP clients: [`Gateway::router`] answers them, [`serve`] opens and
+//! closes the door. There is no `main` here; the command line serves it.
+//!
+//! In the order of a request: [`serve`] takes the connection, `door` looks at where it comes from and who sends it (`keys`,
+//! `hop`), `routes` answers, `batch` runs calls, `repeats` knows requests that came before, `watch` counts and logs what
+//! happened, and `error` is what is said when nothing else can be.
+
+mod error;
+mod gateway;
+mod serve;
+
+mod door;
+mod hop;
+mod keys;
+
+mod body;
+mod routes;
+
+mod messages;
+
+mod batch;
+mod repeats;
+
+mod metrics;
+mod watch;
+
+pub use gateway::{Gateway, GatewayError, GatewayOptions};
+pub use messages::MessagesError;
+pub use serve::{open, serve};

@@ -1,0 +1,163 @@
+//! `POST /v1/messages`: reads the request, and finds the run that answers it.
+//!
+//! From the door. To [`run`](super::run) for a new run, to the [`exchange`](super::exchange) of an earlier one for a repeated
+//! request, to [`pass`](super::pass) for one that no tool of ours could be called in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequest, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use fanout_agent::{AgentOptions, Offer, new_run_id};
+use fanout_anthropic::Request;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::Messages;
+use super::canonical;
+use super::exchange::Exchange;
+use super::pass;
+use super::repeated::{Found, Ticket};
+use super::run::{self, Now, Work};
+use super::upstream::Purpose;
+use crate::body::Text;
+use crate::door::{RUN_ID, RequestId};
+use crate::error::ApiError;
+use crate::hop::Hops;
+use crate::keys::Caller;
+
+/// Which of our tools the model is offered: `none`, or names with commas between them.
+pub(super) const TOOLS: &str = "fanout-tools";
+
+/// The most US dollars that the run may cost.
+const MAX_COST: &str = "fanout-max-cost";
+
+/// How often the client has sent this request before, say the official clients.
+const RETRY_COUNT: &str = "x-stainless-retry-count";
+
+/// After so many seconds without an answer the client gives up, say the official clients.
+const TIMEOUT: &str = "x-stainless-timeout";
+
+/// The run ends so long before its client gives up, so that the client sees why.
+const BEFORE_TIMEOUT: Duration = Duration::from_secs(10);
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+pub(super) async fn create(State(messages): State<Arc<Messages>>, request: axum::extract::Request) -> Response {
+    let offer = match offer(&messages, request.headers()) {
+        Ok(offer) if offer.is_empty() => return pass::pass(State(messages), request).await,
+        Ok(offer) => offer,
+        Err(error) => return error.into_response(),
+    };
+    let (parts, body) = request.into_parts();
+    let text = match Text::from_request(axum::extract::Request::new(body), &()).await {
+        Ok(Text(text)) => text,
+        Err(error) => return error.into_response(),
+    };
+    match Request::parse(text.as_bytes()) {
+        Ok(parsed) if !has_unknown_thread(&parsed) => {
+            answer(&messages, parts, parsed, offer, &text).await.unwrap_or_else(IntoResponse::into_response)
+        }
+        // What is wrong with it is for the upstream to say.
+        _ => pass::send(&messages, parts, Bytes::from(text).into()).await,
+    }
+}
+
+/// Our tools for this request.
+pub(super) fn offer(messages: &Messages, headers: &HeaderMap) -> Result<Offer, ApiError> {
+    let Some(wanted) = headers.get(TOOLS) else { return Ok(messages.offer.clone()) };
+    let wanted = wanted.to_str().map_err(|_| ApiError::invalid(format!("the header `{TOOLS}` is not text")))?;
+    let names: Vec<&str> = wanted.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    if names == ["none"] {
+        return Ok(messages.offer.only(|_| false));
+    }
+    match names.iter().find(|name| !messages.offer.names().any(|known| known == **name)) {
+        Some(name) => Err(ApiError::invalid(format!("the header `{TOOLS}` names `{name}`, which is no tool here"))),
+        None => Ok(messages.offer.only(|name| names.contains(&name))),
+    }
+}
+
+/// A thread that says more than we know of threads: it could not be continued here.
+fn has_unknown_thread(request: &Request) -> bool {
+    request.extra.iter().any(|(key, value)| key == "thread" && value.as_str() != "null")
+}
+
+async fn answer(
+    messages: &Arc<Messages>,
+    parts: Parts,
+    request: Request,
+    offer: Offer,
+    body: &str,
+) -> Result<Response, ApiError> {
+    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let caller = parts.extensions.get::<Caller>().cloned().unwrap_or_else(Caller::nobody);
+    let target = parts.uri.path_and_query().map_or("/v1/messages", http::uri::PathAndQuery::as_str);
+    let said = canonical::of_bytes(&[target.as_bytes(), body.as_bytes()]);
+    let ticket = Ticket::new(&caller.id, header(IDEMPOTENCY_KEY), said);
+    let is_repetition = header(RETRY_COUNT).is_some_and(|count| count != "0");
+    let options = agent_options(messages, &request, &parts.headers)?;
+    let exchange = Exchange::new();
+    match messages.repeated.enter(&ticket, said, is_repetition, &exchange) {
+        Some(Found::Run(earlier)) => return Ok(earlier.listen().answer().await),
+        Some(Found::OtherBody) => return Err(other_body()),
+        None => {}
+    }
+    if let Some(reason) = messages.options.closing.reason() {
+        messages.repeated.ended(&ticket, &exchange, false);
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "closing", reason));
+    }
+    let run = new_run_id();
+    let mut own = HeaderMap::new();
+    if let Ok(run) = HeaderValue::from_str(run.as_str()) {
+        own.insert(RUN_ID, run);
+    }
+    let hops = parts.extensions.get::<Hops>();
+    let work = Work {
+        headers: messages.upstream.headers(&parts.headers, hops, Purpose::Ask),
+        target: target.to_owned(),
+        request_id: parts.extensions.get::<RequestId>().map(|id| id.0.to_string()).unwrap_or_default(),
+        messages: Arc::clone(messages),
+        caller,
+        run,
+        request,
+        offer,
+        options,
+        exchange: Arc::clone(&exchange),
+        ticket,
+        own,
+        now: Now::default(),
+    };
+    // Before the run begins, so that it never sees itself without anybody to tell.
+    let listener = exchange.listen();
+    tokio::spawn(run::run(work));
+    Ok(listener.answer().await)
+}
+
+/// The bounds of this run: the smaller of ours and the client's.
+fn agent_options(messages: &Messages, request: &Request, headers: &HeaderMap) -> Result<AgentOptions, ApiError> {
+    let mut options = (messages.options.agent)(&request.model);
+    let number = |name: &str| -> Option<f64> { headers.get(name)?.to_str().ok()?.trim().parse().ok() };
+    if headers.contains_key(MAX_COST) {
+        let max = number(MAX_COST).filter(|max| max.is_finite() && *max >= 0.0).ok_or_else(|| {
+            ApiError::invalid(format!("the header `{MAX_COST}` must be an amount of US dollars, such as `0.50`"))
+        })?;
+        let limits = &mut options.limits;
+        limits.cost_max_usd = Some(limits.cost_max_usd.map_or(max, |known| known.min(max)));
+    }
+    // A stream is kept alive, so that its client has no reason to give up.
+    let patience = number(TIMEOUT).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    if let Some(patience) = patience.filter(|_| !request.stream) {
+        let until = patience.saturating_sub(BEFORE_TIMEOUT).max(patience / 2);
+        options.limits.deadline = options.limits.deadline.min(until);
+    }
+    Ok(options)
+}
+
+fn other_body() -> ApiError {
+    ApiError::new(
+        StatusCode::CONFLICT,
+        "idempotency_mismatch",
+        format!("this `{IDEMPOTENCY_KEY}` came with another body before: take a new key for a new request"),
+    )
+}

@@ -1,0 +1,162 @@
+//! A client's history as the upstream must see it.
+//!
+//! From a request: what its client was shown and what it answered. From [`standin`](super::standin): what stands behind that.
+//! To the run: the messages to ask with, each call answered once.
+
+use std::sync::Arc;
+
+use fanout_agent::{Agent, RunSettings};
+use fanout_anthropic::{Block, Message, Request, Role, Thread, View};
+use fanout_core::call::CallerId;
+
+use super::canonical::{self, Digest};
+use super::standin::{Standin, Standins};
+
+/// What runs the calls that waited for the client, where that is allowed here.
+pub(super) struct Settler<'a> {
+    pub(super) agent: &'a Agent,
+    pub(super) settings: &'a RunSettings,
+}
+
+/// A history put right.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    pub(super) messages: Vec<Message>,
+    /// What the client knows of it.
+    pub(super) before: Digest,
+}
+
+/// The message that a request continues a server-held thread from, if it was returned from here.
+pub(super) fn continued(standins: &Standins, caller: &CallerId, request: &Request) -> Option<Arc<Standin>> {
+    match &request.thread {
+        Some(Thread::Continue { previous_message_id }) => standins.by_id(caller, previous_message_id),
+        Some(Thread::Create) | None => None,
+    }
+}
+
+/// The request as it continues the thread upstream, where the last message has an id that the client may not know.
+pub(super) fn continue_from(request: &Request, continued: Option<&Standin>) -> Request {
+    let mut request = request.clone();
+    if let Some(standin) = continued {
+        request.thread = Some(Thread::Continue { previous_message_id: standin.last_id.clone() });
+    }
+    request
+}
+
+/// Puts back what stands behind the messages that were returned from here, and our results beside the client's.
+///
+/// Without a `settler` calls that wait for the client's answers stay unanswered.
+pub(super) async fn restore(
+    standins: &Standins,
+    caller: &CallerId,
+    messages: &[Message],
+    continued: Option<&Arc<Standin>>,
+    settler: Option<Settler<'_>>,
+) -> History {
+    let mut history = History::default();
+    // What the client's next message answers.
+    let mut behind = None;
+    if let Some(standin) = continued {
+        history.before = standin.after;
+        behind = Some(Arc::clone(standin));
+    }
+    for message in messages {
+        let blocks = message.blocks().ok();
+        let answered = behind.take();
+        match (&blocks, message.role()) {
+            (Some(blocks), Role::Assistant) => {
+                behind = standins.by_content(caller, canonical::of_content(blocks), history.before);
+                match &behind {
+                    Some(standin) => put_back(standin, message, blocks, &mut history.messages),
+                    None => history.messages.push(message.clone()),
+                }
+            }
+            (Some(blocks), Role::User) if let Some(standin) = answered => {
+                let merged = merge(&standin, blocks, settler.as_ref()).await;
+                history.messages.push(merged.unwrap_or_else(|| message.clone()));
+            }
+            _ => history.messages.push(message.clone()),
+        }
+        history.before = canonical::then_message(history.before, message);
+    }
+    history
+}
+
+fn put_back(standin: &Standin, message: &Message, blocks: &[Block], into: &mut Vec<Message>) {
+    match standin.messages() {
+        Some(behind) => into.extend(behind.iter().cloned()),
+        None if standin.has_hidden => {
+            // Its thinking was thought after what is lost now: it would not be believed.
+            let kept: Vec<Block> =
+                blocks.iter().filter(|block| !matches!(block.view(), View::Thinking)).cloned().collect();
+            into.push(if kept.is_empty() { message.clone() } else { Message::assistant(&kept) });
+        }
+        None => into.push(message.clone()),
+    }
+}
+
+/// The one message that answers all calls behind a returned message; `None` where the client's own does.
+async fn merge(standin: &Standin, theirs: &[Block], settler: Option<&Settler<'_>>) -> Option<Message> {
+    let mut handover = standin.handover.lock().await;
+    if let Some(settler) = settler
+        && handover.is_answered_by(theirs)
+    {
+        settler.agent.settle(&mut handover, settler.settings).await;
+    }
+    handover.merge(theirs)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fanout_agent::{Handover, Ours};
+    use fanout_anthropic::Raw;
+
+    use super::super::standin::Kept;
+    use super::*;
+
+    fn message(role: &str, content: &str) -> Message {
+        Message::parse(Raw::parse(format!(r#"{{"role":"{role}","content":{content}}}"#)).unwrap()).unwrap()
+    }
+
+    const SHOWN: &str = r#"[{"type":"thinking","thinking":"a","signature":"b"},{"type":"text","text":"done"}]"#;
+
+    /// What becomes of a returned message after so long, if there was more behind it or not.
+    async fn check(age_s: u64, has_hidden: bool, want: &str) {
+        let standins = Standins::new(Duration::from_secs(60));
+        let question = message("user", r#""go""#);
+        let before = canonical::then_message(Digest::default(), &question);
+        let content = canonical::of_content(&message("assistant", SHOWN).blocks().unwrap());
+        let kept = Kept {
+            before,
+            after: canonical::then(before, Role::Assistant, content),
+            content,
+            is_unique: false,
+            id: "msg_1".to_owned(),
+            last_id: "msg_2".to_owned(),
+            ours: Ours::default(),
+            has_hidden,
+            messages: vec![message("assistant", r#""behind""#)],
+            handover: Handover::default(),
+        };
+        standins.keep(&"me".into(), kept);
+        tokio::time::advance(Duration::from_secs(age_s)).await;
+        let said = [question, message("assistant", SHOWN), message("user", r#""and?""#)];
+        let history = restore(&standins, &"me".into(), &said, None, None).await;
+        assert_eq!(history.messages.len(), 3);
+        assert_eq!(history.messages[1], message("assistant", want));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_stands_behind_a_message_is_put_back_while_it_is_known() {
+        check(1, true, r#""behind""#).await;
+        check(1, false, r#""behind""#).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_an_expired_message_goes_what_the_client_saw_without_thinking_that_had_more_before_it() {
+        check(61, true, r#"[{"type":"text","text":"done"}]"#).await;
+        check(61, false, SHOWN).await;
+    }
+}

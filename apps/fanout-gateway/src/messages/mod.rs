@@ -1,0 +1,171 @@
+//! `POST /v1/messages`, and every other path of the Messages API.
+//!
+//! From any client of that API, through the door: a request. To the client: one message, as if the model behind the gateway
+//! had our tools in itself. To the upstream: what the model must see, and everything that is not ours as it came.
+//!
+//! In the order of a request: [`create`] reads it, [`repeated`] knows whether it came before, [`run`] answers it, with
+//! [`history`] put right by what [`standin`] keeps, [`asking`] the upstream, and [`relay`] telling the client through its
+//! [`exchange`]. [`pass`] is for what is not ours.
+
+mod create;
+mod pass;
+
+mod repeated;
+
+mod run;
+mod watch;
+
+mod history;
+mod standin;
+
+mod asking;
+mod relay;
+mod upstream;
+
+mod canonical;
+mod exchange;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{any, post};
+use fanout_agent::{AgentOptions, Cancel, Offer, WritesAfterClient};
+use fanout_anthropic::{OptionsError, WireError};
+use fanout_core::call::RunId;
+use fanout_core::event::Recorder;
+use fanout_core::run::Scheduler;
+use fanout_core::toolbox::Toolbox;
+use secrecy::SecretString;
+
+use crate::keys::Caller;
+use repeated::Repeated;
+use standin::Standins;
+use upstream::Upstream;
+
+/// How long a client may wait for a byte while tools run.
+const PING_EVERY: Duration = Duration::from_secs(10);
+
+/// How long an ended run can be joined, and how long one that did what cannot be done twice waits for its client.
+const JOINABLE: Duration = Duration::from_secs(10 * 60);
+
+/// How long it is kept what a returned message stands for: a person may come back to a chat the next day.
+const STANDIN_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The options of a run for a model of this name.
+pub(crate) type AgentOptionsOf = Arc<dyn Fn(&str) -> AgentOptions + Send + Sync>;
+
+/// Who is told what happens in a run.
+pub(crate) type RecorderOf = Arc<dyn Fn(&RunId, &Caller) -> Arc<dyn Recorder> + Send + Sync>;
+
+/// Who is told what a run cost: who began it, the model, and US dollars.
+pub(crate) type SpentOf = Arc<dyn Fn(&Caller, &str, f64) + Send + Sync>;
+
+/// What these routes are made of.
+#[derive(Clone)]
+pub(crate) struct MessagesOptions {
+    /// The tools that run here.
+    pub(crate) toolbox: Arc<Toolbox>,
+    pub(crate) scheduler: Scheduler,
+    /// Where the Messages API is.
+    pub(crate) base_url: String,
+    /// The upstream's key. A client that names one of its own is asked first; if there is neither, what it sends goes on.
+    pub(crate) api_key: Option<SecretString>,
+    pub(crate) agent: AgentOptionsOf,
+    pub(crate) recorder: RecorderOf,
+    pub(crate) spent: SpentOf,
+    pub(crate) writes: WritesAfterClient,
+    /// How long a run goes on after its client is gone, for somebody to join it.
+    pub(crate) disconnect_grace: Duration,
+    /// The longest silence of a stream while tools run.
+    pub(crate) ping_every: Duration,
+    /// See [`JOINABLE`].
+    pub(crate) joinable: Duration,
+    /// See [`STANDIN_KEPT`].
+    pub(crate) standin_kept: Duration,
+    /// No new runs from now on.
+    pub(crate) closing: Cancel,
+    /// What still runs is stopped.
+    pub(crate) stop: Cancel,
+}
+
+impl MessagesOptions {
+    /// The defaults, for these tools and this upstream.
+    pub(crate) fn new(
+        toolbox: Arc<Toolbox>,
+        scheduler: Scheduler,
+        base_url: impl Into<String>,
+        agent: AgentOptionsOf,
+        recorder: RecorderOf,
+    ) -> Self {
+        Self {
+            toolbox,
+            scheduler,
+            base_url: base_url.into(),
+            api_key: None,
+            agent,
+            recorder,
+            spent: Arc::new(|_, _, _| {}),
+            writes: WritesAfterClient::Wait,
+            disconnect_grace: Duration::from_secs(10),
+            ping_every: PING_EVERY,
+            joinable: JOINABLE,
+            standin_kept: STANDIN_KEPT,
+            closing: Cancel::default(),
+            stop: Cancel::default(),
+        }
+    }
+}
+
+/// Why these routes cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MessagesError {
+    /// The upstream cannot be reached by this address.
+    #[error(transparent)]
+    Upstream(#[from] OptionsError),
+    /// The tools cannot be printed.
+    #[error("the tools cannot be sent: {0}")]
+    Tools(#[from] WireError),
+}
+
+/// What all requests share.
+pub(crate) struct Messages {
+    options: MessagesOptions,
+    upstream: Upstream,
+    offer: Offer,
+    repeated: Repeated,
+    standins: Standins,
+}
+
+impl Messages {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`MessagesError`].
+    pub(crate) fn new(options: MessagesOptions) -> Result<Arc<Self>, MessagesError> {
+        Ok(Arc::new(Self {
+            upstream: Upstream::new(&options.base_url, options.api_key.clone())?,
+            offer: Offer::new(&options.toolbox)?,
+            repeated: Repeated::new(options.joinable),
+            standins: Standins::new(options.standin_kept),
+            options,
+        }))
+    }
+}
+
+impl fmt::Debug for Messages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Messages").field("upstream", &self.upstream).finish_non_exhaustive()
+    }
+}
+
+/// Every path below `/v1/`, for behind the door: it puts [`Caller`], [`Hops`](crate::hop::Hops) and
+/// [`RequestId`](crate::door::RequestId) into the extensions.
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>(messages: Arc<Messages>) -> Router<S> {
+    Router::new()
+        .route("/v1/messages", post(create::create).fallback(pass::pass))
+        .route("/v1/messages/count_tokens", post(pass::count_tokens).fallback(pass::pass))
+        .route("/v1/{*path}", any(pass::pass))
+        .with_state(messages)
+}

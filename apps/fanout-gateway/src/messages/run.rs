@@ -1,0 +1,310 @@
+//! One run for one request: from what its client sent to what its client sees.
+//!
+//! From [`create`](super::create): the request, and the exchange to answer into. To the agent: the conversation as the model
+//! must see it. To [`standin`](super::standin) at the end: what the answer stands for.
+//!
+//! It goes on in a task of its own, so that a client may leave and come back.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use axum::response::IntoResponse;
+use bytes::{Bytes, BytesMut};
+use fanout_agent::{Agent, AgentOptions, Cancel, Conversation, Offer, Report, RunSettings, Status};
+use fanout_anthropic::{ModelError, Raw, Request};
+use fanout_core::call::RunId;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::time::{Instant, interval_at};
+
+use super::Messages;
+use super::asking::{Asking, Failure, Said};
+use super::canonical::{self, Digest};
+use super::exchange::{Exchange, Head};
+use super::history::{self, Settler};
+use super::relay::{self, COMMENT, PING};
+use super::repeated::Ticket;
+use super::standin::Kept;
+use super::watch::{Touched, watch};
+use crate::error::ApiError;
+use crate::keys::Caller;
+
+/// Everything that one run is made of.
+pub(super) struct Work {
+    pub(super) messages: Arc<Messages>,
+    pub(super) caller: Caller,
+    pub(super) run: RunId,
+    pub(super) request: Request,
+    pub(super) request_id: String,
+    pub(super) offer: Offer,
+    pub(super) options: AgentOptions,
+    /// The headers for the upstream.
+    pub(super) headers: HeaderMap,
+    /// The path and query.
+    pub(super) target: String,
+    pub(super) exchange: Arc<Exchange>,
+    pub(super) ticket: Ticket,
+    /// Headers of ours for the answer.
+    pub(super) own: HeaderMap,
+    pub(super) now: Now,
+}
+
+/// How far a run has come.
+#[derive(Default)]
+pub(super) struct Now {
+    /// Calls that waited for the client run, before the upstream is asked.
+    is_settling: AtomicBool,
+    asking: OnceLock<Arc<Asking>>,
+}
+
+/// Why there is no message.
+enum Trouble {
+    Upstream(Box<Failure>),
+    Ours(ApiError),
+}
+
+/// Answers one request. Whatever happens, the exchange is finished.
+pub(super) async fn run(work: Work) {
+    let options = &work.messages.options;
+    let (exchange, cancel) = (&work.exchange, Cancel::default());
+    let touched = Touched::new(&options.toolbox);
+    let is_well = {
+        let answer = work.answer(&cancel, &touched);
+        let watch = watch(exchange, &touched, &cancel, options.disconnect_grace, options.joinable);
+        tokio::pin!(answer, watch);
+        let (mut is_watched, mut is_stopped) = (true, false);
+        let mut tick = interval_at(Instant::now() + options.ping_every / 2, options.ping_every / 2);
+        loop {
+            tokio::select! {
+                biased;
+                answered = &mut answer => match answered {
+                    Ok(()) => break true,
+                    Err(trouble) => {
+                        work.tell(trouble);
+                        break false;
+                    }
+                },
+                () = &mut watch, if is_watched => is_watched = false,
+                reason = options.stop.cancelled(), if !is_stopped => {
+                    cancel.cancel(&reason);
+                    is_stopped = true;
+                }
+                _ = tick.tick() => work.keep_alive(),
+            }
+        }
+    };
+    // Before its end is told: a repetition that comes at once must find it, or find it gone.
+    work.messages.repeated.ended(&work.ticket, exchange, is_well || touched.is_touched());
+    exchange.finish();
+}
+
+impl Work {
+    async fn answer(&self, cancel: &Cancel, touched: &Arc<Touched>) -> Result<(), Trouble> {
+        let options = &self.messages.options;
+        let standins = &self.messages.standins;
+        let continued = history::continued(standins, &self.caller.id, &self.request);
+        let offer = match &continued {
+            // The thread has its tools from before; whose they are was settled then.
+            Some(standin) => self.offer.only(|name| standin.ours.contains(name)),
+            None => self.offer.clone(),
+        };
+        let asking = Arc::new(Asking::new(
+            self.messages.upstream.clone(),
+            self.headers.clone(),
+            self.target.clone(),
+            Arc::clone(&self.exchange),
+            self.own.clone(),
+        ));
+        let agent = Agent::for_client(
+            Arc::clone(&asking) as _,
+            options.scheduler.clone(),
+            Arc::clone(&options.toolbox),
+            self.options.clone(),
+            history::continue_from(&self.request, continued.as_deref()),
+            &offer,
+            options.writes,
+        )
+        .map_err(|error| Trouble::Ours(ApiError::invalid(error.to_string())))?;
+        let _ = self.now.asking.set(Arc::clone(&asking));
+        let _ = asking.ours.set(agent.ours().cloned().unwrap_or_default());
+        let recorder = (options.recorder)(&self.run, &self.caller);
+        let settings = RunSettings {
+            run: Some(self.run.clone()),
+            caller: Some(self.caller.id.clone()),
+            recorder: Some(Arc::new((recorder, Arc::clone(touched)))),
+            cancel: cancel.clone(),
+            budget: None,
+        };
+        let settler = Settler { agent: &agent, settings: &settings };
+        let said = &self.request.messages;
+        self.now.is_settling.store(true, Ordering::Release);
+        let history = history::restore(standins, &self.caller.id, said, continued.as_ref(), Some(settler)).await;
+        self.now.is_settling.store(false, Ordering::Release);
+        let begun = history.messages.len();
+        let report = agent.run(Conversation::new(history.messages), settings.clone()).await;
+        if let Some(cost) = report.cost_usd {
+            (options.spent)(&self.caller, &self.options.model, cost);
+        }
+        self.end(&asking, report, begun, history.before)
+    }
+
+    /// What the run came to, told to whoever listens.
+    fn end(&self, asking: &Asking, report: Report, begun: usize, before: Digest) -> Result<(), Trouble> {
+        let mut said = asking.said();
+        if !matches!(report.status, Status::Done | Status::Refused) {
+            let failure = said.failure.take();
+            return Err(failure.map_or_else(
+                || Trouble::Ours(self.trouble_of(&report)),
+                |failure| Trouble::Upstream(Box::new(failure)),
+            ));
+        }
+        self.keep(asking, &said, report, begun, before);
+        if self.request.stream {
+            let usage = said.usage.clone().filter(|_| said.turns > 1);
+            let mut out = BytesMut::new();
+            said.relay.finish(usage.as_ref(), &mut out);
+            self.exchange.send(out.freeze());
+            return Ok(());
+        }
+        let (mut headers, body) = message(&mut said)
+            .ok_or_else(|| Trouble::Ours(ApiError::new(StatusCode::BAD_GATEWAY, "upstream", "there was no message")))?;
+        headers.extend(self.own.clone());
+        self.exchange.begin(Head { status: StatusCode::OK, headers });
+        self.exchange.send(body);
+        Ok(())
+    }
+
+    /// Keeps what the answer stands for, before anybody can come back with it.
+    fn keep(&self, asking: &Asking, said: &Said, report: Report, begun: usize, before: Digest) {
+        let Some(last_id) = said.last.as_ref().map(|last| last.id.clone()) else { return };
+        let messages = report.conversation.messages().get(begun..).unwrap_or_default().to_vec();
+        if messages.is_empty() {
+            return;
+        }
+        let content = canonical::of_content(&said.visible);
+        let kept = Kept {
+            before,
+            after: canonical::then(before, fanout_anthropic::Role::Assistant, content),
+            content,
+            is_unique: canonical::is_unique(&said.visible),
+            id: said.relay.id.clone().unwrap_or_else(|| last_id.clone()),
+            last_id,
+            ours: asking.ours.get().cloned().unwrap_or_default(),
+            has_hidden: said.has_hidden,
+            messages,
+            handover: report.handover.unwrap_or_default(),
+        };
+        self.messages.standins.keep(&self.caller.id, kept);
+    }
+
+    fn trouble_of(&self, report: &Report) -> ApiError {
+        let reason = report.reason.clone().unwrap_or_else(|| format!("the run ended as `{}`", report.status.as_str()));
+        match report.status {
+            Status::Budget if report.elapsed >= self.options.limits.deadline => {
+                ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline", reason)
+            }
+            Status::Budget => ApiError::new(StatusCode::BAD_REQUEST, "budget", reason),
+            Status::Cancelled => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "cancelled", reason),
+            Status::Failed | Status::Done | Status::Refused => {
+                ApiError::new(StatusCode::BAD_GATEWAY, "run_failed", reason)
+            }
+        }
+    }
+
+    /// Says why there is no message: by status as long as that can be, else as an event.
+    fn tell(&self, trouble: Trouble) {
+        let shown = |error: &ApiError| error.to_json(&self.request_id).to_string();
+        if self.exchange.has_begun() {
+            let data = match trouble {
+                Trouble::Ours(error) => shown(&error),
+                Trouble::Upstream(failure) => match *failure {
+                    Failure::Event(data) => data,
+                    Failure::Answer(status, _, body) => api_error(&body).unwrap_or_else(|| shown(&passed_on(status))),
+                    Failure::Silence(error) => shown(&silent(&error)),
+                },
+            };
+            let mut out = BytesMut::new();
+            relay::put("error", &data, &mut out);
+            self.exchange.send(out.freeze());
+            return;
+        }
+        let error = match trouble {
+            Trouble::Ours(error) => error,
+            Trouble::Upstream(failure) => match *failure {
+                Failure::Answer(status, mut headers, body) => {
+                    headers.extend(self.own.clone());
+                    self.exchange.begin(Head { status, headers });
+                    self.exchange.send(body);
+                    return;
+                }
+                Failure::Event(_) => passed_on(StatusCode::OK),
+                Failure::Silence(error) => silent(&error),
+            },
+        };
+        let body = shown(&error);
+        let mut headers = self.own.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.exchange.begin(Head { status: error.into_response().status(), headers });
+        self.exchange.send(Bytes::from(body));
+    }
+
+    /// Keeps the client's connection alive while nothing else is sent.
+    fn keep_alive(&self) {
+        if !self.request.stream || !self.exchange.was_silent() {
+            return;
+        }
+        if !self.exchange.has_begun() {
+            if !self.now.is_settling.load(Ordering::Acquire) {
+                // The upstream has not answered yet: its status is still to be passed on.
+                return;
+            }
+            self.exchange.begin(stream_head(&self.own));
+        }
+        let has_message = self.now.asking.get().is_some_and(|asking| asking.said().relay.has_begun());
+        let sign = if has_message { PING } else { COMMENT };
+        self.exchange.send(Bytes::from_static(sign.as_bytes()));
+    }
+}
+
+/// The message of an answer that is not streamed, and the headers that came with it.
+fn message(said: &mut Said) -> Option<(HeaderMap, Bytes)> {
+    let (headers, body) = said.whole.take().unwrap_or_default();
+    if said.turns == 1 && !said.has_hidden && !body.is_empty() {
+        return Some((headers, body));
+    }
+    let mut last = said.last.take()?;
+    last.blocks = std::mem::take(&mut said.visible);
+    if let Some(usage) = said.usage.as_ref().and_then(|usage| Raw::from_value(usage).ok()) {
+        last.usage_raw = Some(usage);
+    }
+    let mut headers = headers;
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Some((headers, Bytes::from(last.to_json())))
+}
+
+/// A body that is an error in the API's shape, as one line.
+fn api_error(body: &[u8]) -> Option<String> {
+    let error: serde_json::Value = serde_json::from_slice(body).ok()?;
+    error.get("error")?.get("type")?;
+    std::str::from_utf8(body).ok().map(str::to_owned)
+}
+
+fn passed_on(status: StatusCode) -> ApiError {
+    ApiError::new(StatusCode::BAD_GATEWAY, "upstream", format!("the upstream answered {status}, and no message"))
+}
+
+fn silent(error: &ModelError) -> ApiError {
+    let status = match error {
+        ModelError::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    ApiError::new(status, "upstream", error.to_string())
+}
+
+/// The head of a stream that must begin before the upstream was asked.
+pub(super) fn stream_head(own: &HeaderMap) -> Head {
+    let mut headers = own.clone();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Head { status: StatusCode::OK, headers }
+}

@@ -1,0 +1,106 @@
+//! The Messages API behind the gateway: its address, its key, and which headers cross.
+//!
+//! From a client's request: its headers. To the upstream: those that are the client's to say, the upstream's key, and the
+//! gateways passed. From its answers: the headers that are not about the connection.
+//!
+//! Our own key and every `fanout-*` header stay here.
+
+use std::time::Duration;
+
+use fanout_anthropic::{HttpOptions, OptionsError};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName,
+    HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::hop::{HOP, Hops};
+
+/// Where a client names the upstream's key.
+const UPSTREAM_KEY: &str = "fanout-upstream-key";
+
+const X_API_KEY: &str = "x-api-key";
+
+/// Where the gateway sends what it passes on.
+#[derive(Clone, Debug)]
+pub(crate) struct Upstream {
+    pub(crate) client: reqwest::Client,
+    base: String,
+    key: Option<SecretString>,
+    pub(crate) idle_timeout: Duration,
+}
+
+/// What a request is sent on for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// As it is, once.
+    Pass,
+    /// As one of several that a run makes, whose answers are read here.
+    Ask,
+}
+
+impl Upstream {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`OptionsError`] for an address that is none, or when TLS cannot be set up.
+    pub(crate) fn new(base_url: &str, key: Option<SecretString>) -> Result<Self, OptionsError> {
+        let options = HttpOptions { base_url: base_url.to_owned(), ..HttpOptions::default() };
+        let (client, base) = options.connections()?;
+        Ok(Self { client, base, key, idle_timeout: options.idle_timeout })
+    }
+
+    /// The address of a path and its query.
+    pub(crate) fn url(&self, path_and_query: &str) -> String {
+        format!("{}{path_and_query}", self.base)
+    }
+
+    /// The client's headers as they go on.
+    pub(crate) fn headers(&self, from: &HeaderMap, hops: Option<&Hops>, purpose: Purpose) -> HeaderMap {
+        let mut headers = crossing(from, |name| {
+            let is_request = *name == HOST || *name == EXPECT || *name == CONTENT_LENGTH;
+            let is_ours = name.as_str().starts_with("fanout-");
+            // A run asks several times, and reads the answers: neither a repeated key nor compression may cross.
+            let is_once = *name == ACCEPT_ENCODING || name.as_str() == "idempotency-key";
+            is_request || is_ours || (is_once && purpose == Purpose::Ask)
+        });
+        let own = from.get(UPSTREAM_KEY).cloned();
+        let key = own.or_else(|| HeaderValue::from_str(self.key.as_ref()?.expose_secret()).ok());
+        if let Some(mut key) = key {
+            headers.remove(AUTHORIZATION);
+            key.set_sensitive(true);
+            headers.insert(X_API_KEY, key);
+        }
+        if let Some(hops) = hops.and_then(Hops::to_header) {
+            headers.insert(HOP, hops);
+        }
+        headers
+    }
+}
+
+/// The headers of an upstream's answer as they go on to the client. `is_anew` where its body is written anew here.
+pub(crate) fn answered(from: &HeaderMap, is_anew: bool) -> HeaderMap {
+    crossing(from, |name| is_anew && (*name == CONTENT_LENGTH || *name == CONTENT_ENCODING))
+}
+
+/// All headers that are not about one connection, nor dropped.
+fn crossing(from: &HeaderMap, is_dropped: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+    let named: Vec<String> = from
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
+    let is_of_connection = |name: &HeaderName| {
+        [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
+            || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "proxy-authorization" | "proxy-authenticate")
+            || named.iter().any(|named| named == name.as_str())
+    };
+    let kept = from.iter().filter(|(name, _)| !is_of_connection(name) && !is_dropped(name));
+    let mut headers = HeaderMap::with_capacity(from.len() + 2);
+    kept.for_each(|(name, value)| {
+        headers.append(name, value.clone());
+    });
+    headers
+}

@@ -1,0 +1,57 @@
+//! The routes: one file per noun.
+//!
+//! From the door. To the rest of the gateway; nothing here runs a call or reads a key.
+//!
+//! Every route is put in through [`Routes`], which remembers its name: `/openapi.json` is held against that list.
+
+mod health;
+mod openapi;
+mod tool_calls;
+mod tools;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{MethodRouter, get, post};
+use http::{Method, StatusCode, Uri};
+
+use crate::error::ApiError;
+use crate::gateway::Shared;
+
+/// A router that knows its routes by name.
+pub(crate) struct Routes {
+    pub(crate) router: Router<Arc<Shared>>,
+    pub(crate) names: Vec<(Method, &'static str)>,
+}
+
+impl Routes {
+    fn with(mut self, method: Method, path: &'static str, route: MethodRouter<Arc<Shared>>) -> Self {
+        self.names.push((method, path));
+        self.router = self.router.route(path, route);
+        self
+    }
+}
+
+/// Every route that is ours alone.
+pub(crate) fn routes() -> Routes {
+    Routes { router: Router::new(), names: Vec::new() }
+        .with(Method::POST, "/fanout/v1/tool_calls", post(tool_calls::run))
+        .with(Method::POST, "/fanout/v1/tool_calls/explain", post(tool_calls::explain))
+        .with(Method::GET, "/fanout/v1/tools", get(tools::list))
+        .with(Method::GET, "/livez", get(health::live))
+        .with(Method::GET, "/readyz", get(health::ready))
+        .with(Method::GET, "/metrics", get(health::metrics))
+        .with(Method::GET, "/openapi.json", get(openapi::document))
+}
+
+/// No route is called so.
+pub(crate) async fn unknown_path(uri: Uri) -> ApiError {
+    let message = format!("there is no `{}` here; `GET /openapi.json` lists what there is", uri.path());
+    ApiError::new(StatusCode::NOT_FOUND, "unknown_path", message)
+}
+
+/// A route is called so, with another method.
+pub(crate) async fn unknown_method(method: Method, uri: Uri) -> ApiError {
+    let message = format!("`{}` does not take {method}; `GET /openapi.json` lists what there is", uri.path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "unknown_method", message)
+}

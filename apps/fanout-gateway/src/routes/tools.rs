@@ -1,0 +1,31 @@
+//! `GET /fanout/v1/tools`: the tools, ready for the `tools` of a request to the Messages API.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use fanout_anthropic::{ToolDef, tools_json};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+
+use crate::error::ApiError;
+use crate::gateway::Shared;
+
+/// The definitions, in the order of the configuration: the same bytes at each request. No `cache_control` is set: where a
+/// cached prefix ends is the caller's to say.
+pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, ApiError> {
+    let defs: Vec<ToolDef> = shared
+        .toolbox
+        .iter()
+        .map(|tool| ToolDef {
+            name: tool.spec.name.to_string(),
+            description: tool.spec.description.clone(),
+            input_schema: tool.spec.input_schema.clone(),
+            cache: false,
+        })
+        .collect();
+    let text = tools_json(&defs).map_err(|error| {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "tools", format!("the tools cannot be printed: {error}"))
+    })?;
+    Ok(([(CONTENT_TYPE, "application/json")], text.to_string()))
+}

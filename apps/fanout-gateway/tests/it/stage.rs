@@ -1,0 +1,186 @@
+//! A gateway with tools that do what a test says, when it says so.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanout_core::effects::{EffectsSpec, Source, Template};
+use fanout_core::outcome::Output;
+use fanout_core::run::Scheduler;
+use fanout_core::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
+use fanout_core::toolbox::Toolbox;
+use fanout_gateway::{Gateway, GatewayOptions, open, serve};
+use fanout_host::build::Upstream;
+use fanout_host::config::Config;
+use fanout_host::environment::Environment;
+use fanout_host::keys::KeysFile;
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::client::{Answer, send};
+
+/// What the tools did.
+pub struct Seen {
+    /// The idempotency keys of attempts, in the order of their starts.
+    pub started: watch::Sender<Vec<String>>,
+    /// How many attempts were stopped before they could answer.
+    pub stopped: watch::Sender<usize>,
+    /// Tools that wait take one each.
+    gate: Semaphore,
+}
+
+/// One of the tools: `echo` answers at once; `hold` only reads, `pay` writes, and both wait at the gate; `fail` fails.
+struct Prop {
+    name: &'static str,
+    seen: Arc<Seen>,
+}
+
+impl Tool for Prop {
+    fn spec(&self) -> ToolSpec {
+        let mut spec = ToolSpec::new(self.name, Source::function());
+        spec.description = format!("does {}", self.name);
+        spec.input_schema = json!({"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]});
+        let list = |key: &str| Some(vec![Template::parse(key).unwrap()]);
+        let (reads, writes) = match self.name {
+            "pay" => (Some(vec![]), list("account/{id}")),
+            "fail" => (Some(vec![]), list("failure/{id}")),
+            _ => (list("thing/{id}"), Some(vec![])),
+        };
+        spec.effects = EffectsSpec { reads, writes, ..EffectsSpec::writes_all_of(&Source::function()) };
+        spec
+    }
+
+    fn call(&self, attempt: Attempt) -> BoxFuture<'static, Result<Output, ToolError>> {
+        let (name, seen) = (self.name, Arc::clone(&self.seen));
+        Box::pin(async move {
+            seen.started.send_modify(|started| started.push(attempt.idempotency_key.to_string()));
+            let mut stopped = Stopped { seen: &seen, answered: false };
+            if matches!(name, "hold" | "pay") {
+                seen.gate.acquire().await.expect("the gate is never closed").forget();
+            }
+            stopped.answered = true;
+            match name {
+                "fail" => Err(ToolError::Failed("no".to_owned())),
+                _ => Ok(Output::json(json!({ "id": attempt.input["id"] }))),
+            }
+        })
+    }
+}
+
+struct Stopped<'a> {
+    seen: &'a Seen,
+    answered: bool,
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.seen.stopped.send_modify(|stopped| *stopped += 1);
+        }
+    }
+}
+
+/// A gateway that is served.
+pub struct Stage {
+    pub address: SocketAddr,
+    pub gateway: Gateway,
+    pub seen: Arc<Seen>,
+    pub keys: KeysFile,
+    stop: Option<oneshot::Sender<()>>,
+    served: Option<JoinHandle<()>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Stage {
+    /// On loopback, with a configuration of these lines.
+    pub fn with(toml: &str) -> Self {
+        Self::at(IpAddr::from([127, 0, 0, 1]), toml, Duration::from_secs(60))
+    }
+
+    pub fn new() -> Self {
+        Self::with("")
+    }
+
+    /// The gateway believes that it listens on `ip`; for a test it is reached over loopback all the same.
+    pub fn at(ip: IpAddr, toml: &str, grace: Duration) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let seen = Arc::new(Seen {
+            started: watch::Sender::default(),
+            stopped: watch::Sender::default(),
+            gate: Semaphore::new(0),
+        });
+        let mut toolbox = Toolbox::new();
+        for name in ["echo", "hold", "pay", "fail"] {
+            toolbox.add(Prop { name, seen: Arc::clone(&seen) }).unwrap();
+        }
+        let config = Config::parse("test.toml", toml, folder.path(), &Environment::default());
+        let config = config.unwrap_or_else(|errors| panic!("{errors}"));
+        let keys = KeysFile::at(PathBuf::from(&config.server.keys_file));
+        let listener = open(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let gateway = Gateway::new(GatewayOptions {
+            scheduler: Scheduler::new(config.scheduler.options()),
+            config,
+            toolbox: Arc::new(toolbox),
+            // What it passes on comes back to it: nothing here is meant to be passed on.
+            upstream: Upstream { base_url: format!("http://{address}"), api_key: None },
+            address: SocketAddr::new(ip, address.port()),
+        })
+        .unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let served = tokio::spawn({
+            let gateway = gateway.clone();
+            async move {
+                let stopped = async { drop(stopped.await) };
+                serve(listener, &gateway, stopped, grace).await;
+            }
+        });
+        Self { address, gateway, seen, keys, stop: Some(stop), served: Some(served), _folder: folder }
+    }
+
+    pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut all = vec![("content-type", "application/json")];
+        all.extend_from_slice(headers);
+        send(self.address, "POST", path, &all, body).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        send(self.address, "GET", path, &[], "").await
+    }
+
+    /// Lets so many calls through the gate.
+    pub fn release(&self, calls: usize) {
+        self.seen.gate.add_permits(calls);
+    }
+
+    /// Waits until so many attempts have started, and gives their idempotency keys.
+    pub async fn started(&self, calls: usize) -> Vec<String> {
+        let mut started = self.seen.started.subscribe();
+        started.wait_for(|started| started.len() >= calls).await.unwrap().clone()
+    }
+
+    /// Waits until so many attempts were stopped.
+    pub async fn stopped(&self, calls: usize) {
+        self.seen.stopped.subscribe().wait_for(|stopped| *stopped >= calls).await.unwrap();
+    }
+
+    /// Tells the server to stop, and gives what ends with it.
+    pub fn close(&mut self) -> JoinHandle<()> {
+        drop(self.stop.take());
+        self.served.take().expect("closed once")
+    }
+}
+
+pub const TOOL_CALLS: &str = "/fanout/v1/tool_calls";
+
+/// A body with calls, written `id=tool`; the tool's input names the call's id.
+pub fn body(calls: &str) -> String {
+    let call = |call: &str| {
+        let (id, tool) = call.split_once('=').unwrap();
+        json!({"type": "tool_use", "id": id, "name": tool, "input": {"id": id}})
+    };
+    let content: Vec<Value> = calls.split_whitespace().map(call).collect();
+    json!({ "content": content }).to_string()
+}

@@ -1,0 +1,134 @@
+//! The clients' parts, installed from their lock files.
+//!
+//! From `clients/*` and `examples/nextjs`: the lock files. To `target/clients`: an environment for each, made once and made
+//! anew when its lock file changes. Nothing outside of the target directory is written.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+/// The command that starts the official Python SDK's conversations, in an environment of its own.
+///
+/// # Errors
+/// When `python3` is absent or too old, or the packages can't be had.
+pub fn python() -> anyhow::Result<tokio::process::Command> {
+    let source = root().join("clients/python");
+    let lock = source.join("requirements.txt");
+    let enough = ["-c", "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))"];
+    require("python3", &enough, "Python 3.11 or newer, with its `venv` module")?;
+    let place = installed("python", &lock, |place| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(place))?;
+        let pip = place.join("bin/pip");
+        run(Command::new(pip).args(["install", "--quiet", "--no-deps", "--require-hashes", "-r"]).arg(&lock))
+    })?;
+    let mut command = tokio::process::Command::new(place.join("bin/python"));
+    command.arg(source.join("conversations.py"));
+    Ok(command)
+}
+
+/// The command that starts the official TypeScript SDK's conversations, on Node.
+///
+/// # Errors
+/// When `node` or `npm` is absent, or the packages can't be had.
+pub fn typescript() -> anyhow::Result<tokio::process::Command> {
+    let place = node_package("typescript", &root().join("clients/typescript"))?;
+    let mut command = tokio::process::Command::new("node");
+    command.arg(place.join("conversations.mjs"));
+    Ok(command)
+}
+
+/// Takes from a command what the surroundings say of models and gateways: they would talk to somebody else.
+pub fn alone(command: &mut tokio::process::Command) {
+    let ours = |name: &OsStr| {
+        let name = name.to_string_lossy();
+        name.starts_with("ANTHROPIC_") || name.starts_with("FANOUT_") || name == "PORT"
+    };
+    for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
+        command.env_remove(name);
+    }
+    command.env("NO_PROXY", "127.0.0.1,localhost").env("no_proxy", "127.0.0.1,localhost");
+}
+
+/// A copy of the Node package at `source` with its packages installed; returns where.
+///
+/// # Errors
+/// When `node` or `npm` is absent, or the packages can't be had.
+pub fn node_package(name: &str, source: &Path) -> anyhow::Result<PathBuf> {
+    let enough = ["-e", "process.exit(Number(process.versions.node.split('.')[0]) < 20 ? 1 : 0)"];
+    require("node", &enough, "Node.js 20 or newer")?;
+    require("npm", &["--version"], "npm, which comes with Node.js")?;
+    let place = installed(name, &source.join("package-lock.json"), |place| {
+        copy(source, place)?;
+        run(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(place))
+    })?;
+    // The sources may be newer than the packages.
+    copy(source, &place)?;
+    Ok(place)
+}
+
+/// The root of the project.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Where everything is written: `clients` in cargo's target directory, which is two above this very program.
+fn target() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("where this program is")?;
+    let target = program.ancestors().nth(2).context("this program is not in a target directory")?;
+    Ok(target.join("clients"))
+}
+
+/// The environment `name`, made by `make` unless one made from this very lock file is there.
+fn installed(name: &str, lock: &Path, make: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<PathBuf> {
+    let place = target()?.join(name);
+    let wanted = fs::read(lock).with_context(|| format!("reading `{}`", lock.display()))?;
+    let mark = place.join(".installed");
+    if fs::read(&mark).is_ok_and(|made| made == wanted) {
+        return Ok(place);
+    }
+    println!("clients: installing {name} into `{}`", place.display());
+    if place.exists() {
+        fs::remove_dir_all(&place).with_context(|| format!("removing `{}`", place.display()))?;
+    }
+    fs::create_dir_all(&place).with_context(|| format!("making `{}`", place.display()))?;
+    make(&place).with_context(|| format!("installing what `{}` names", lock.display()))?;
+    fs::write(&mark, wanted).with_context(|| format!("writing `{}`", mark.display()))?;
+    Ok(place)
+}
+
+/// Copies a folder's files over those in `to`, without what was installed or built in it.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("reading `{}`", from.display()))? {
+        let entry = entry?;
+        let (name, target) = (entry.file_name(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            if name != "node_modules" && name != ".next" {
+                copy(&entry.path(), &target)?;
+            }
+        } else {
+            fs::copy(entry.path(), &target).with_context(|| format!("copying `{}`", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn require(program: &str, args: &[&str], what: &str) -> anyhow::Result<()> {
+    match Command::new(program).args(args).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(_) => bail!("`{program}` is not what the tests need: install {what}"),
+        Err(error) => bail!("`{program}` cannot be started ({error}): install {what}"),
+    }
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        bail!("{command:?} failed:\n{said}");
+    }
+    Ok(())
+}
