@@ -5,4 +5,5 @@
 mod process;
 
 mod keys;
+mod mcp;
 mod serve;
