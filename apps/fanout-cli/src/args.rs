@@ -70,6 +70,8 @@ Examples:
     Check,
     /// Run the gateway: the Messages API with your tools behind it, and `tool_calls` for loops of your own.
     Serve(Serve),
+    /// Offer your tools to an MCP client, over standard input and output. The client starts it; several may run at once.
+    Mcp(Mcp),
     /// Who may use the gateway. On this machine's loopback nobody needs a key; anywhere else everybody does.
     Keys(Keys),
 }
@@ -125,6 +127,32 @@ pub struct Serve {
     /// For trying any client without a key: a scripted Claude as the upstream, and the tools of a shop on this machine.
     #[arg(long)]
     pub demo: bool,
+}
+
+/// `fanout mcp`
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Example:
+  fanout mcp --print-config claude-code > .mcp.json
+
+Calls that touch different things run at once; those that touch the same things keep their order.")]
+pub struct Mcp {
+    /// Print the entry to paste into a client's settings, and serve nothing.
+    #[arg(long, value_enum, value_name = "CLIENT")]
+    pub print_config: Option<Client>,
+}
+
+/// A client of MCP servers, by how it wants to be told of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Client {
+    /// Claude Code.
+    ClaudeCode,
+    /// Claude Desktop.
+    ClaudeDesktop,
+    /// Cursor.
+    Cursor,
+    /// Codex.
+    Codex,
 }
 
 /// `fanout keys`

@@ -9,6 +9,7 @@ mod check;
 mod demo;
 mod explain;
 mod keys;
+mod mcp;
 mod run;
 mod serve;
 
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Explain(explain) => explain::explain(&args.common, explain),
         Command::Check => check::check(&args.common),
         Command::Serve(serve) => serve::serve(&args.common, serve),
+        Command::Mcp(mcp) => mcp::mcp(&args.common, mcp),
         Command::Keys(keys) => keys::keys(&args.common, keys),
     };
     exit::code(done)

@@ -25,6 +25,7 @@ use crate::body::BODY_MAX;
 use crate::door::{self, Names};
 use crate::hop::GatewayId;
 use crate::keys::{Caller, Keyring};
+use crate::mcp;
 use crate::messages::{self, Messages, MessagesError, MessagesOptions};
 use crate::metrics::Metrics;
 use crate::repeats::Repeats;
@@ -127,6 +128,7 @@ impl Gateway {
         let shared = &self.shared;
         Router::new()
             .merge(routes::routes().router)
+            .merge(mcp::routes(shared))
             .merge(messages::routes(Arc::clone(&self.messages)))
             .fallback(routes::unknown_path)
             .method_not_allowed_fallback(routes::unknown_method)

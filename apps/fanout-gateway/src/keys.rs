@@ -89,7 +89,7 @@ impl Keyring {
 
 impl Caller {
     /// Whoever is on this machine.
-    fn local() -> Self {
+    pub(crate) fn local() -> Self {
         Self { id: "local".into(), project: None, has_key: false }
     }
 

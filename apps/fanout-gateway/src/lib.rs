@@ -4,8 +4,8 @@
 //! closes the door. There is no `main` here; the command line serves it.
 //!
 //! In the order of a request: [`serve`] takes the connection, `door` looks at where it comes from and who sends it (`keys`,
-//! `hop`), `routes` answers, `batch` runs calls, `repeats` knows requests that came before, `watch` counts and logs what
-//! happened, and `error` is what is said when nothing else can be.
+//! `hop`), `routes` answers (`messages` as the Messages API, `mcp` as an MCP server), `batch` runs calls, `repeats` knows
+//! requests that came before, `watch` counts and logs what happened, and `error` is what is said when nothing else can be.
 
 mod error;
 mod gateway;
@@ -18,6 +18,7 @@ mod keys;
 mod body;
 mod routes;
 
+mod mcp;
 mod messages;
 
 mod batch;
@@ -27,5 +28,6 @@ mod metrics;
 mod watch;
 
 pub use gateway::{Gateway, GatewayError, GatewayOptions};
+pub use mcp::{McpError, McpOptions, serve_mcp, serve_mcp_stdio};
 pub use messages::MessagesError;
 pub use serve::{open, serve};

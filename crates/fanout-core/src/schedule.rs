@@ -296,17 +296,23 @@ impl Schedule {
     pub fn cancel(&mut self, reason: &str, now: Duration) {
         // Last first: to end a call frees those after it, and none of them may start for that.
         for call in (0..self.items.len()).rev() {
-            match self.items[call].phase {
-                Phase::Running => {
-                    let error = self.stopped(call);
-                    self.stop(call, error, now);
-                }
-                Phase::Waiting | Phase::Locking | Phase::Queued => {
-                    let message = format!("{reason}; nothing was carried out");
-                    self.end_unsent(call, CallError::new(ErrorCode::Cancelled, message), now);
-                }
-                Phase::Stray | Phase::Done => {}
+            self.cancel_call(call, reason, now);
+        }
+    }
+
+    /// Ends one call for this reason, as [`Schedule::cancel`] does with all; those that waited for it alone go on. An ended
+    /// call stays as it is.
+    pub fn cancel_call(&mut self, call: Ix, reason: &str, now: Duration) {
+        match self.items[call].phase {
+            Phase::Running => {
+                let error = self.stopped(call);
+                self.stop(call, error, now);
             }
+            Phase::Waiting | Phase::Locking | Phase::Queued => {
+                let message = format!("{reason}; nothing was carried out");
+                self.end_unsent(call, CallError::new(ErrorCode::Cancelled, message), now);
+            }
+            Phase::Stray | Phase::Done => {}
         }
     }
 

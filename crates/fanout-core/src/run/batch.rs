@@ -203,6 +203,26 @@ impl<'run> Batch<'run> {
         self.act();
     }
 
+    /// Ends one call as [`Batch::cancel`] ends all; the others go on, and those that waited for it alone may start. Does
+    /// nothing to a call that has its outcome, and to one that the batch does not have.
+    pub fn cancel_call(&mut self, call: &CallId, reason: &str) {
+        if let Some(ix) = self.by_id.get(call).copied() {
+            let now = self.run.elapsed();
+            self.schedule.cancel_call(ix, reason, now);
+            self.act();
+        }
+    }
+
+    /// Hands over the outcome of one call, if it has ended, and forgets it: [`Batch::finish`] will not give it again, and no
+    /// later call can refer to its output. For a batch that stays open, so that it does not keep all that it ever answered.
+    pub fn take(&mut self, call: &CallId) -> Option<Arc<Outcome>> {
+        let ix = self.by_id.get(call).copied()?;
+        let item = &mut self.items[ix];
+        let outcome = item.outcome.take()?;
+        item.input = Arc::default();
+        Some(outcome)
+    }
+
     /// The calls so far, in program order, with what each touches and waits for.
     pub fn arrived(&self) -> impl Iterator<Item = Arrived<'_>> {
         self.items.iter().enumerate().map(|(ix, item)| Arrived {
@@ -280,10 +300,14 @@ impl<'run> Batch<'run> {
         {
             let earlier = tool.spec.policy.after.iter().filter_map(|tool| self.followed.tools.get(tool)).flatten();
             edges.extend(earlier.map(|on| Edge::named(*on, Why::Order, false)));
-            let last = self.followed.sources.get(&tool.spec.source).filter(|_| tool.spec.policy.stop_on_failure);
+            let last = self.followed.sources.get(&tool.spec.source).filter(|_| self.stops_on_failure(tool));
             edges.extend(last.map(|on| Edge::named(*on, Why::Order, true)));
         }
         Ok(edges)
+    }
+
+    fn stops_on_failure(&self, tool: &Registered) -> bool {
+        tool.spec.policy.stop_on_failure && self.run.options.stop_on_failure
     }
 
     fn input_of(&self, tool: &Registered, call: &Call) -> Result<Arc<Value>, CallError> {

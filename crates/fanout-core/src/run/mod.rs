@@ -73,6 +73,9 @@ pub struct RunOptions {
     pub caller: CallerId,
     /// Whether calls that only read and are repeatable may enter while the response still streams.
     pub early_start: bool,
+    /// Whether tools that ask for it (`stop_on_failure`) stop at the first failure of their source. Off where calls that
+    /// have nothing to do with each other share a batch.
+    pub stop_on_failure: bool,
     /// How paths in inputs become keys.
     pub paths: Paths,
     /// Who is told what happens.
@@ -82,7 +85,14 @@ pub struct RunOptions {
 impl RunOptions {
     /// A run of this id: early start on, nobody told.
     pub fn new(run: impl Into<RunId>) -> Self {
-        Self { run: run.into(), caller: "local".into(), early_start: true, paths: Paths::default(), recorder: None }
+        Self {
+            run: run.into(),
+            caller: "local".into(),
+            early_start: true,
+            stop_on_failure: true,
+            paths: Paths::default(),
+            recorder: None,
+        }
     }
 }
 

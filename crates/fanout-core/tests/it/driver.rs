@@ -391,3 +391,62 @@ async fn declared_order_and_stop_on_failure_hold_back_their_own_and_nobody_else(
     assert_eq!(words(&all(&mut run, calls).await), "ok ok upstream skipped ok ok skipped");
     assert_eq!(started.elapsed(), ms(300));
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_call_can_be_cancelled_and_the_others_keep_their_order() {
+    let scheduler = Scheduler::new(SchedulerOptions::default());
+    let toolbox = toolbox([sleeper("sleep"), sleeper("read").with(|spec| spec.policy.idempotent = true)]);
+    // The call that is cancelled, what all came to, and how long it took: the last waits for the first all the same.
+    for (cancelled, outcomes, took) in [
+        ("c0", "outcome_unknown ok ok", 200),
+        ("c1", "ok cancelled ok", 200),
+        ("c2", "ok ok cancelled", 200),
+        ("nobody", "ok ok ok", 300),
+    ] {
+        let mut run = scheduler.run(Arc::clone(&toolbox), RunOptions::new("run"));
+        let mut batch = run.batch();
+        let started = Instant::now();
+        batch.commit();
+        for (at, tool) in ["sleep", "read", "sleep"].into_iter().enumerate() {
+            batch.call(Call::new(at as u32, format!("c{at}"), tool, json!({"key": "a"}))).unwrap();
+        }
+        batch.cancel_call(&cancelled.into(), "not wanted any more");
+        // Once more changes nothing.
+        batch.cancel_call(&cancelled.into(), "not wanted any more");
+        assert_eq!(words(&batch.finish().await), outcomes, "{cancelled}");
+        assert_eq!(started.elapsed(), ms(took), "{cancelled}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_batch_hands_over_each_outcome_once() {
+    let scheduler = Scheduler::new(SchedulerOptions::default());
+    let mut run = scheduler.run(toolbox([sleeper("sleep")]), RunOptions::new("run"));
+    let mut batch = run.batch();
+    batch.commit();
+    for at in 0..2 {
+        batch.call(Call::new(at, format!("c{at}"), "sleep", json!({"key": "a"}))).unwrap();
+    }
+    assert!(batch.take(&"c0".into()).is_none(), "it has not ended");
+    while batch.unanswered() > 1 {
+        batch.progress().await;
+    }
+    assert_eq!(batch.take(&"c0".into()).map(|outcome| outcome.error_code()), Some(None));
+    assert!(batch.take(&"c0".into()).is_none(), "it was handed over");
+    let rest = batch.finish().await;
+    assert_eq!(rest.iter().map(|outcome| outcome.call.as_str()).collect::<Vec<_>>(), ["c1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_have_nothing_to_do_with_each_other_need_not_stop_at_a_failure() {
+    let of_set = |spec: &mut ToolSpec| (spec.source, spec.policy.stop_on_failure) = (Source::http("set.test"), true);
+    let fail = Does::new("fail", |_| Box::pin(async { Err(ToolError::Failed("no such order".into())) }));
+    let scheduler = Scheduler::new(SchedulerOptions::default());
+    let toolbox = toolbox([fail.with(of_set), sleeper("step").with(of_set)]);
+    for (stop_on_failure, outcomes) in [(true, "upstream skipped"), (false, "upstream ok")] {
+        let options = RunOptions { stop_on_failure, ..RunOptions::new("run") };
+        let mut run = scheduler.run(Arc::clone(&toolbox), options);
+        let calls = [("fail", json!({"key": "a"})), ("step", json!({"key": "b"}))];
+        assert_eq!(words(&all(&mut run, calls).await), outcomes);
+    }
+}

@@ -1,0 +1,84 @@
+//! `fanout mcp`: the tools for any MCP client, over standard streams.
+//!
+//! The protocol has standard output for itself: whatever else there is to say goes to standard error.
+
+use std::env::current_dir;
+use std::path::{Path, absolute};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use fanout_gateway::{McpOptions, serve_mcp_stdio};
+use fanout_host::build::Purpose;
+use fanout_host::config::Config;
+use fanout_host::environment::Environment;
+use serde_json::json;
+
+use crate::args::{Client, Common, Mcp};
+use crate::exit::Ended;
+use crate::loaded::Loaded;
+
+/// Serves one client until it goes, or prints what to tell it.
+pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
+    if let Some(client) = mcp.print_config {
+        return print_config(common, client);
+    }
+    let loaded = Loaded::read(common, Purpose::Run)?;
+    if loaded.toolbox.is_empty() {
+        anstream::eprintln!("warning: the configuration has no tools, so there is nothing to offer");
+    }
+    let options = McpOptions { toolbox: Arc::clone(&loaded.toolbox), scheduler: loaded.scheduler() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(async {
+        let mut ended = Ended::Done;
+        let interrupted = async {
+            // Where no signal can be heard there is none to stop it.
+            match tokio::signal::ctrl_c().await {
+                Ok(()) => ended = Ended::Interrupted,
+                Err(_) => std::future::pending().await,
+            }
+        };
+        serve_mcp_stdio(options, interrupted).await?;
+        anyhow::Ok(ended)
+    });
+    // A read of standard input may still wait for a client that says nothing, and cannot be called off.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Prints the entry for a client, and where it belongs. The configuration is read, so that the entry works.
+fn print_config(common: &Common, client: Client) -> anyhow::Result<Ended> {
+    let environment = Environment::of_process();
+    let config = match &common.config {
+        Some(path) => Config::load(path, &environment)?,
+        None => Config::find(&current_dir().context("the current folder cannot be read")?, &environment)?,
+    };
+    let Some(file) = config.file else {
+        bail!("there is no fanout.toml here or in a folder above: name one with --config FILE");
+    };
+    let file = absolute(&file).with_context(|| format!("{} has no absolute path", file.display()))?;
+    anstream::eprintln!("{}:", place(client));
+    anstream::println!("{}", entry(client, &file)?);
+    Ok(Ended::Done)
+}
+
+fn place(client: Client) -> &'static str {
+    match client {
+        Client::ClaudeCode => "in .mcp.json of a project",
+        Client::ClaudeDesktop => "in claude_desktop_config.json (Settings, Developer, Edit Config)",
+        Client::Cursor => "in .cursor/mcp.json of a project or of your home folder",
+        Client::Codex => "in .codex/config.toml of your home folder",
+    }
+}
+
+/// The entry: clients start their servers anywhere, so the file is named by its whole path.
+fn entry(client: Client, file: &Path) -> anyhow::Result<String> {
+    let file = file.to_str().with_context(|| format!("{} is not a name that can be written down", file.display()))?;
+    let args = json!(["mcp", "--config", file]);
+    let server = match client {
+        Client::ClaudeCode | Client::Cursor => json!({ "type": "stdio", "command": "fanout", "args": args }),
+        Client::ClaudeDesktop => json!({ "command": "fanout", "args": args }),
+        // Strings are written alike in JSON and in TOML.
+        Client::Codex => return Ok(format!("[mcp_servers.fanout]\ncommand = \"fanout\"\nargs = {args}")),
+    };
+    Ok(serde_json::to_string_pretty(&json!({ "mcpServers": { "fanout": server } }))?)
+}

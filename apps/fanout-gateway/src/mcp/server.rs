@@ -1,0 +1,153 @@
+//! What a client is answered: who we are, which tools there are, and what its calls came to.
+//!
+//! From the transports: one [`Server`] for each session, or for each request that has none. To [`session`](super::session):
+//! calls.
+//!
+//! A tool that failed is a result like any other; an error of the protocol is only what no tool can answer.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use fanout_core::call::ToolName;
+use fanout_core::outcome::Outcome;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, ErrorData, Implementation, ListToolsResult, PaginatedRequestParams,
+    ProgressNotificationParam, ProgressToken, ServerCapabilities, ServerConfig, Tool,
+};
+use rmcp::service::{Peer, RequestContext};
+use rmcp::{RoleServer, ServerHandler};
+use serde_json::Value;
+
+use super::describe;
+use super::session::{Handed, Place, Session, Shared};
+use crate::keys::Caller;
+
+/// What clients may tell their model.
+const INSTRUCTIONS: &str = "Calls that do not depend on each other's results can be sent together: those that touch different \
+    things run at once, and those that touch the same things run in the order in which they were sent.";
+
+/// A call that has arrived, as the transport marks it. Whoever takes the place first has it.
+#[derive(Clone)]
+pub(super) struct Arrived(Arc<Mutex<Option<Place>>>);
+
+impl Arrived {
+    pub(super) fn new(place: Place) -> Self {
+        Self(Arc::new(Mutex::new(Some(place))))
+    }
+
+    fn take(&self) -> Option<Place> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// One session of the protocol.
+pub(super) struct Server {
+    shared: Shared,
+    tools: Arc<[Tool]>,
+    /// Whoever asked first; the session is nobody else's.
+    caller: OnceLock<Caller>,
+    session: OnceLock<Arc<Session>>,
+}
+
+impl Server {
+    pub(super) fn new(shared: Shared, tools: Arc<[Tool]>) -> Self {
+        Self { shared, tools, caller: OnceLock::new(), session: OnceLock::new() }
+    }
+
+    /// A server whose session has begun.
+    pub(super) fn with_session(shared: Shared, tools: Arc<[Tool]>, session: Arc<Session>) -> Self {
+        Self { shared, tools, caller: OnceLock::new(), session: OnceLock::from(session) }
+    }
+
+    /// Lets the one in whose session this is.
+    fn enter(&self, context: &RequestContext<RoleServer>) -> Result<&Caller, ErrorData> {
+        let parts = context.extensions.get::<http::request::Parts>();
+        // Standard streams belong to whoever started the process.
+        let asks = parts.and_then(|parts| parts.extensions.get::<Caller>()).cloned().unwrap_or_else(Caller::local);
+        let owner = self.caller.get_or_init(|| asks.clone());
+        if *owner != asks {
+            return Err(ErrorData::invalid_request("the session was begun with another key", None));
+        }
+        Ok(owner)
+    }
+
+    fn hand_over(
+        &self,
+        request: CallToolRequestParams,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<Handed, ErrorData> {
+        let caller = self.enter(context)?;
+        let tool = ToolName::from(&*request.name);
+        if self.shared.toolbox.get(&tool).is_none() {
+            return Err(ErrorData::invalid_params(format!("Unknown tool: {tool}"), None));
+        }
+        if let Some(reason) = self.shared.closing.reason() {
+            return Err(ErrorData::internal_error(reason, None));
+        }
+        let session = self.session.get_or_init(|| Arc::new(Session::start(&self.shared, caller.clone())));
+        let arrived = context.extensions.get::<Arrived>().and_then(Arrived::take);
+        let place = arrived.unwrap_or_else(|| session.place());
+        Ok(place.fill(tool, Value::Object(request.arguments.unwrap_or_default())))
+    }
+}
+
+impl ServerHandler for Server {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_server_info(Implementation::new("fanout", env!("CARGO_PKG_VERSION")))
+            .with_instructions(INSTRUCTIONS)
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        self.enter(&context)?;
+        Ok(ListToolsResult::with_all_items(self.tools.to_vec()))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let handed = self.hand_over(request, &context)?;
+        let progress = context.meta.get_progress_token().map(|token| Progress { token, peer: context.peer.clone() });
+        tokio::select! {
+            biased;
+            // Nobody reads the answer to a cancelled call. What was handed over is dropped here, which cancels it.
+            () = context.ct.cancelled() => Err(ErrorData::internal_error("the call was cancelled", None)),
+            outcome = ended(handed, progress) => outcome.map(|outcome| describe::result(&outcome).into()),
+        }
+    }
+}
+
+/// Who wants to know how far a call is.
+struct Progress {
+    token: ProgressToken,
+    peer: Peer<RoleServer>,
+}
+
+impl Progress {
+    /// `step` is 1 when the first attempt begins, and 2 at the end.
+    async fn say(&self, step: f64, message: &str) {
+        let param = ProgressNotificationParam::new(self.token.clone(), step).with_total(2.0).with_message(message);
+        // Who cannot be told is gone, and its call is cancelled elsewhere.
+        let _ = self.peer.notify_progress(param).await;
+    }
+}
+
+/// Waits for the outcome, and says on the way how far the call is.
+async fn ended(mut handed: Handed, progress: Option<Progress>) -> Result<Arc<Outcome>, ErrorData> {
+    if let Some(progress) = &progress
+        && (&mut handed.started).await.is_ok()
+    {
+        progress.say(1.0, "started").await;
+    }
+    let outcome = (&mut handed.outcome).await;
+    let outcome = outcome.map_err(|_| ErrorData::internal_error("the session ended before the call did", None))?;
+    if let Some(progress) = &progress {
+        progress.say(2.0, outcome.error_code().map_or("ok", |code| code.as_str())).await;
+    }
+    Ok(outcome)
+}
