@@ -8,6 +8,7 @@ mod stage;
 mod closing;
 mod door;
 mod health;
+mod mcp;
 mod messages;
 mod repeats;
 mod stream;

@@ -86,6 +86,7 @@ impl Drop for Stopped<'_> {
 pub struct Stage {
     pub address: SocketAddr,
     pub gateway: Gateway,
+    pub toolbox: Arc<Toolbox>,
     pub seen: Arc<Seen>,
     pub keys: KeysFile,
     stop: Option<oneshot::Sender<()>>,
@@ -115,6 +116,7 @@ impl Stage {
         for name in ["echo", "hold", "pay", "fail"] {
             toolbox.add(Prop { name, seen: Arc::clone(&seen) }).unwrap();
         }
+        let toolbox = Arc::new(toolbox);
         let config = Config::parse("test.toml", toml, folder.path(), &Environment::default());
         let config = config.unwrap_or_else(|errors| panic!("{errors}"));
         let keys = KeysFile::at(PathBuf::from(&config.server.keys_file));
@@ -123,7 +125,7 @@ impl Stage {
         let gateway = Gateway::new(GatewayOptions {
             scheduler: Scheduler::new(config.scheduler.options()),
             config,
-            toolbox: Arc::new(toolbox),
+            toolbox: Arc::clone(&toolbox),
             // What it passes on comes back to it: nothing here is meant to be passed on.
             upstream: Upstream { base_url: format!("http://{address}"), api_key: None },
             address: SocketAddr::new(ip, address.port()),
@@ -137,7 +139,7 @@ impl Stage {
                 serve(listener, &gateway, stopped, grace).await;
             }
         });
-        Self { address, gateway, seen, keys, stop: Some(stop), served: Some(served), _folder: folder }
+        Self { address, gateway, toolbox, seen, keys, stop: Some(stop), served: Some(served), _folder: folder }
     }
 
     pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {

@@ -1,0 +1,226 @@
+//! The tools as an MCP server, asked by the protocol's own client over both transports.
+
+use std::sync::Arc;
+
+use fanout_anthropic::HttpOptions;
+use fanout_core::run::{Scheduler, SchedulerOptions};
+use fanout_gateway::{McpOptions, serve_mcp};
+use rmcp::ClientHandler;
+use rmcp::model::{CallToolRequestParams, CallToolResult, ContentBlock, ProgressNotificationParam};
+use rmcp::service::{NotificationContext, RoleClient, RunningService, ServiceError, ServiceExt};
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::client::send;
+use crate::stage::Stage;
+
+/// How a client reaches the tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    Streams,
+    Http,
+}
+
+const BOTH: [Over; 2] = [Over::Streams, Over::Http];
+
+/// A client that remembers how far its calls were said to be.
+#[derive(Clone, Default)]
+struct Listener(watch::Sender<Vec<(f64, Option<String>)>>);
+
+impl ClientHandler for Listener {
+    async fn on_progress(&self, params: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
+        self.0.send_modify(|said| said.push((params.progress, params.message)));
+    }
+}
+
+type Client = RunningService<RoleClient, Listener>;
+
+async fn connect(over: Over, stage: &Stage) -> Client {
+    match over {
+        Over::Streams => {
+            let (client, server) = tokio::io::duplex(64 * 1024);
+            let (reader, writer) = tokio::io::split(server);
+            let scheduler = Scheduler::new(SchedulerOptions::default());
+            let options = McpOptions { toolbox: Arc::clone(&stage.toolbox), scheduler };
+            tokio::spawn(serve_mcp(reader, writer, options, std::future::pending()));
+            Listener::default().serve(client).await.unwrap()
+        }
+        Over::Http => {
+            let config = StreamableHttpClientTransportConfig::with_uri(format!("http://{}/mcp", stage.address));
+            let options = HttpOptions { base_url: format!("http://{}", stage.address), ..HttpOptions::default() };
+            let (http, _) = options.connections().unwrap();
+            let transport = StreamableHttpClientTransport::with_client(http, config);
+            Listener::default().serve(transport).await.unwrap()
+        }
+    }
+}
+
+async fn call(client: &Client, tool: &'static str, id: &str) -> Result<CallToolResult, ServiceError> {
+    let arguments = json!({ "id": id }).as_object().cloned().unwrap_or_default();
+    client.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments)).await
+}
+
+fn text(result: &CallToolResult) -> &str {
+    match &result.content[..] {
+        [ContentBlock::Text(text)] => &text.text,
+        other => panic!("not one text: {other:?}"),
+    }
+}
+
+/// The calls of the attempts that have started, without their runs.
+async fn started(stage: &Stage, calls: usize) -> Vec<String> {
+    let keys = stage.started(calls).await;
+    keys.iter().map(|key| key.split_once('/').unwrap().1.to_owned()).collect()
+}
+
+#[tokio::test]
+async fn tools_are_listed_with_their_schemas_and_with_hints_from_their_effects() {
+    for over in BOTH {
+        let stage = Stage::new();
+        let client = connect(over, &stage).await;
+        assert_eq!(client.peer_info().unwrap().server_info.as_ref().unwrap().name, "fanout");
+        let tools = client.list_all_tools().await.unwrap();
+        let hints = |name: &str| {
+            let tool = tools.iter().find(|tool| tool.name == name).unwrap();
+            assert_eq!(tool.description.as_deref(), Some(&*format!("does {name}")));
+            assert_eq!(tool.input_schema["required"], json!(["id"]));
+            let hints = tool.annotations.clone().unwrap();
+            let said = (hints.read_only_hint, hints.destructive_hint, hints.idempotent_hint, hints.open_world_hint);
+            (said.0.unwrap(), said.1.unwrap(), said.2.unwrap(), said.3.unwrap())
+        };
+        assert_eq!(hints("echo"), (true, false, true, false), "{over:?}: it is declared to write nothing");
+        assert_eq!(hints("pay"), (false, true, false, false), "{over:?}: it writes");
+        assert_eq!(tools.len(), 4);
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_answered_with_text_and_data_and_a_failure_is_a_result() {
+    for over in BOTH {
+        let stage = Stage::new();
+        let client = connect(over, &stage).await;
+        let result = call(&client, "echo", "a").await.unwrap();
+        assert_eq!((text(&result), result.is_error), (r#"{"id":"a"}"#, Some(false)), "{over:?}");
+        assert_eq!(result.structured_content, Some(json!({"id": "a"})));
+        let result = call(&client, "fail", "a").await.unwrap();
+        let body: Value = serde_json::from_str(text(&result)).unwrap();
+        assert_eq!((&body["error"]["code"], result.is_error), (&json!("upstream"), Some(true)), "{over:?}");
+        let wrong = client.call_tool(CallToolRequestParams::new("echo")).await.unwrap();
+        let body: Value = serde_json::from_str(text(&wrong)).unwrap();
+        assert_eq!((&body["error"]["code"], wrong.is_error), (&json!("invalid_input"), Some(true)), "{over:?}");
+        match call(&client, "nobody", "a").await {
+            Err(ServiceError::McpError(error)) => assert_eq!(error.code.0, -32602, "{over:?}: {error}"),
+            other => panic!("{over:?}: {other:?}"),
+        }
+        let progress = client.service().0.subscribe().wait_for(|said| said.len() >= 4).await.unwrap().clone();
+        let said: Vec<_> = progress.iter().map(|(step, message)| (*step, message.as_deref().unwrap())).collect();
+        assert_eq!(said[..4], [(1.0, "started"), (2.0, "ok"), (1.0, "started"), (2.0, "upstream")], "{over:?}");
+    }
+}
+
+#[tokio::test]
+async fn calls_of_a_session_run_together_and_those_that_clash_keep_their_order() {
+    for over in BOTH {
+        let stage = Stage::new();
+        let client = connect(over, &stage).await;
+        let (first, second, other) = (call(&client, "pay", "a"), call(&client, "pay", "a"), call(&client, "hold", "b"));
+        let watch = async {
+            // Both that may run do so at once, while nothing has ended; the second payment waits for the first.
+            let mut ids = started(&stage, 2).await;
+            ids.sort();
+            assert_eq!(ids, ["c1", "c3"], "{over:?}");
+            stage.release(2);
+            assert_eq!(started(&stage, 3).await[2], "c2", "{over:?}");
+            stage.release(1);
+        };
+        let (first, second, other, ()) = tokio::join!(biased; first, second, other, watch);
+        for result in [first, second, other] {
+            assert_eq!(result.unwrap().is_error, Some(false), "{over:?}");
+        }
+        let keys = stage.started(3).await;
+        let runs: Vec<&str> = keys.iter().map(|key| key.split_once('/').unwrap().0).collect();
+        assert!(runs.iter().all(|run| *run == runs[0]), "a session is one run: {runs:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_call_is_stopped_and_no_other() {
+    for over in BOTH {
+        let stage = Stage::new();
+        let client = connect(over, &stage).await;
+        let kept = tokio::spawn({
+            let client = client.peer().clone();
+            let params = CallToolRequestParams::new("hold");
+            let params = params.with_arguments(json!({"id": "kept"}).as_object().cloned().unwrap_or_default());
+            async move { client.call_tool(params).await }
+        });
+        started(&stage, 1).await;
+        tokio::select! {
+            result = call(&client, "hold", "dropped") => panic!("{over:?}: {result:?}"),
+            // Dropping the call tells the server that it is cancelled.
+            _ = started(&stage, 2) => {}
+        }
+        stage.stopped(1).await;
+        stage.release(1);
+        assert_eq!(kept.await.unwrap().unwrap().is_error, Some(false), "{over:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_takes_its_calls_along() {
+    for over in BOTH {
+        let stage = Stage::new();
+        let client = connect(over, &stage).await;
+        tokio::select! {
+            result = call(&client, "hold", "a") => panic!("{over:?}: {result:?}"),
+            _ = started(&stage, 1) => {}
+        }
+        client.cancel().await.unwrap();
+        stage.stopped(1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_a_session_is_a_run_of_its_own() {
+    let stage = Stage::new();
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let params = json!({"name": "echo", "arguments": {"id": "a"}, "_meta": meta});
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+    let headers = [
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "echo"),
+    ];
+    for _ in 0..2 {
+        let answer = send(stage.address, "POST", "/mcp", &headers, &body).await;
+        assert!(answer.body.contains(r#""structuredContent":{"id":"a"}"#), "{}", answer.body);
+    }
+    let keys = stage.started(2).await;
+    assert!(keys[0] != keys[1] && keys.iter().all(|key| key.ends_with("/c1")), "{keys:?}");
+}
+
+#[tokio::test]
+async fn the_door_stands_before_it_and_closing_ends_its_sessions() {
+    let mut stage = Stage::new();
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}).to_string();
+    let headers = [("content-type", "application/json"), ("origin", "https://evil.example")];
+    assert_eq!(send(stage.address, "POST", "/mcp", &headers, &body).await.status, 403);
+    let client = connect(Over::Http, &stage).await;
+    let running = call(&client, "hold", "a");
+    let close = async {
+        started(&stage, 1).await;
+        stage.release(1);
+    };
+    let (result, ()) = tokio::join!(running, close);
+    assert_eq!(result.unwrap().is_error, Some(false));
+    // The client keeps its stream open; the gateway ends all the same.
+    stage.close().await.unwrap();
+}
