@@ -118,7 +118,7 @@ pub enum Format {
 #[command(after_help = "\
 Examples:
   fanout serve --demo
-  ANTHROPIC_API_KEY=… fanout serve --config fanout.toml
+  fanout serve --config fanout.toml
 
 It listens on `listen` of [server], 127.0.0.1:8787 unless told otherwise; PORT wins over its port. Requests go on to
 `base_url` of [model]; FANOUT_UPSTREAM_URL wins. Ctrl-C or SIGTERM stops it: what runs is given time, a second signal
@@ -157,6 +157,7 @@ pub enum Client {
 
 /// `fanout keys`
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:\n  fanout keys add --project support\n  fanout keys list")]
 pub struct Keys {
     #[command(subcommand)]
     pub command: KeysCommand,

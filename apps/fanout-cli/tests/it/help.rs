@@ -1,8 +1,11 @@
 //! The help texts: every command and flag is there with an example, and every example is true.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::Child;
 
 use fanout_script::{Script, Server, ServerOptions, Turn};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::api::Api;
 use crate::binary::{Desk, content, ended, feed};
@@ -38,7 +41,7 @@ fn flags(help: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_is_listed_and_every_flag_has_an_example() {
     let top = help(&[]).await;
-    assert_eq!(commands(&top), ["demo", "run", "call", "explain", "check"]);
+    assert_eq!(commands(&top), ["demo", "run", "call", "explain", "check", "serve", "mcp", "keys"]);
     assert!(top.contains("Exit codes: 0 done") && top.contains("130 interrupted"), "{top}");
     let mut all = examples(&top).join("\n");
     let mut known = Vec::new();
@@ -65,11 +68,16 @@ async fn every_example_is_true() {
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
     let desk = Desk::with(&api.tool("get_order", "GET", "ok/{id}", ""))
         .set("PATH", path)
+        .set("FANOUT_SERVER__LISTEN", "127.0.0.1:0")
         .set("ANTHROPIC_BASE_URL", server.base_url());
     desk.write("assistant.json", &content(&[("a", "get_order", r#"{"id":"7"}"#)]));
     for command in commands(&help(&[]).await) {
         for example in examples(&help(&[&command]).await) {
-            let child = desk.command("sh").args(["-c", &example]).spawn().unwrap();
+            let child = desk.command("sh").args(["-c", &format!("exec {example}")]).spawn().unwrap();
+            if command == "serve" {
+                assert!(stopped_once_it_listens(child).await.starts_with("fanout listens on http://127.0.0.1:"));
+                continue;
+            }
             let came = ended(feed(child, "")).await.code(0);
             let file = example.split("> ").nth(1).map(|name| desk.folder().join(name));
             let out = file.map_or(came.out, |file| std::fs::read_to_string(file).unwrap());
@@ -77,4 +85,19 @@ async fn every_example_is_true() {
         }
     }
     assert_eq!(server.violations(), []);
+}
+
+/// Lets a gateway say where it listens, and stops it; gives the first line that it said.
+#[cfg(unix)]
+async fn stopped_once_it_listens(mut child: Child) -> String {
+    let served = tokio::task::spawn_blocking(move || {
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut first = String::new();
+        out.read_line(&mut first).unwrap();
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        std::io::copy(&mut out, &mut std::io::sink()).unwrap();
+        assert!(child.wait().unwrap().success());
+        first
+    });
+    served.await.unwrap()
 }
