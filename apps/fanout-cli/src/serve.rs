@@ -15,12 +15,11 @@ use fanout_host::keys::KeysFile;
 use fanout_script::shop::{Shop, story, tools_toml};
 use fanout_script::{Server, ServerOptions};
 use serde_json::json;
-use tracing_subscriber::EnvFilter;
 
 use crate::args::{Common, Serve};
 use crate::exit::Ended;
 use crate::loaded::Loaded;
-use crate::show::{ERROR, QUIET, STRONG, print_line, styled};
+use crate::show::{ERROR, QUIET, STRONG, filter, print_line, styled};
 
 /// How long what runs has to end, once the gateway is told to stop.
 const GRACE: Duration = Duration::from_secs(30);
@@ -160,7 +159,7 @@ impl Signals {
 
 /// Sends log lines to standard error, as `RUST_LOG` says; if it says nothing, what the gateway answers and runs.
 pub fn log(common: &Common) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,fanout_gateway=info"));
+    let filter = filter("warn,fanout_gateway=info");
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match common.json {
         true => lines.json().init(),

@@ -45,6 +45,13 @@ pub fn time(time: Duration) -> String {
 
 /// Sends log lines to standard error, as `RUST_LOG` says; warnings and errors if it says nothing.
 pub fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter("warn")).with_writer(std::io::stderr).init();
+}
+
+/// What is logged: what `RUST_LOG` says, else `usual`. The library that speaks MCP prints whole messages from `debug` on, with
+/// what calls are given and give back, so it is not heard below `warn` whatever is said.
+pub fn filter(usual: &str) -> EnvFilter {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
+    let Ok(quiet) = "rmcp=warn".parse() else { return filter };
+    filter.add_directive(quiet)
 }

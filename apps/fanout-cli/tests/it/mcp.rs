@@ -35,7 +35,11 @@ impl Session {
     }
 
     fn call(&mut self, id: u32, tool: &str) {
-        let params = json!({"name": tool, "arguments": {}});
+        self.call_with(id, tool, &json!({}));
+    }
+
+    fn call_with(&mut self, id: u32, tool: &str, arguments: &Value) {
+        let params = json!({"name": tool, "arguments": arguments});
         self.send(&json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params}));
     }
 
@@ -79,6 +83,8 @@ fn the_output_is_protocol_alone_however_much_there_is_to_log() {
     assert_eq!((&answer["id"], &answer["result"]["isError"]), (&json!(2), &json!(true)), "nobody listens there");
     session.call(3, "nobody");
     assert_eq!(session.next()["error"]["code"], -32602);
+    session.call_with(4, "look", &json!({"unasked": "s3cret"}));
+    assert!(session.next()["result"]["content"][0]["text"].as_str().unwrap().contains("invalid_input"));
     // The client goes: so does the process, with nothing more to say on its output.
     let Session { child, input, output } = &mut session;
     let errors = child.stderr.take().unwrap();
@@ -89,6 +95,7 @@ fn the_output_is_protocol_alone_however_much_there_is_to_log() {
     assert_eq!((rest.as_str(), child.wait().unwrap().code()), ("", Some(0)));
     let log = log.join().unwrap();
     assert!(log.contains("`plan` is not in this version") && log.contains("call ended"), "{log}");
+    assert!(!log.contains("s3cret"), "{log}");
 }
 
 /// The input of a process that has ended.
