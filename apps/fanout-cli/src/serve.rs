@@ -66,6 +66,8 @@ async fn until_stopped(common: &Common, loaded: Loaded, upstream: Upstream, demo
         upstream,
         address,
     })?;
+    // Whoever reads where it listens may stop it at once.
+    let mut signals = Signals::listen()?;
     announce(common, address, gateway.demands_keys(), demo);
     if gateway.demands_keys() && keys.read()?.is_empty() {
         warn(&format!("there are no keys in {}: nobody is let in until `fanout keys add`", keys.path().display()));
@@ -73,7 +75,6 @@ async fn until_stopped(common: &Common, loaded: Loaded, upstream: Upstream, demo
     if !has_upstream_key {
         warn("`api_key` of [model] is not set: clients of the Messages API must bring a key of their own");
     }
-    let mut signals = Signals::listen()?;
     let mut ended = Ended::Done;
     fanout_gateway::serve(listener, &gateway, async { ended = signals.next().await }, GRACE).await;
     Ok(ended)
