@@ -163,7 +163,7 @@ pub struct Keys {
     pub command: KeysCommand,
 }
 
-/// What to do with keys. They stand in `keys_file` of [server], hashed; a running gateway notices at once.
+/// What to do with keys. They stand in the `keys_file` of the configuration, hashed; a running gateway notices at once.
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
     /// Make a key and print it on standard output, this once.
