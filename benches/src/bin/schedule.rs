@@ -23,10 +23,10 @@ use fanout_benches::statistics::{median, range, rounded};
 use fanout_benches::{machine, results, usage};
 use fanout_core::call::{CallId, CallerId};
 use fanout_core::effects::{EffectsSpec, Paths, Source, Template, TemplateError};
-use fanout_core::limits::{Asker, Permits};
+use fanout_core::limits::{Asked, Asker, Grant, Limits, News, Notice};
 use fanout_core::locks::{Locks, Ticket};
 use fanout_core::outcome::Output;
-use fanout_core::schedule::{Schedule, ScheduleOptions, Step, Terms, Treatment};
+use fanout_core::schedule::{Limit, Schedule, ScheduleOptions, Step, Terms, Treatment};
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
@@ -121,7 +121,7 @@ fn shapes() -> Result<Vec<Shape>, TemplateError> {
 fn sample(shape: &Shape, size: usize) -> f64 {
     let ids: Vec<CallId> = (0..size).map(|at| format!("toolu_{at:024}").into()).collect();
     let inputs: Vec<Value> = (0..size).map(|at| json!({ "id": (shape.id_of)(at) })).collect();
-    let (mut locks, mut permits) = (Locks::default(), Permits::new(IN_FLIGHT_MAX));
+    let (mut locks, mut permits) = (Locks::default(), Limits::new(IN_FLIGHT_MAX, []));
     let batches = SAMPLE_CALLS.div_ceil(size);
     let terms = Terms {
         tool: "update_order".into(),
@@ -130,7 +130,12 @@ fn sample(shape: &Shape, size: usize) -> f64 {
         repeatable: false,
         nested: false,
     };
-    let tool = Tool { terms: Arc::new(terms), source: Source::function(), caller: "local".into() };
+    let tool = Tool {
+        terms: Arc::new(terms),
+        limit: Arc::new(Limit::none()),
+        source: Source::function(),
+        caller: "local".into(),
+    };
     let start = usage::thread_cpu();
     for asker in 0..batches {
         let mut batch = Batch::open(&mut locks, &mut permits, asker as Asker, &tool);
@@ -146,6 +151,7 @@ fn sample(shape: &Shape, size: usize) -> f64 {
 
 struct Tool {
     terms: Arc<Terms>,
+    limit: Arc<Limit>,
     source: Source,
     caller: CallerId,
 }
@@ -154,10 +160,13 @@ struct Tool {
 struct Batch<'a> {
     schedule: Schedule,
     locks: &'a mut Locks,
-    permits: &'a mut Permits,
+    permits: &'a mut Limits,
     asker: Asker,
     tool: &'a Tool,
     tickets: Vec<Option<Ticket>>,
+    grants: Vec<Option<Grant>>,
+    spare: Option<Grant>,
+    told: Vec<Notice>,
     waiting: FxHashMap<Ticket, usize>,
     running: VecDeque<usize>,
     answers: Vec<Option<Arc<Output>>>,
@@ -166,14 +175,17 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    fn open(locks: &'a mut Locks, permits: &'a mut Permits, asker: Asker, tool: &'a Tool) -> Self {
+    fn open(locks: &'a mut Locks, permits: &'a mut Limits, asker: Asker, tool: &'a Tool) -> Self {
         Self {
-            schedule: Schedule::new(ScheduleOptions { stray_hold: Duration::from_secs(5) }),
+            schedule: Schedule::new(ScheduleOptions { stray_hold: Duration::from_secs(5), seed: 0 }),
             locks,
             permits,
             asker,
             tool,
             tickets: Vec::new(),
+            grants: Vec::new(),
+            spare: None,
+            told: Vec::new(),
             waiting: FxHashMap::default(),
             running: VecDeque::new(),
             answers: Vec::new(),
@@ -187,10 +199,12 @@ impl<'a> Batch<'a> {
         let treatment = Treatment {
             call: id,
             terms: Arc::clone(&self.tool.terms),
+            limit: Arc::clone(&self.tool.limit),
             early: false,
             expected: Duration::from_millis(200),
         };
         self.tickets.push(None);
+        self.grants.push(None);
         self.answers.push(None);
         let now = self.epoch.elapsed();
         self.schedule.arrive(treatment, effects, true, Vec::new(), now);
@@ -213,19 +227,25 @@ impl<'a> Batch<'a> {
     /// An attempt ended and gives back what it held.
     fn end(&mut self, call: usize) {
         let now = self.epoch.elapsed();
-        self.schedule.ended(call, Ok(Output::default()), now);
+        self.schedule.ended(call, Ok(Output::default()), true, now);
         if let Some(ticket) = self.tickets[call].take() {
             self.locks.leave(ticket, &mut self.granted);
         }
-        let permit = self.permits.give_back();
+        if let Some(grant) = self.grants[call].take() {
+            self.permits.give_back(grant, now, &mut self.told);
+        }
         self.schedule.gone(call, now);
         for ticket in std::mem::take(&mut self.granted) {
             if let Some(call) = self.waiting.remove(&ticket) {
                 self.schedule.locked(call, now);
             }
         }
-        if permit.is_some() && !self.schedule.permitted(now) {
-            self.permits.give_back();
+        while let Some(Notice { group, news: News::Granted(grant), .. }) = self.told.pop() {
+            self.spare = Some(grant);
+            if !self.schedule.permitted(group, now) {
+                self.permits.give_back(grant, now, &mut self.told);
+            }
+            self.act();
         }
     }
 
@@ -233,15 +253,26 @@ impl<'a> Batch<'a> {
         while let Some(step) = self.schedule.next_step() {
             match step {
                 Step::Lock(call) => self.lock(call, self.epoch.elapsed()),
-                Step::Permit => {
-                    if self.permits.ask(&self.tool.caller, self.asker) {
-                        self.schedule.permitted(self.epoch.elapsed());
+                Step::Permit { group, again } => {
+                    let now = self.epoch.elapsed();
+                    let asked = self.permits.ask(group, &self.tool.caller, self.asker, again, now, &mut self.told);
+                    if let Asked::Granted(grant) = asked {
+                        self.spare = Some(grant);
+                        self.schedule.permitted(group, now);
                     }
                 }
-                Step::Start { call, .. } => self.running.push_back(call),
+                Step::Start { call, .. } => {
+                    self.grants[call] = self.spare.take();
+                    self.running.push_back(call);
+                }
                 Step::Answer(call, result) => self.answers[call] = result.ok(),
                 // Nothing here refers, fails or runs out of time.
-                Step::Prepare(_) | Step::WithdrawPermit | Step::Unlock(_) | Step::Stop(_) | Step::GiveUp(_) => {}
+                Step::Prepare(_)
+                | Step::WithdrawPermit(_)
+                | Step::TimedOut(_)
+                | Step::Stop(_)
+                | Step::Backoff { .. }
+                | Step::GiveUp(_) => {}
             }
         }
     }

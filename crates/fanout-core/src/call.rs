@@ -58,6 +58,10 @@ name! {
     RunId
 }
 name! {
+    /// The name of a limit group: the budget of one external API.
+    GroupName
+}
+name! {
     /// Who began a run. Permits are shared out fairly across callers first, then across the runs of each.
     CallerId
 }

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::call::{CallId, Position, RunId, ToolName};
+use crate::call::{CallId, GroupName, Position, RunId, ToolName};
 use crate::effects::Key;
 use crate::outcome::{ErrorCode, Outcome};
 
@@ -122,6 +122,29 @@ pub enum What {
         number: u32,
         /// What the tool said.
         error: Option<String>,
+    },
+    /// Its attempts failed so far, and it goes again: it keeps its locks and holds no permit.
+    CallBackoff {
+        /// The call.
+        call: CallId,
+        /// How many attempts failed.
+        attempts: u32,
+        /// How long it waits before it asks for a permit again.
+        wait: Duration,
+    },
+    /// An attempt of this run was asked to wait, and with it every run's in the same limit group.
+    LimitPaused {
+        /// The group.
+        group: GroupName,
+        /// For how long.
+        wait: Duration,
+    },
+    /// An attempt of this run was the last straw: nothing is sent to this API for a while.
+    BreakerOpened {
+        /// Its limit group.
+        group: GroupName,
+        /// For how long.
+        wait: Duration,
     },
     /// The call has its one outcome.
     CallEnded {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::limits::Signal;
 use crate::outcome::{CallError, ErrorCode};
 use crate::tool::ToolError;
 
@@ -41,6 +42,47 @@ impl Backoff {
     }
 }
 
+/// Whether a call may go again after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// It may not: the answer is final, or nothing proves that it was not carried out.
+    Never,
+    /// It may, as far as its limit group has retries to spend: an outage must not be multiplied.
+    Spend,
+    /// It may: the far side asked for it, and says itself when.
+    Asked,
+}
+
+/// Whether a call may go again. What may have been carried out goes again only if that does no harm.
+pub fn again(error: &ToolError, repeatable: bool) -> Again {
+    match error {
+        ToolError::Busy { .. } => Again::Asked,
+        ToolError::NotSent(_) => Again::Spend,
+        ToolError::Broken(_) | ToolError::Overloaded { .. } if repeatable => Again::Spend,
+        ToolError::Broken(_)
+        | ToolError::Overloaded { .. }
+        | ToolError::Failed(_)
+        | ToolError::Conflict(_)
+        | ToolError::TooLarge(_)
+        | ToolError::BadInput(_)
+        | ToolError::Panicked(_)
+        | ToolError::Stopped => Again::Never,
+    }
+}
+
+/// What an attempt's error says about the API behind it; `None` for what is no matter of its.
+pub fn signal(error: &ToolError) -> Option<Signal> {
+    match error {
+        ToolError::Failed(_) | ToolError::Conflict(_) | ToolError::TooLarge(_) | ToolError::BadInput(_) => {
+            Some(Signal::Answered)
+        }
+        ToolError::Busy { .. } => Some(Signal::Refused),
+        ToolError::Overloaded { .. } => Some(Signal::Overloaded),
+        ToolError::Broken(_) | ToolError::NotSent(_) => Some(Signal::Failed),
+        ToolError::Panicked(_) | ToolError::Stopped => None,
+    }
+}
+
 /// What an attempt's error means for its call. `repeatable` decides between "failed" and "nobody knows".
 pub fn verdict(tool: &str, error: &ToolError, repeatable: bool) -> CallError {
     let unknown = |what: &str| {
@@ -51,11 +93,14 @@ pub fn verdict(tool: &str, error: &ToolError, repeatable: bool) -> CallError {
     };
     match error {
         ToolError::Failed(message) => CallError::new(ErrorCode::Upstream, message),
-        ToolError::Broken(message) if repeatable => CallError::new(
-            ErrorCode::Upstream,
-            format!("{message}. Running `{tool}` again does no harm: try again later"),
-        ),
-        ToolError::Broken(message) => unknown(message),
+        ToolError::Broken(message) | ToolError::Overloaded { message, .. } if repeatable => CallError {
+            retry_after: error.retry_after(),
+            ..CallError::new(
+                ErrorCode::Upstream,
+                format!("{message}. Running `{tool}` again does no harm: try again later"),
+            )
+        },
+        ToolError::Broken(message) | ToolError::Overloaded { message, .. } => unknown(message),
         ToolError::NotSent(message) => CallError::new(
             ErrorCode::Upstream,
             format!("{message}. Nothing was carried out: try again later, or go on without it"),
@@ -108,6 +153,23 @@ mod tests {
         let named = Duration::from_secs(60);
         let wait = Backoff::default().wait(1, Some(named), 0.5).unwrap();
         assert!(wait >= named && wait <= named + Duration::from_millis(200));
+    }
+
+    #[test]
+    fn only_what_does_no_harm_goes_again() {
+        let overloaded = ToolError::Overloaded { message: "503".into(), retry_after: None };
+        let busy = ToolError::Busy { message: "429".into(), retry_after: None };
+        for (error, once, repeatable) in [
+            (busy, Again::Asked, Again::Asked),
+            (ToolError::NotSent("refused".into()), Again::Spend, Again::Spend),
+            (ToolError::Broken("reset".into()), Again::Never, Again::Spend),
+            (overloaded, Again::Never, Again::Spend),
+            (ToolError::Failed("404".into()), Again::Never, Again::Never),
+            (ToolError::Conflict("changed".into()), Again::Never, Again::Never),
+            (ToolError::Panicked("oh".into()), Again::Never, Again::Never),
+        ] {
+            assert_eq!((again(&error, false), again(&error, true)), (once, repeatable), "{error:?}");
+        }
     }
 
     #[test]

@@ -130,6 +130,9 @@ impl Timeline {
             | What::ModelFailed { .. }
             | What::CallNarrowed { .. }
             | What::AttemptEnded { .. }
+            | What::CallBackoff { .. }
+            | What::LimitPaused { .. }
+            | What::BreakerOpened { .. }
             | What::StrayGivenUp { .. }
             | What::TurnEnded { .. } => {}
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::call::{CallId, CallerId, RunId, ToolName};
+use crate::call::{CallId, CallerId, GroupName, RunId, ToolName};
 use crate::effects::{EffectsSpec, Source};
 use crate::outcome::Output;
 
@@ -85,6 +85,8 @@ pub struct Policy {
     pub deadline: Duration,
     /// The most bytes of a result that the model is shown.
     pub result_max: usize,
+    /// The limit group that its attempts need permits of; `None` is that of its source, if it has one.
+    pub limit: Option<GroupName>,
     /// In a batch it follows the earlier calls of these tools; order only.
     pub after: Vec<ToolName>,
     /// Running it again does no harm, says its author.
@@ -101,6 +103,7 @@ impl Default for Policy {
             timeout: Duration::from_secs(30),
             deadline: Duration::from_secs(120),
             result_max: 64 * 1024,
+            limit: None,
             after: Vec::new(),
             idempotent: false,
             nested: false,
@@ -128,6 +131,13 @@ pub struct Attempt {
     pub idempotency_key: Arc<str>,
     /// What keeps the call's locks while work goes on.
     pub(crate) hold: Hold,
+    /// The limit group of the attempt's permit, if it has one.
+    pub(crate) limit: Option<Arc<dyn PauseLimit>>,
+}
+
+/// Where an attempt tells its limit group what the far side said.
+pub(crate) trait PauseLimit: Send + Sync {
+    fn pause(&self, wait: Duration);
 }
 
 impl Attempt {
@@ -142,6 +152,15 @@ impl Attempt {
             number: 1,
             idempotency_key: "detached/detached".into(),
             hold: Hold(None),
+            limit: None,
+        }
+    }
+
+    /// The far side asked everyone to wait for so long, without refusing this attempt: `x-ratelimit-remaining: 0`, say.
+    /// Nothing more starts in the tool's limit group until then. Waits in a [`ToolError`] need not be told here.
+    pub fn pause_limit(&self, wait: Duration) {
+        if let Some(limit) = &self.limit {
+            limit.pause(wait);
         }
     }
 
@@ -194,6 +213,14 @@ pub enum ToolError {
         /// From when another attempt makes sense, if it said so.
         retry_after: Option<Duration>,
     },
+    /// The far side says that it cannot keep up: a 503. It may have done the work.
+    #[error("{message}")]
+    Overloaded {
+        /// What the far side said.
+        message: String,
+        /// From when another attempt makes sense, if it said so.
+        retry_after: Option<Duration>,
+    },
     /// Somebody else changed the state first; nothing was written.
     #[error("{0}")]
     Conflict(String),
@@ -209,4 +236,14 @@ pub enum ToolError {
     /// The attempt was stopped before it could answer.
     #[error("the attempt was stopped")]
     Stopped,
+}
+
+impl ToolError {
+    /// The wait that the far side asked for. The whole limit group keeps it.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { retry_after, .. } | Self::Overloaded { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
 }

@@ -13,6 +13,7 @@ use tower_service::Service;
 
 use crate::call::ToolName;
 use crate::layer::ToolService;
+use crate::limits::LimitOptions;
 use crate::outcome::Output;
 use crate::schedule::Terms;
 use crate::tool::{Attempt, Tool, ToolError, ToolSpec};
@@ -64,6 +65,8 @@ pub struct Registered {
     /// What it says of itself.
     pub spec: ToolSpec,
     pub(crate) terms: Arc<Terms>,
+    /// It names a limit group, or its source has one.
+    pub(crate) is_limited: bool,
     pub(crate) schema: Arc<InputSchema>,
     pub(crate) latency: Arc<Latency>,
     pub(crate) service: ToolService,
@@ -133,10 +136,11 @@ impl Toolbox {
             nested: spec.policy.nested,
         };
         let terms = Arc::new(terms);
+        let is_limited = spec.policy.limit.is_some() || LimitOptions::unasked(&spec.source).is_some();
         self.by_name.insert(name, self.tools.len());
         self.ordered |= spec.policy.stop_on_failure || !spec.policy.after.is_empty();
         let (schema, latency, service) = (Arc::new(schema), Arc::default(), ToolService::new(tool));
-        self.tools.push(Arc::new(Registered { spec, terms, schema, latency, service }));
+        self.tools.push(Arc::new(Registered { spec, terms, is_limited, schema, latency, service }));
         Ok(())
     }
 
@@ -153,6 +157,7 @@ impl Toolbox {
             *tool = Arc::new(Registered {
                 spec: tool.spec.clone(),
                 terms: Arc::clone(&tool.terms),
+                is_limited: tool.is_limited,
                 schema: Arc::clone(&tool.schema),
                 latency: Arc::clone(&tool.latency),
                 service,

@@ -12,10 +12,11 @@ use std::time::Duration;
 use fanout_core::call::{CallId, ToolName};
 use fanout_core::event::Why;
 use fanout_core::graph::Edge;
-use fanout_core::limits::Permits;
+use fanout_core::limits::{Asked, Grant, Limits, NO_GROUP, News, Notice};
 use fanout_core::locks::{Locks, Ticket};
 use fanout_core::outcome::{CallError, ErrorCode, Output};
-use fanout_core::schedule::{Schedule, ScheduleOptions, Step, Terms, Treatment};
+use fanout_core::retry::Backoff;
+use fanout_core::schedule::{Limit, Schedule, ScheduleOptions, Step, Terms, Treatment};
 use fanout_core::tool::ToolError;
 
 use crate::script::{Fate, Needs, Planned, Script, Turn};
@@ -78,7 +79,7 @@ enum Happens {
     Cancel(usize, usize),
     Discard(usize, usize),
     Locked(Id),
-    Permit(usize, usize),
+    Permit(usize, usize, Grant),
     Ended(Id),
     Gone(Id),
     Wake(usize, usize),
@@ -89,7 +90,7 @@ enum Happens {
 #[derive(Debug, Default)]
 struct Work {
     ticket: Option<Ticket>,
-    permit: bool,
+    permit: Option<Grant>,
     stopped: bool,
     over: bool,
     gone: bool,
@@ -101,7 +102,7 @@ struct Batch {
     /// The earlier calls whose work goes on; they come first in the schedule.
     strays: Vec<Id>,
     wishes: usize,
-    spare: usize,
+    spare: Vec<Grant>,
     committed: bool,
     cancelled: bool,
     arrived: usize,
@@ -117,7 +118,8 @@ pub struct Stage<'s> {
     queue: BinaryHeap<Reverse<(Duration, u64, u64)>>,
     what: BTreeMap<u64, Happens>,
     locks: Locks,
-    permits: Permits,
+    permits: Limits,
+    limit: Arc<Limit>,
     permits_out: usize,
     tickets: BTreeMap<Ticket, (Id, usize)>,
     open: Vec<Option<Batch>>,
@@ -140,7 +142,8 @@ pub fn play(scripts: &[Script], permits: usize, stray_hold: Duration, order: Rng
         queue: BinaryHeap::new(),
         what: BTreeMap::new(),
         locks: Locks::default(),
-        permits: Permits::new(permits),
+        permits: Limits::new(permits, []),
+        limit: Arc::new(once()),
         permits_out: 0,
         tickets: BTreeMap::new(),
         open: scripts.iter().map(|_| None).collect(),
@@ -160,9 +163,15 @@ pub fn play(scripts: &[Script], permits: usize, stray_hold: Duration, order: Rng
     let stuck: Vec<_> = stage.log.turns.iter().filter(|(_, (_, closed))| closed.is_none()).collect();
     assert!(stuck.is_empty(), "these turns never end: {stuck:?}");
     stage.log.leaked = stage.locks.len() + stage.permits_out;
-    let taken = (0..permits.min(64)).filter(|_| !stage.permits.ask(&"nobody".into(), u64::MAX)).count();
-    stage.log.leaked += taken;
+    let (waiting, free) = stage.permits.in_flight();
+    stage.log.leaked += waiting + (permits - free);
     stage.log
+}
+
+/// No limit, and one attempt per call.
+fn once() -> Limit {
+    let none = Limit::none();
+    Limit { retry: Backoff { attempts: 1, ..none.retry }, ..none }
 }
 
 impl Stage<'_> {
@@ -193,7 +202,7 @@ impl Stage<'_> {
             Happens::Locked(call) => {
                 self.drive(call.0, call.1, |batch, now| batch.schedule.locked(batch.ix(call), now));
             }
-            Happens::Permit(run, turn) => self.permit(run, turn),
+            Happens::Permit(run, turn, grant) => self.permit(run, turn, grant),
             Happens::Ended(call) => self.ended(call),
             Happens::Gone(call) => self.gone(call),
             Happens::Wake(run, turn) => self.drive(run, turn, |_, _| ()),
@@ -206,13 +215,13 @@ impl Stage<'_> {
         let turn = (0..).find(|turn| !self.log.turns.contains_key(&(run, *turn))).unwrap_or_default();
         let Some(plan) = script.turns.get(turn) else { return };
         self.log.turns.insert((run, turn), (self.now, None));
-        let options = ScheduleOptions { stray_hold: self.stray_hold };
+        let options = ScheduleOptions { stray_hold: self.stray_hold, seed: 0 };
         let mut batch = Batch {
             turn,
             schedule: Schedule::new(options),
             strays: Vec::new(),
             wishes: 0,
-            spare: 0,
+            spare: Vec::new(),
             committed: false,
             cancelled: false,
             arrived: 0,
@@ -263,6 +272,7 @@ impl Stage<'_> {
                     repeatable: plan.repeatable,
                     nested: plan.nested,
                 }),
+                limit: Arc::clone(&self.limit),
                 early: plan.early(),
                 expected: plan.takes,
             };
@@ -286,29 +296,33 @@ impl Stage<'_> {
         }
     }
 
-    fn permit(&mut self, run: usize, turn: usize) {
+    fn permit(&mut self, run: usize, turn: usize, grant: Grant) {
         let now = self.now;
         match self.open[run].as_mut().filter(|batch| batch.turn == turn) {
             Some(batch) => {
                 batch.wishes = batch.wishes.saturating_sub(1);
-                self.use_permit(run, now);
+                self.use_permit(run, grant, now);
                 self.drive(run, turn, |_, _| ());
             }
-            None => self.give_back(),
+            None => self.give_back(grant),
         }
     }
 
-    fn use_permit(&mut self, run: usize, now: Duration) {
+    fn use_permit(&mut self, run: usize, grant: Grant, now: Duration) {
         let Some(batch) = &mut self.open[run] else { return };
-        if batch.schedule.permitted(now) { batch.spare += 1 } else { self.give_back() }
+        if batch.schedule.permitted(NO_GROUP, now) { batch.spare.push(grant) } else { self.give_back(grant) }
     }
 
-    fn give_back(&mut self) {
+    fn give_back(&mut self, grant: Grant) {
         self.permits_out -= 1;
-        if let Some(asker) = self.permits.give_back() {
-            self.permits_out += 1;
-            let (run, turn) = ((asker / 1000) as usize, (asker % 1000) as usize);
-            self.later(self.now, Happens::Permit(run, turn));
+        let mut told = Vec::new();
+        self.permits.give_back(grant, self.now, &mut told);
+        for Notice { asker, news, .. } in told {
+            if let News::Granted(grant) = news {
+                self.permits_out += 1;
+                let (run, turn) = ((asker / 1000) as usize, (asker % 1000) as usize);
+                self.later(self.now, Happens::Permit(run, turn, grant));
+            }
         }
     }
 
@@ -330,7 +344,7 @@ impl Stage<'_> {
         }
         self.drive(call.0, call.1, |batch, now| {
             let ix = batch.ix(call);
-            batch.schedule.ended(ix, result, now);
+            batch.schedule.ended(ix, result, true, now);
             if lingers.is_zero() {
                 batch.schedule.gone(ix, now);
             } else {
@@ -363,14 +377,14 @@ impl Stage<'_> {
     /// Gives up what the call holds, though its work may go on.
     fn release(&mut self, call: Id) {
         let Some(work) = self.works.get_mut(&call).filter(|work| !work.gone) else { return };
-        let (ticket, permit) = (work.ticket.take(), std::mem::take(&mut work.permit));
+        let (ticket, permit) = (work.ticket.take(), work.permit.take());
         let released = &mut self.log.calls.entry(call).or_default().released;
         released.get_or_insert(self.now);
         if let Some(ticket) = ticket {
             self.unlock(ticket);
         }
-        if permit {
-            self.give_back();
+        if let Some(grant) = permit {
+            self.give_back(grant);
         }
     }
 
@@ -423,27 +437,26 @@ impl Stage<'_> {
                     batch.schedule.locked(ix, now);
                 }
             }
-            Step::Permit => {
+            Step::Permit { group, again } => {
                 let caller = format!("caller{}", scripts[run].caller);
-                if self.permits.ask(&caller.as_str().into(), (run * 1000 + turn) as u64) {
-                    self.permits_out += 1;
-                    self.use_permit(run, now);
-                } else {
-                    batch.wishes += 1;
+                let (asker, mut told) = ((run * 1000 + turn) as u64, Vec::new());
+                match self.permits.ask(group, &caller.as_str().into(), asker, again, now, &mut told) {
+                    Asked::Granted(grant) => {
+                        self.permits_out += 1;
+                        self.use_permit(run, grant, now);
+                    }
+                    Asked::Queued { .. } => batch.wishes += 1,
+                    Asked::Refused(refusal) => batch.schedule.refused(group, refusal, now),
                 }
             }
-            Step::WithdrawPermit => {
+            Step::WithdrawPermit(group) => {
                 if batch.wishes > 0 {
                     batch.wishes -= 1;
-                    self.permits.withdraw((run * 1000 + turn) as u64);
+                    self.permits.withdraw(group, (run * 1000 + turn) as u64);
                 }
             }
-            Step::Unlock(ix) => {
-                let call = batch.call(run, ix);
-                if let Some(ticket) = self.works.get_mut(&call).and_then(|work| work.ticket.take()) {
-                    self.unlock(ticket);
-                }
-            }
+            Step::TimedOut(ix) => batch.schedule.timed_out(ix, true, now),
+            Step::Backoff { .. } => {}
             Step::Start { call: ix, .. } => self.start(run, ix),
             Step::Stop(ix) => {
                 let call = batch.call(run, ix);
@@ -465,7 +478,13 @@ impl Stage<'_> {
                 };
                 // A call that is refused is answered before its arrival is written down.
                 let call = batch.call(run, ix);
-                self.log.calls.entry(call).or_default().answers.push((now, word));
+                let played = self.log.calls.entry(call).or_default();
+                played.answers.push((now, word));
+                if played.started.is_empty()
+                    && let Some(ticket) = self.works.get_mut(&call).and_then(|work| work.ticket.take())
+                {
+                    self.unlock(ticket);
+                }
             }
         }
     }
@@ -476,11 +495,10 @@ impl Stage<'_> {
         let plan = &self.scripts[run].turns[batch.turn].calls[call.2];
         let work = self.works.entry(call).or_default();
         if !plan.nested {
-            batch.spare -= 1;
-            work.permit = true;
+            work.permit = batch.spare.pop();
         }
         self.log.calls.entry(call).or_default().started.push(self.now);
-        let out = self.works.values().filter(|work| work.permit).count();
+        let out = self.works.values().filter(|work| work.permit.is_some()).count();
         self.log.peak = self.log.peak.max(out);
         self.later(self.now + plan.takes, Happens::Ended(call));
     }
@@ -501,7 +519,7 @@ impl Stage<'_> {
         }
         self.open[run] = None;
         for _ in 0..wishes {
-            self.permits.withdraw((run * 1000 + turn) as u64);
+            self.permits.withdraw(NO_GROUP, (run * 1000 + turn) as u64);
         }
         for (call, _, until) in &strays {
             self.later(*until, Happens::TakeAway(*call));

@@ -13,10 +13,11 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 
-use super::shared::{LockGuard, PermitGuard};
+use super::shared::{LockGuard, Observed, PermitGuard};
 use crate::call::{CallId, ToolName};
 use crate::effects::Effects;
 use crate::graph::Ix;
+use crate::limits::{GroupId, Refusal, Signal};
 use crate::outcome::Output;
 use crate::tool::{Attempt, ToolError};
 use crate::toolbox::Registered;
@@ -27,6 +28,12 @@ pub(super) enum Message {
     Locked(Ix),
     /// A permit is here.
     Permit(PermitGuard),
+    /// One wish for a permit of this group will not be granted; with an open breaker, none will.
+    Refused { group: GroupId, refusal: Refusal },
+    /// Nothing starts in this group for so long.
+    Paused { group: GroupId, wait: Duration },
+    /// Nobody watches the clock for those who wait for permits.
+    Unwatched,
     /// An attempt ended; the lease is released once nobody else holds it.
     Ended { call: Ix, result: Result<Output, ToolError>, lease: Arc<Lease> },
     /// Nothing of a call is left.
@@ -39,7 +46,7 @@ pub(super) struct Lease {
 }
 
 struct Held {
-    lock: Option<LockGuard>,
+    lock: Option<Arc<LockGuard>>,
     permit: Option<PermitGuard>,
     /// Who is told when all of it is gone.
     tell: Option<(UnboundedSender<Message>, Ix)>,
@@ -47,12 +54,18 @@ struct Held {
 
 impl Lease {
     pub(super) fn new(
-        lock: Option<LockGuard>,
+        lock: Option<Arc<LockGuard>>,
         permit: Option<PermitGuard>,
         tell: UnboundedSender<Message>,
         call: Ix,
     ) -> Arc<Self> {
         Arc::new(Self { held: Mutex::new(Held { lock, permit, tell: Some((tell, call)) }) })
+    }
+
+    /// Tells the limit group how the attempt ended.
+    pub(super) fn observe(&self, signal: Option<Signal>, wait: Option<Duration>) -> Observed {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.permit.as_ref().map_or_else(Observed::default, |permit| permit.observe(signal, wait))
     }
 
     /// Lets go of everything, though work may still be going on.

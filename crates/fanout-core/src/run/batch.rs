@@ -1,28 +1,26 @@
 //! One batch: calls in, outcomes out.
 //!
-//! Drives a [`Schedule`]: does what it asks for, and tells it what happened and what time it is.
+//! From whoever has calls, as they arrive. To its schedule, which `drive` follows.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use serde_json::Value;
+use smallvec::SmallVec;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 
 use super::Run;
-use super::attempt::{Lease, Message, Stray, spawn};
+use super::attempt::{Lease, Message, Stray};
 use super::shared::{LockGuard, PermitGuard};
 use crate::call::{Call, CallId, Input, Link, Need, ToolName};
 use crate::effects::{Effects, Source};
 use crate::event::{Wait, What, Why};
 use crate::graph::{Edge, Ix};
-use crate::limits::Asker;
-use crate::outcome::{CallError, ErrorCode, Outcome, Output};
-use crate::reference;
-use crate::schedule::{Schedule, ScheduleOptions, Step, Treatment};
-use crate::shape::shape;
-use crate::tool::{Attempt, Hold, ToolError};
+use crate::limits::{Asker, GroupId};
+use crate::outcome::{CallError, ErrorCode, Outcome};
+use crate::schedule::{Limit, Schedule, Treatment};
 use crate::toolbox::Registered;
 
 /// Why a call could not be taken into a batch.
@@ -48,15 +46,15 @@ pub enum BatchError {
 /// is really gone. [`Batch::cancel`] does the same and still yields an outcome for each call.
 #[derive(Debug)]
 pub struct Batch<'run> {
-    run: &'run mut Run,
-    schedule: Schedule,
-    items: Vec<Item>,
-    by_id: FxHashMap<CallId, Ix>,
+    pub(super) run: &'run mut Run,
+    pub(super) schedule: Schedule,
+    pub(super) items: Vec<Item>,
+    pub(super) by_id: FxHashMap<CallId, Ix>,
     followed: Followed,
-    asker: Asker,
-    wishes: usize,
-    permits: Vec<PermitGuard>,
-    tell: UnboundedSender<Message>,
+    pub(super) asker: Asker,
+    pub(super) wishes: SmallVec<[(GroupId, usize); 2]>,
+    pub(super) permits: Vec<PermitGuard>,
+    pub(super) tell: UnboundedSender<Message>,
     messages: UnboundedReceiver<Message>,
     cancelled: Option<String>,
 }
@@ -83,22 +81,24 @@ struct Followed {
     sources: FxHashMap<Source, Ix>,
 }
 
-struct Item {
-    call: CallId,
-    tool: Option<Arc<Registered>>,
-    input: Arc<Value>,
-    links: Vec<Link>,
-    lock: Option<LockGuard>,
-    running: Option<Running>,
-    started_at: Duration,
-    outcome: Option<Arc<Outcome>>,
-    attempts: u32,
+pub(super) struct Item {
+    pub(super) call: CallId,
+    pub(super) tool: Option<Arc<Registered>>,
+    pub(super) input: Arc<Value>,
+    pub(super) links: Vec<Link>,
+    pub(super) limit: Arc<Limit>,
+    /// Its place in the locks, until it is answered.
+    pub(super) lock: Option<Arc<LockGuard>>,
+    pub(super) running: Option<Running>,
+    pub(super) started_at: Duration,
+    pub(super) outcome: Option<Arc<Outcome>>,
+    pub(super) attempts: u32,
 }
 
-struct Running {
+pub(super) struct Running {
     /// What stops it; work of an earlier batch is being stopped already.
-    abort: Option<AbortHandle>,
-    lease: Weak<Lease>,
+    pub(super) abort: Option<AbortHandle>,
+    pub(super) lease: Weak<Lease>,
 }
 
 impl std::fmt::Debug for Item {
@@ -110,17 +110,17 @@ impl std::fmt::Debug for Item {
 impl<'run> Batch<'run> {
     pub(super) fn open(run: &'run mut Run) -> Self {
         let (tell, messages) = unbounded_channel();
-        let options = ScheduleOptions { stray_hold: run.shared.options.stray_hold };
         let asker = run.shared.asker();
+        let schedule = run.shared.schedule(asker);
         let strays = std::mem::take(&mut run.strays);
         let mut batch = Self {
             run,
-            schedule: Schedule::new(options),
+            schedule,
             items: Vec::new(),
             by_id: FxHashMap::default(),
             followed: Followed::default(),
             asker,
-            wishes: 0,
+            wishes: SmallVec::new(),
             permits: Vec::new(),
             tell,
             messages,
@@ -141,13 +141,13 @@ impl<'run> Batch<'run> {
     pub fn restart(&mut self, reason: &str) {
         self.cancel(reason);
         self.leave_strays();
-        self.run.shared.forget(self.asker, self.wishes);
+        self.run.shared.forget(self.asker, &self.wishes);
         (self.tell, self.messages) = unbounded_channel();
         self.asker = self.run.shared.asker();
-        self.wishes = 0;
+        self.wishes.clear();
         self.permits.clear();
         self.cancelled = None;
-        self.schedule = Schedule::new(ScheduleOptions { stray_hold: self.run.shared.options.stray_hold });
+        self.schedule = self.run.shared.schedule(self.asker);
         self.items.clear();
         self.by_id.clear();
         self.followed = Followed::default();
@@ -337,14 +337,17 @@ impl<'run> Batch<'run> {
         } else {
             spec.effects.resolve(&spec.source, &input, &self.run.options.paths)
         };
+        let limit = self.run.limit_of(tool);
         let treatment = Treatment {
             call: call.id.clone(),
             terms: Arc::clone(&tool.terms),
+            limit: Arc::clone(&limit),
             early: self.run.options.early_start && tool.terms.repeatable && effects.only_reads(),
             expected: tool.latency.expected(),
         };
         let (position, declared) = (call.position.clone(), effects.declared);
         let ix = self.push(call.id.clone(), Some(Arc::clone(tool)), input, call.links);
+        self.items[ix].limit = limit;
         self.schedule.arrive(treatment, effects, settled, edges, now);
         let (call, tool) = (call.id, call.tool);
         self.run.record(|| What::CallArrived { call, tool, position, declared, waits: self.waits(ix) });
@@ -379,6 +382,7 @@ impl<'run> Batch<'run> {
             tool,
             input,
             links,
+            limit: Arc::clone(&self.run.unlimited),
             lock: None,
             running: None,
             started_at: Duration::ZERO,
@@ -396,174 +400,6 @@ impl<'run> Batch<'run> {
         self.by_id.remove(&stray.call);
         self.schedule.stray(stray.call.clone(), stray.tool.clone(), stray.effects.clone(), stray.until);
         self.items[ix].running = Some(Running { abort: None, lease: Arc::downgrade(&lease) });
-    }
-
-    fn hear(&mut self, message: Message, now: Duration) {
-        match message {
-            Message::Locked(call) => self.locked(call, now),
-            Message::Permit(permit) => {
-                self.wishes = self.wishes.saturating_sub(1);
-                self.permitted(permit, now);
-            }
-            Message::Ended { call, result, lease } => {
-                self.ended(call, result, now);
-                if lease.release() {
-                    self.gone(call, now);
-                } else {
-                    self.schedule.linger(call, now);
-                }
-            }
-            Message::Gone(call) => self.gone(call, now),
-        }
-    }
-
-    fn locked(&mut self, call: Ix, now: Duration) {
-        let id = &self.items[call].call;
-        self.run.record(|| What::CallLocked { call: id.clone() });
-        self.schedule.locked(call, now);
-    }
-
-    fn permitted(&mut self, permit: PermitGuard, now: Duration) {
-        self.permits.push(permit);
-        if !self.schedule.permitted(now) {
-            self.permits.pop();
-        }
-    }
-
-    fn ended(&mut self, call: Ix, result: Result<Output, ToolError>, now: Duration) {
-        let item = &mut self.items[call];
-        if let (Some(tool), Ok(_)) = (&item.tool, &result) {
-            tool.latency.learn(now.saturating_sub(item.started_at));
-        }
-        let (id, number) = (&self.items[call].call, self.items[call].attempts);
-        self.run.record(|| What::AttemptEnded {
-            call: id.clone(),
-            number,
-            error: result.as_ref().err().map(ToString::to_string),
-        });
-        self.schedule.ended(call, result, now);
-    }
-
-    fn gone(&mut self, call: Ix, now: Duration) {
-        self.items[call].running = None;
-        self.schedule.gone(call, now);
-    }
-
-    /// Does what the schedule asks for, until it asks for nothing more.
-    fn act(&mut self) {
-        while let Some(step) = self.schedule.next_step() {
-            match step {
-                Step::Prepare(call) => self.prepare(call, self.run.elapsed()),
-                Step::Lock(call) => self.lock(call, self.run.elapsed()),
-                Step::Permit => match self.run.shared.permit(&self.run.options.caller, self.asker, &self.tell) {
-                    Some(permit) => self.permitted(permit, self.run.elapsed()),
-                    None => self.wishes += 1,
-                },
-                Step::WithdrawPermit => {
-                    // The permit may be on its way already; then it finds nobody and goes back.
-                    if self.wishes > 0 {
-                        self.wishes -= 1;
-                        self.run.shared.withdraw(self.asker);
-                    }
-                }
-                Step::Unlock(call) => drop(self.items[call].lock.take()),
-                Step::Start { call, number } => self.start(call, number, self.run.elapsed()),
-                Step::Stop(call) => {
-                    if let Some(abort) = self.items[call].running.as_ref().and_then(|running| running.abort.as_ref()) {
-                        abort.abort();
-                    }
-                }
-                Step::GiveUp(call) => self.give_up(call),
-                Step::Answer(call, result) => self.answer(call, result.map_err(|error| *error)),
-            }
-        }
-    }
-
-    fn lock(&mut self, call: Ix, now: Duration) {
-        let id = &self.items[call].call;
-        self.run.record(|| What::CallReady { call: id.clone() });
-        let effects = self.schedule.effects(call);
-        if !effects.exclude_between_runs() {
-            self.schedule.locked(call, now);
-            return;
-        }
-        let (guard, held) = self.run.shared.lock(effects, &self.tell, call);
-        self.items[call].lock = Some(guard);
-        if held {
-            self.locked(call, now);
-        }
-    }
-
-    fn prepare(&mut self, call: Ix, now: Duration) {
-        let prepared = self.filled(call).map(|(input, effects)| {
-            self.items[call].input = input;
-            effects
-        });
-        let freed_from = self.schedule.prepared(call, prepared, now);
-        if !freed_from.is_empty() {
-            self.run.record(|| What::CallNarrowed {
-                call: self.items[call].call.clone(),
-                freed_from: freed_from.iter().map(|on| self.items[*on].call.clone()).collect(),
-            });
-        }
-    }
-
-    fn filled(&self, call: Ix) -> Result<(Arc<Value>, Effects), CallError> {
-        let item = &self.items[call];
-        let internal = || CallError::new(ErrorCode::Internal, "the call lost its tool");
-        let tool = item.tool.as_ref().ok_or_else(internal)?;
-        let outputs = |name: &str| {
-            let named = |link: &&Link| matches!(&link.need, Need::Output { label } if label == name);
-            let on = self.by_id.get(&item.links.iter().find(named)?.on)?;
-            let output = self.items[*on].outcome.as_ref()?.result.as_ref().ok()?;
-            Some(output.value())
-        };
-        let input = reference::fill(&item.input, &outputs)?;
-        tool.schema.check(tool.spec.name.as_str(), &input)?;
-        let effects = tool.spec.effects.resolve(&tool.spec.source, &input, &self.run.options.paths);
-        Ok((Arc::new(input), effects))
-    }
-
-    fn start(&mut self, call: Ix, number: u32, now: Duration) {
-        let item = &mut self.items[call];
-        let Some(tool) = item.tool.clone() else { return };
-        let permit = if tool.spec.policy.nested { None } else { self.permits.pop() };
-        item.started_at = now;
-        item.attempts = number;
-        let lease = Lease::new(item.lock.take(), permit, self.tell.clone(), call);
-        let options = &self.run.options;
-        let attempt = Attempt {
-            run: options.run.clone(),
-            caller: options.caller.clone(),
-            call: item.call.clone(),
-            tool: tool.spec.name.clone(),
-            input: Arc::clone(&item.input),
-            number,
-            idempotency_key: format!("{}/{}", options.run, item.call).into(),
-            hold: Hold(Some(Arc::clone(&lease) as Arc<dyn Send + Sync>)),
-        };
-        let id = &item.call;
-        self.run.record(|| What::AttemptStarted { call: id.clone(), number });
-        let weak = Arc::downgrade(&lease);
-        let abort = spawn(tool, attempt, lease, self.tell.clone(), call);
-        self.items[call].running = Some(Running { abort: Some(abort), lease: weak });
-    }
-
-    fn give_up(&mut self, call: Ix) {
-        let item = &self.items[call];
-        if let Some(lease) = item.running.as_ref().and_then(|running| running.lease.upgrade()) {
-            lease.give_up();
-            self.run.record(|| What::StrayGivenUp { call: item.call.clone() });
-        }
-    }
-
-    fn answer(&mut self, call: Ix, result: Result<Arc<Output>, CallError>) {
-        let item = &mut self.items[call];
-        let max = item.tool.as_ref().map_or(usize::MAX, |tool| tool.spec.policy.result_max);
-        let shown = shape(&result, max);
-        let outcome = Arc::new(Outcome { call: item.call.clone(), result, shown, attempts: item.attempts });
-        item.outcome = Some(Arc::clone(&outcome));
-        self.run.record(|| What::CallEnded { outcome });
     }
 
     fn unknown_tool(&self, name: &ToolName) -> CallError {
@@ -620,7 +456,7 @@ impl Drop for Batch<'_> {
             self.cancel("the batch was dropped");
         }
         self.leave_strays();
-        self.run.shared.forget(self.asker, self.wishes);
+        self.run.shared.forget(self.asker, &self.wishes);
     }
 }
 

@@ -6,22 +6,29 @@
 //! It strings the others together and decides nothing: [`schedule`](crate::schedule) says what is next,
 //! [`locks`](crate::locks) and [`limits`](crate::limits) answer for all runs of the process.
 
+mod alarm;
 mod attempt;
 mod batch;
+mod drive;
 mod shared;
 
 pub use batch::{Arrived, Batch, BatchError};
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call::{CallerId, RunId};
+use rustc_hash::FxHashMap;
+
+use crate::call::{CallerId, GroupName, RunId, ToolName};
 use crate::effects::Paths;
 use crate::event::{Event, Recorder, What};
-use crate::toolbox::Toolbox;
+use crate::limits::{GroupState, LimitOptions};
+use crate::schedule::Limit;
+use crate::toolbox::{Registered, Toolbox};
 use attempt::Stray;
 use shared::Shared;
 
@@ -32,17 +39,20 @@ pub struct Scheduler {
 }
 
 /// Bounds of a scheduler. The defaults are the configuration's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SchedulerOptions {
     /// The most attempts that run at once in this process.
     pub in_flight_max: usize,
     /// The longest that work which outlives its call keeps its locks.
     pub stray_hold: Duration,
+    /// The limit groups, by name. A source whose name none of them has gets one of its own, if it is an external API: see
+    /// [`LimitOptions::unasked`]. A group that a tool names and nobody set up is like that of the tool's source.
+    pub limits: BTreeMap<GroupName, LimitOptions>,
 }
 
 impl Default for SchedulerOptions {
     fn default() -> Self {
-        Self { in_flight_max: 1024, stray_hold: Duration::from_secs(5) }
+        Self { in_flight_max: 1024, stray_hold: Duration::from_secs(5), limits: BTreeMap::new() }
     }
 }
 
@@ -54,7 +64,20 @@ impl Scheduler {
 
     /// Begins a run. Its clock starts now.
     pub fn run(&self, toolbox: Arc<Toolbox>, options: RunOptions) -> Run {
-        Run { shared: Arc::clone(&self.shared), toolbox, options, epoch: Instant::now(), strays: Vec::new() }
+        Run {
+            shared: Arc::clone(&self.shared),
+            toolbox,
+            options,
+            epoch: Instant::now(),
+            strays: Vec::new(),
+            unlimited: Arc::new(Limit::none()),
+            limits: FxHashMap::default(),
+        }
+    }
+
+    /// How every limit group stands, in the order in which they came up.
+    pub fn limits(&self) -> Vec<GroupState> {
+        self.shared.states()
     }
 }
 
@@ -110,12 +133,29 @@ pub struct Run {
     options: RunOptions,
     epoch: Instant,
     strays: Vec<Stray>,
+    /// What calls without an external API are limited by.
+    unlimited: Arc<Limit>,
+    /// The limit groups of the tools that were called so far.
+    limits: FxHashMap<ToolName, Arc<Limit>>,
 }
 
 impl Run {
     /// Opens the next batch. Calls are given to it as they arrive; [`Batch::finish`] ends it.
     pub fn batch(&mut self) -> Batch<'_> {
         Batch::open(self)
+    }
+
+    fn limit_of(&mut self, tool: &Registered) -> Arc<Limit> {
+        let spec = &tool.spec;
+        if spec.policy.nested || !tool.is_limited {
+            return Arc::clone(&self.unlimited);
+        }
+        if let Some(limit) = self.limits.get(&spec.name) {
+            return Arc::clone(limit);
+        }
+        let limit = self.shared.limit(spec).map_or_else(|| Arc::clone(&self.unlimited), Arc::new);
+        self.limits.insert(spec.name.clone(), Arc::clone(&limit));
+        limit
     }
 
     /// The tools of this run.

@@ -4,43 +4,68 @@
 //! told anything while the mutex is held: a message that finds no reader drops its guard, which takes the mutex again.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
 
 use super::SchedulerOptions;
+use super::alarm::Alarm;
 use super::attempt::Message;
 use crate::call::CallerId;
 use crate::effects::Effects;
 use crate::graph::Ix;
-use crate::limits::{Asker, Permits};
+use crate::limits::{Asked, Asker, Grant, GroupId, GroupState, LimitOptions, Limits, News, Notice, Refusal, Signal};
 use crate::locks::{Locks, Ticket};
+use crate::schedule::{Limit, Schedule, ScheduleOptions};
+use crate::tool::{PauseLimit, ToolSpec};
 
 /// The state behind a [`Scheduler`](super::Scheduler).
 pub(super) struct Shared {
     pub(super) options: SchedulerOptions,
+    /// What the times of [`Limits`] count from.
+    epoch: Instant,
     state: Mutex<State>,
+    alarm: Alarm,
+    /// Where the jitter of every batch comes from, different in every process.
+    seed: RandomState,
 }
 
 struct State {
     locks: Locks,
-    permits: Permits,
+    limits: Limits,
     askers: Asker,
     waiting_locks: FxHashMap<Ticket, (UnboundedSender<Message>, Ix)>,
     waiting_permits: FxHashMap<Asker, UnboundedSender<Message>>,
 }
 
+/// The answer to one wish for a permit.
+pub(super) enum Wish {
+    Granted(PermitGuard),
+    Queued { at_least: Duration },
+    Refused(Refusal),
+}
+
 impl Shared {
     pub(super) fn new(options: SchedulerOptions) -> Self {
+        let groups = options.limits.iter().map(|(name, options)| (name.clone(), options.clone()));
         let state = State {
             locks: Locks::default(),
-            permits: Permits::new(options.in_flight_max.max(1)),
+            limits: Limits::new(options.in_flight_max.max(1), groups),
             askers: 0,
             waiting_locks: FxHashMap::default(),
             waiting_permits: FxHashMap::default(),
         };
-        Self { options, state: Mutex::new(state) }
+        Self {
+            epoch: Instant::now(),
+            state: Mutex::new(state),
+            alarm: Alarm::default(),
+            seed: RandomState::new(),
+            options,
+        }
     }
 
     /// A new asker for permits: one per batch.
@@ -48,6 +73,28 @@ impl Shared {
         let mut state = self.state();
         state.askers += 1;
         state.askers
+    }
+
+    /// The empty schedule of a batch.
+    pub(super) fn schedule(&self, asker: Asker) -> Schedule {
+        let seed = self.seed.hash_one(asker);
+        Schedule::new(ScheduleOptions { stray_hold: self.options.stray_hold, seed })
+    }
+
+    /// The limit group of a tool: the one that it names, else that of its source; `None` if there is neither.
+    pub(super) fn limit(&self, tool: &ToolSpec) -> Option<Limit> {
+        let unasked = || LimitOptions::unasked(&tool.source);
+        let mut state = self.state();
+        let limits = &mut state.limits;
+        let group = match &tool.policy.limit {
+            Some(name) => limits.group(name, || unasked().map_or_else(LimitOptions::default, |(_, options)| options)),
+            None => {
+                let (name, options) = unasked()?;
+                limits.group(&name, || options)
+            }
+        };
+        let options = limits.options(group);
+        Some(Limit { group, name: limits.name(group).clone(), wait_max: options.wait_max, retry: options.retry })
     }
 
     /// Enters the locks. Answers the place, and whether they are held at once; if not, a message will say so.
@@ -66,39 +113,124 @@ impl Shared {
         (LockGuard { shared: Arc::clone(self), ticket }, held)
     }
 
-    /// Asks for a permit; if there is none now, a message will bring it.
+    /// Asks for a permit; if there is none now, a message will bring it, or say that none will come.
     pub(super) fn permit(
         self: &Arc<Self>,
+        group: GroupId,
+        again: bool,
         caller: &CallerId,
         asker: Asker,
         tell: &UnboundedSender<Message>,
-    ) -> Option<PermitGuard> {
+    ) -> Wish {
+        let (mut told, now) = (Vec::new(), self.now());
         let mut state = self.state();
-        if state.permits.ask(caller, asker) {
-            return Some(PermitGuard { shared: Arc::clone(self) });
+        match state.limits.ask(group, caller, asker, again, now, &mut told) {
+            Asked::Granted(grant) => Wish::Granted(PermitGuard { shared: Arc::clone(self), grant }),
+            Asked::Refused(refusal) => Wish::Refused(refusal),
+            Asked::Queued { at_least } => {
+                state.waiting_permits.entry(asker).or_insert_with(|| tell.clone());
+                self.settle(state, told);
+                Wish::Queued { at_least }
+            }
         }
-        state.waiting_permits.entry(asker).or_insert_with(|| tell.clone());
-        None
     }
 
     /// Takes back one wish for a permit that was not granted.
-    pub(super) fn withdraw(&self, asker: Asker) {
-        self.state().permits.withdraw(asker);
+    pub(super) fn withdraw(&self, group: GroupId, asker: Asker) {
+        self.state().limits.withdraw(group, asker);
     }
 
     /// Forgets an asker and its `wishes`.
-    pub(super) fn forget(&self, asker: Asker, wishes: usize) {
+    pub(super) fn forget(&self, asker: Asker, wishes: &[(GroupId, usize)]) {
         let mut state = self.state();
-        for _ in 0..wishes {
-            state.permits.withdraw(asker);
+        for (group, count) in wishes {
+            for _ in 0..*count {
+                state.limits.withdraw(*group, asker);
+            }
         }
         state.waiting_permits.remove(&asker);
+    }
+
+    /// Whether a failed call of this group may go again, as far as the group's retries go.
+    pub(super) fn has_retry(&self, group: GroupId) -> bool {
+        let now = self.now();
+        self.state().limits.has_retry(group, now)
+    }
+
+    /// In how long a call of this group may expect not to wait.
+    pub(super) fn come_back(&self, group: GroupId) -> Duration {
+        let now = self.now();
+        self.state().limits.come_back(group, now)
+    }
+
+    /// How every group stands.
+    pub(super) fn states(&self) -> Vec<GroupState> {
+        let now = self.now();
+        self.state().limits.states(now).collect()
+    }
+
+    /// Grants what the clock alone allows by now, and answers when it next may.
+    pub(super) fn ring(self: &Arc<Self>) -> Option<Instant> {
+        let (mut told, now) = (Vec::new(), self.now());
+        let mut state = self.state();
+        state.limits.advance(now, &mut told);
+        let next = state.limits.wake_at();
+        self.tell(state, told);
+        next.and_then(|at| self.epoch.checked_add(at))
+    }
+
+    /// Nobody watches the clock any more: those who wait see to it that somebody does.
+    pub(super) fn unwatched(&self) {
+        let tells: Vec<_> = self.state().waiting_permits.values().cloned().collect();
+        for tell in tells {
+            let _ = tell.send(Message::Unwatched);
+        }
+    }
+
+    /// Sees to it that somebody watches the clock, if anybody waits for it.
+    pub(super) fn watch(self: &Arc<Self>) {
+        let next = self.state().limits.wake_at();
+        if let Some(at) = next.and_then(|at| self.epoch.checked_add(at)) {
+            self.alarm.set(self, at);
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.epoch.elapsed()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic while the mutex is held would be our own fault, and leaves nothing half done that the next user relies
         // on: every update below is a single call.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells those who wait what became of it, and has the clock watched for the rest.
+    fn settle(self: &Arc<Self>, state: MutexGuard<'_, State>, told: Vec<Notice>) {
+        let next = state.limits.wake_at();
+        self.tell(state, told);
+        if let Some(at) = next.and_then(|at| self.epoch.checked_add(at)) {
+            self.alarm.set(self, at);
+        }
+    }
+
+    fn tell(self: &Arc<Self>, state: MutexGuard<'_, State>, told: Vec<Notice>) {
+        if told.is_empty() {
+            return;
+        }
+        let readers: Vec<_> = told.iter().map(|notice| state.waiting_permits.get(&notice.asker).cloned()).collect();
+        drop(state);
+        for (Notice { group, news, .. }, reader) in told.into_iter().zip(readers) {
+            let message = match news {
+                News::Granted(grant) => Message::Permit(PermitGuard { shared: Arc::clone(self), grant }),
+                News::Refused(refusal) => Message::Refused { group, refusal },
+                News::Paused(wait) => Message::Paused { group, wait },
+            };
+            // No reader: the guard comes back, and its drop passes the permit on.
+            if let Some(tell) = reader {
+                let _ = tell.send(message);
+            }
+        }
     }
 
     fn unlock(&self, ticket: Ticket) {
@@ -111,18 +243,6 @@ impl Shared {
         for (tell, call) in told {
             // No reader: its batch is gone, and so is the guard that holds this place.
             let _ = tell.send(Message::Locked(call));
-        }
-    }
-
-    fn give_back(self: &Arc<Self>) {
-        let mut state = self.state();
-        let Some(asker) = state.permits.give_back() else { return };
-        let tell = state.waiting_permits.get(&asker).cloned();
-        drop(state);
-        let guard = PermitGuard { shared: Arc::clone(self) };
-        if let Some(tell) = tell {
-            // No reader: the guard comes back in the error, and its drop passes the permit on.
-            let _ = tell.send(Message::Permit(guard));
         }
     }
 }
@@ -148,11 +268,68 @@ impl Drop for LockGuard {
 /// One permit.
 pub(super) struct PermitGuard {
     shared: Arc<Shared>,
+    grant: Grant,
+}
+
+impl PermitGuard {
+    /// Of which group it is.
+    pub(super) fn group(&self) -> GroupId {
+        self.grant.group
+    }
+
+    /// Tells the group how the attempt ended, and whether the far side asked everyone to wait. Answers what became of the
+    /// group for it.
+    pub(super) fn observe(&self, signal: Option<Signal>, wait: Option<Duration>) -> Observed {
+        let (mut told, now, group) = (Vec::new(), self.shared.now(), self.grant.group);
+        if group == crate::limits::NO_GROUP {
+            return Observed::default();
+        }
+        let mut state = self.shared.state();
+        let paused = wait.filter(|wait| state.limits.pause(group, *wait, now, &mut told));
+        let opened = signal.is_some_and(|signal| state.limits.observe(self.grant, signal, now, &mut told));
+        let opened = opened.then(|| state.limits.options(group).breaker.cool_down);
+        self.shared.settle(state, told);
+        Observed { paused, opened }
+    }
+
+    /// What an attempt is given to tell its group of a wait.
+    pub(super) fn pauser(&self) -> Option<Arc<dyn PauseLimit>> {
+        let group = self.grant.group;
+        let pauser = || Arc::new(Pauser { shared: Arc::downgrade(&self.shared), group }) as Arc<dyn PauseLimit>;
+        (group != crate::limits::NO_GROUP).then(pauser)
+    }
+}
+
+/// What became of a group.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Observed {
+    /// It is paused for so long, as was not known before.
+    pub(super) paused: Option<Duration>,
+    /// Its breaker opened for so long.
+    pub(super) opened: Option<Duration>,
+}
+
+struct Pauser {
+    shared: Weak<Shared>,
+    group: GroupId,
+}
+
+impl PauseLimit for Pauser {
+    fn pause(&self, wait: Duration) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let (mut told, now) = (Vec::new(), shared.now());
+        let mut state = shared.state();
+        state.limits.pause(self.group, wait, now, &mut told);
+        shared.settle(state, told);
+    }
 }
 
 impl Drop for PermitGuard {
     fn drop(&mut self) {
-        self.shared.give_back();
+        let (mut told, now) = (Vec::new(), self.shared.now());
+        let mut state = self.shared.state();
+        state.limits.give_back(self.grant, now, &mut told);
+        self.shared.settle(state, told);
     }
 }
 

@@ -3,8 +3,9 @@
 //! The oracle for locks is one sentence: a place is held once nothing that entered earlier and clashes with it is left.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
-use fanout_core::limits::Permits;
+use fanout_core::limits::{Asked, Grant, Limits, NO_GROUP, News};
 use fanout_core::locks::{Locks, Ticket};
 use fanout_testing::seed::{Rng, each_seed};
 use fanout_testing::touches::Touches;
@@ -76,7 +77,8 @@ fn permits_are_never_too_many_never_idle_never_lost_and_go_round() {
     each_seed(200, |seed| {
         let mut rng = Rng::new(seed);
         let max = 1 + rng.below(4);
-        let (mut permits, mut out) = (Permits::new(max), 0);
+        let (mut permits, mut out) = (Limits::new(max, []), 0);
+        let mut grants: Vec<Grant> = Vec::new();
         // Who waits: for every caller its runs, with how many wishes each has.
         let mut waiting: BTreeMap<(u64, u64), usize> = BTreeMap::new();
         // Whom the others were served since somebody began to wait.
@@ -86,7 +88,10 @@ fn permits_are_never_too_many_never_idle_never_lost_and_go_round() {
             let name = format!("caller{caller}").as_str().into();
             match rng.below(5) {
                 0 | 1 => {
-                    if permits.ask(&name, caller * 10 + run) {
+                    let asker = caller * 10 + run;
+                    let asked = permits.ask(NO_GROUP, &name, asker, false, Duration::ZERO, &mut Vec::new());
+                    if let Asked::Granted(grant) = asked {
+                        grants.push(grant);
                         out += 1;
                         assert!(waiting.is_empty(), "overtook those that wait");
                     } else {
@@ -96,23 +101,27 @@ fn permits_are_never_too_many_never_idle_never_lost_and_go_round() {
                     }
                 }
                 2 => {
-                    permits.withdraw(caller * 10 + run);
+                    permits.withdraw(NO_GROUP, caller * 10 + run);
                     if let Some(wishes) = waiting.get_mut(&(caller, run)) {
                         *wishes -= 1;
                     }
                 }
                 _ if out > 0 => {
                     out -= 1;
-                    match permits.give_back() {
+                    let mut told = Vec::new();
+                    permits.give_back(grants.pop().expect("one is out"), Duration::ZERO, &mut told);
+                    match told.pop().map(|notice| (notice.asker, notice.news)) {
                         None => assert!(waiting.is_empty(), "nobody was served, and {waiting:?} wait"),
-                        Some(asker) => {
+                        Some((asker, News::Granted(grant))) => {
                             out += 1;
+                            grants.push(grant);
                             let served = (asker / 10, asker % 10);
                             *waiting.get_mut(&served).expect("served without a wish") -= 1;
                             passed.insert(served, VecDeque::new());
                             passed.values_mut().for_each(|seen| seen.push_back(served));
                             passed.insert(served, VecDeque::new());
                         }
+                        Some(other) => panic!("no group, no {other:?}"),
                     }
                 }
                 _ => {}

@@ -100,7 +100,7 @@ pub struct SchedulerConfig {
 
 impl Default for SchedulerConfig {
     fn default() -> Self {
-        let SchedulerOptions { in_flight_max, stray_hold } = SchedulerOptions::default();
+        let SchedulerOptions { in_flight_max, stray_hold, .. } = SchedulerOptions::default();
         Self { max_in_flight: in_flight_max, stray_hold }
     }
 }
@@ -108,7 +108,11 @@ impl Default for SchedulerConfig {
 impl SchedulerConfig {
     /// The same as the scheduler takes it.
     pub fn options(&self) -> SchedulerOptions {
-        SchedulerOptions { in_flight_max: self.max_in_flight, stray_hold: self.stray_hold }
+        SchedulerOptions {
+            in_flight_max: self.max_in_flight,
+            stray_hold: self.stray_hold,
+            ..SchedulerOptions::default()
+        }
     }
 }
 

@@ -157,6 +157,7 @@ fn policy(section: &Section<'_>, names: &BTreeMap<&str, Place>) -> Policy {
         timeout: section.get("timeout").and_then(|field| field.duration()).unwrap_or(default.timeout),
         deadline: section.get("deadline").and_then(|field| field.duration()).unwrap_or(default.deadline),
         result_max: section.get("max_result").and_then(|field| field.size()).unwrap_or(default.result_max),
+        limit: None,
         after: after.into_iter().map(|(tool, _)| ToolName::from(tool)).collect(),
         idempotent: section.get("idempotent").and_then(|field| field.boolean()).unwrap_or_default(),
         nested: section.get("nested").and_then(|field| field.boolean()).unwrap_or_default(),

@@ -6,8 +6,14 @@
 //! A pure state machine: no clock, no task, the same steps for the same story. That is what lets a property test play
 //! thousands of turns from a seed. Times are durations since a start that the caller chose.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+mod attempts;
+mod permits;
+mod ready;
+mod terms;
+
+pub use terms::{Limit, ScheduleOptions, Step, Terms, Treatment};
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,77 +25,7 @@ use crate::outcome::{CallError, ErrorCode, Output};
 use crate::retry;
 use crate::timers::{Due, Timers};
 use crate::tool::ToolError;
-
-/// What the driver of a batch is to do next.
-#[derive(Debug)]
-pub enum Step {
-    /// Fill the references of this call and find its exact keys; answer with [`Schedule::prepared`].
-    Prepare(Ix),
-    /// Enter the locks for this call; answer with [`Schedule::locked`] once they are held.
-    Lock(Ix),
-    /// Ask for one permit; answer with [`Schedule::permitted`] once it is there.
-    Permit,
-    /// Take back one wish for a permit.
-    WithdrawPermit,
-    /// Give up this call's place in the locks, held or waited for.
-    Unlock(Ix),
-    /// Start an attempt; answer with [`Schedule::ended`], and with [`Schedule::gone`] when nothing of it is left.
-    Start {
-        /// Which call.
-        call: Ix,
-        /// Which try; the first is 1.
-        number: u32,
-    },
-    /// Stop the running attempt. [`Schedule::gone`] is still awaited.
-    Stop(Ix),
-    /// Work of an ended call went on for longer than `stray_hold`: take its locks away.
-    GiveUp(Ix),
-    /// This is the call's one outcome.
-    Answer(Ix, Result<Arc<Output>, Box<CallError>>),
-}
-
-/// How one call is to be treated.
-#[derive(Clone, Debug)]
-pub struct Treatment {
-    /// The call, for messages.
-    pub call: CallId,
-    /// What holds for every call of its tool.
-    pub terms: Arc<Terms>,
-    /// It may enter before the response has ended.
-    pub early: bool,
-    /// How long it is expected to take, for the order in which permits are used.
-    pub expected: Duration,
-}
-
-/// How the calls of one tool are to be treated.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Terms {
-    /// The tool, for messages.
-    pub tool: ToolName,
-    /// The longest that one attempt may take.
-    pub timeout: Duration,
-    /// The longest that a call may take from entering the locks.
-    pub deadline: Duration,
-    /// Running a call again does no harm.
-    pub repeatable: bool,
-    /// It runs calls itself: no locks, no permits.
-    pub nested: bool,
-}
-
-impl Treatment {
-    /// That of a call which never runs.
-    pub fn inert(call: CallId, tool: ToolName) -> Self {
-        let terms = Terms { tool, timeout: Duration::ZERO, deadline: Duration::ZERO, repeatable: false, nested: false };
-        Self { call, terms: Arc::new(terms), early: false, expected: Duration::ZERO }
-    }
-}
-
-/// Bounds of one schedule.
-#[derive(Clone, Copy, Debug)]
-pub struct ScheduleOptions {
-    /// The longest that work which outlives its call keeps its locks.
-    pub stray_hold: Duration,
-}
+use ready::Ready;
 
 /// The schedule of one batch.
 #[derive(Debug)]
@@ -102,6 +38,10 @@ pub struct Schedule {
     unanswered: usize,
     timers: Timers,
     ready: Ready,
+    /// What calls that never run are limited by.
+    unlimited: Arc<Limit>,
+    /// Where the jitter stands.
+    random: u64,
 }
 
 #[derive(Debug)]
@@ -113,6 +53,19 @@ struct Item {
     deadline_at: Duration,
     /// The only valid timer of this call; others that were set are stale.
     timer: Option<Duration>,
+    /// How many attempts were started.
+    attempts: u32,
+    /// What is left of an attempt that failed and goes again.
+    failed: Option<Box<Failed>>,
+}
+
+/// An attempt that failed, and whose call goes again.
+#[derive(Debug)]
+struct Failed {
+    error: ToolError,
+    again_at: Duration,
+    /// Nothing of it is left.
+    is_gone: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,22 +78,12 @@ enum Phase {
     Queued,
     /// An attempt runs.
     Running,
+    /// An attempt failed. It holds its locks and no permit.
+    Backoff,
     /// Answered, but its work goes on.
     Stray,
     /// Nothing of it is left.
     Done,
-}
-
-/// Calls that want a permit. The one with the longest remaining path goes first, ties in program order.
-#[derive(Debug, Default)]
-struct Ready {
-    fresh: Vec<Ix>,
-    /// The best last: most calls are sorted once and then taken from the end.
-    sorted: Vec<(Duration, Reverse<Ix>)>,
-    /// Those that came since.
-    late: BinaryHeap<(Duration, Reverse<Ix>)>,
-    remaining: Vec<Duration>,
-    len: usize,
 }
 
 impl Schedule {
@@ -155,6 +98,8 @@ impl Schedule {
             unanswered: 0,
             timers: Timers::default(),
             ready: Ready::default(),
+            unlimited: Arc::new(Limit::none()),
+            random: options.seed,
         }
     }
 
@@ -169,7 +114,7 @@ impl Schedule {
     ) -> Ix {
         let mut changes = Vec::new();
         self.unanswered += 1;
-        self.ready.remaining.clear();
+        self.ready.forget();
         self.push(treatment, Phase::Waiting, settled);
         let call = self.graph.add(effects, settled, edges, &mut changes);
         self.apply(changes, now);
@@ -179,7 +124,7 @@ impl Schedule {
     /// A call that cannot run: an unknown tool, a bad input, a used-up budget. It is answered at once and touches nothing.
     pub fn refuse(&mut self, call: CallId, tool: ToolName, error: CallError) -> Ix {
         let mut changes = Vec::new();
-        self.push(Treatment::inert(call, tool), Phase::Done, true);
+        self.push(Treatment::inert(call, tool, Arc::clone(&self.unlimited)), Phase::Done, true);
         let call = self.graph.add(Effects::none(Source::function()), true, Vec::new(), &mut changes);
         self.steps.push_back(Step::Answer(call, Err(Box::new(error))));
         self.graph.bypass(call, &mut changes);
@@ -190,7 +135,7 @@ impl Schedule {
     /// until `until`.
     pub fn stray(&mut self, call: CallId, tool: ToolName, effects: Effects, until: Duration) -> Ix {
         let mut changes = Vec::new();
-        self.push(Treatment::inert(call, tool), Phase::Stray, true);
+        self.push(Treatment::inert(call, tool, Arc::clone(&self.unlimited)), Phase::Stray, true);
         let call = self.graph.add(effects, true, Vec::new(), &mut changes);
         self.graph.answer(call, false, &mut changes);
         self.set_timer(call, until);
@@ -215,7 +160,7 @@ impl Schedule {
         match result {
             Ok(effects) => {
                 self.items[call].settled = true;
-                self.ready.remaining.clear();
+                self.ready.forget();
                 freed_from = self.graph.narrow(call, effects, &mut changes);
             }
             Err(error) => self.bypass(call, error, &mut changes),
@@ -232,44 +177,9 @@ impl Schedule {
         }
         if self.items[call].deadline_at <= now {
             self.time_over(call, now);
-        } else if self.nested(call) {
-            self.start(call, now);
         } else {
-            self.items[call].phase = Phase::Queued;
-            self.ready.fresh.push(call);
-            self.ready.len += 1;
-            self.steps.push_back(Step::Permit);
+            self.queue(call, now);
         }
-    }
-
-    /// A permit is there. Starts the call that it is best used for; answers `false` if nobody wants it any more. A call
-    /// whose deadline has passed by now ends here, unsent: to start and stop it at one moment could still send it.
-    pub fn permitted(&mut self, now: Duration) -> bool {
-        while self.ready.len > 0 {
-            let Some(call) = self.best() else { return false };
-            if self.items[call].deadline_at <= now {
-                self.time_over(call, now);
-                continue;
-            }
-            self.ready.len -= 1;
-            self.start(call, now);
-            return true;
-        }
-        self.ready.fresh.clear();
-        self.ready.sorted.clear();
-        self.ready.late.clear();
-        false
-    }
-
-    /// An attempt ended. The call's locks are kept until [`Schedule::gone`].
-    pub fn ended(&mut self, call: Ix, result: Result<Output, ToolError>, now: Duration) {
-        if self.items[call].phase != Phase::Running {
-            return;
-        }
-        let terms = &self.items[call].treatment.terms;
-        let result =
-            result.map(Arc::new).map_err(|error| retry::verdict(terms.tool.as_str(), &error, terms.repeatable));
-        self.answer(call, result, now);
     }
 
     /// The call has ended, but its work goes on: whoever conflicts with it waits, at most `stray_hold`.
@@ -279,16 +189,22 @@ impl Schedule {
         }
     }
 
-    /// Nothing of the call's work is left; whoever conflicts with it goes on.
+    /// Nothing of the call's work is left; whoever conflicts with it goes on, and a call in backoff may go again.
     pub fn gone(&mut self, call: Ix, now: Duration) {
-        if self.items[call].phase != Phase::Stray {
-            return;
+        if let Some(failed) = &mut self.items[call].failed {
+            failed.is_gone = true;
         }
-        self.items[call].phase = Phase::Done;
-        self.items[call].timer = None;
-        let mut changes = Vec::new();
-        self.graph.leave(call, &mut changes);
-        self.apply(changes, now);
+        match self.items[call].phase {
+            Phase::Backoff => self.wait_to_go_again(call),
+            Phase::Stray => {
+                self.items[call].phase = Phase::Done;
+                self.items[call].timer = None;
+                let mut changes = Vec::new();
+                self.graph.leave(call, &mut changes);
+                self.apply(changes, now);
+            }
+            Phase::Waiting | Phase::Locking | Phase::Queued | Phase::Running | Phase::Done => {}
+        }
     }
 
     /// Ends every call that has no outcome, for this reason. What was never sent is `cancelled`; of what runs and is not
@@ -308,9 +224,14 @@ impl Schedule {
                 let error = self.stopped(call);
                 self.stop(call, error, now);
             }
-            Phase::Waiting | Phase::Locking | Phase::Queued => {
-                let message = format!("{reason}; nothing was carried out");
-                self.end_unsent(call, CallError::new(ErrorCode::Cancelled, message), now);
+            Phase::Waiting | Phase::Locking | Phase::Queued | Phase::Backoff => {
+                let item = &self.items[call];
+                let error = match &item.failed {
+                    // What is not repeatable goes again only if nothing was carried out.
+                    Some(_) if item.treatment.terms.repeatable => self.stopped(call),
+                    _ => CallError::new(ErrorCode::Cancelled, format!("{reason}; nothing was carried out")),
+                };
+                self.end(call, error, now);
             }
             Phase::Stray | Phase::Done => {}
         }
@@ -384,50 +305,43 @@ impl Schedule {
     fn start(&mut self, call: Ix, now: Duration) {
         let item = &mut self.items[call];
         item.phase = Phase::Running;
+        item.attempts += 1;
+        item.failed = None;
+        let number = item.attempts;
         let at = now.saturating_add(item.treatment.terms.timeout).min(item.deadline_at);
         self.set_timer(call, at);
-        self.steps.push_back(Step::Start { call, number: 1 });
-    }
-
-    fn best(&mut self) -> Option<Ix> {
-        let Ready { fresh, sorted, late, remaining, .. } = &mut self.ready;
-        let is_queued = |call: &Ix| self.items[*call].phase == Phase::Queued;
-        if sorted.is_empty() && late.is_empty() && fresh.len() == 1 {
-            return fresh.pop().filter(is_queued);
-        }
-        if remaining.is_empty() {
-            *remaining = self.graph.remaining(|call| self.items[call].treatment.expected);
-            fresh.extend(sorted.drain(..).chain(late.drain()).map(|(_, Reverse(call))| call));
-            sorted.extend(fresh.drain(..).map(|call| (remaining[call], Reverse(call))));
-            sorted.sort_unstable();
-        }
-        late.extend(fresh.drain(..).map(|call| (remaining[call], Reverse(call))));
-        loop {
-            let best = if sorted.last() >= late.peek() { sorted.pop() } else { late.pop() };
-            let (_, Reverse(call)) = best?;
-            if is_queued(&call) {
-                return Some(call);
-            }
-        }
+        self.steps.push_back(Step::Start { call, number });
     }
 
     fn time_over(&mut self, call: Ix, now: Duration) {
         let item = &self.items[call];
         let terms = &item.treatment.terms;
+        let by_deadline = item.deadline_at <= now;
         match item.phase {
             Phase::Stray => self.give_up(call, now),
-            Phase::Running => {
-                let by_deadline = item.deadline_at <= now;
-                let (after, what) = if by_deadline { (terms.deadline, "deadline") } else { (terms.timeout, "timeout") };
-                let error = retry::timed_out(terms.tool.as_str(), after, what, terms.repeatable);
+            Phase::Running if by_deadline => {
+                let error = retry::timed_out(terms.tool.as_str(), terms.deadline, "deadline", terms.repeatable);
                 self.stop(call, error, now);
             }
-            Phase::Locking | Phase::Queued => {
-                let message = format!(
-                    "`{}` was not started within its deadline of {:?}; nothing was carried out, so it can be tried again",
-                    terms.tool, terms.deadline
-                );
-                self.end_unsent(call, CallError::new(ErrorCode::Timeout, message), now);
+            Phase::Running => self.steps.push_back(Step::TimedOut(call)),
+            Phase::Backoff if !by_deadline => self.queue(call, now),
+            Phase::Queued if !by_deadline => {
+                let error = self.rate_limited(call, "did not come up", None);
+                self.end(call, error, now);
+            }
+            Phase::Locking | Phase::Queued | Phase::Backoff => {
+                let error = match &item.failed {
+                    Some(failed) => self.verdict(call, &failed.error),
+                    None => {
+                        let message = format!(
+                            "`{}` was not started within its deadline of {:?}; nothing was carried out, so it can be tried \
+                             again",
+                            terms.tool, terms.deadline
+                        );
+                        CallError::new(ErrorCode::Timeout, message)
+                    }
+                };
+                self.end(call, error, now);
             }
             Phase::Waiting | Phase::Done => {}
         }
@@ -450,20 +364,36 @@ impl Schedule {
         self.set_timer(call, now.saturating_add(self.options.stray_hold));
     }
 
-    /// Ends a call that was never sent; it leaves all queues at once.
-    fn end_unsent(&mut self, call: Ix, error: CallError, now: Duration) {
-        match self.items[call].phase {
-            Phase::Locking => self.steps.push_back(Step::Unlock(call)),
-            Phase::Queued => {
-                self.ready.len -= 1;
-                self.steps.push_back(Step::WithdrawPermit);
-                self.steps.push_back(Step::Unlock(call));
-            }
-            Phase::Waiting | Phase::Running | Phase::Stray | Phase::Done => {}
+    /// Ends a call of which nothing runs; it leaves all queues at once.
+    fn end(&mut self, call: Ix, error: CallError, now: Duration) {
+        if self.items[call].phase == Phase::Queued {
+            self.steps.push_back(Step::WithdrawPermit(self.items[call].treatment.limit.group));
         }
-        let mut changes = Vec::new();
-        self.bypass(call, error, &mut changes);
-        self.apply(changes, now);
+        self.end_unasked(call, error, now);
+    }
+
+    /// The same for one whose wish for a permit, if it had one, is gone already.
+    fn end_unasked(&mut self, call: Ix, error: CallError, now: Duration) {
+        let item = &self.items[call];
+        if item.phase == Phase::Queued {
+            self.ready.left(item.treatment.limit.group);
+        }
+        match &item.failed {
+            None => {
+                let mut changes = Vec::new();
+                self.bypass(call, error, &mut changes);
+                self.apply(changes, now);
+            }
+            Some(failed) => {
+                let is_gone = failed.is_gone;
+                self.answer(call, Err(error), now);
+                if is_gone {
+                    self.gone(call, now);
+                } else {
+                    self.set_timer(call, now.saturating_add(self.options.stray_hold));
+                }
+            }
+        }
     }
 
     fn bypass(&mut self, call: Ix, error: CallError, changes: &mut Vec<Change>) {
@@ -488,7 +418,15 @@ impl Schedule {
     }
 
     fn push(&mut self, treatment: Treatment, phase: Phase, settled: bool) {
-        self.items.push(Item { treatment, phase, settled, deadline_at: Duration::ZERO, timer: None });
+        self.items.push(Item {
+            treatment,
+            phase,
+            settled,
+            deadline_at: Duration::ZERO,
+            timer: None,
+            attempts: 0,
+            failed: None,
+        });
     }
 
     fn apply(&mut self, changes: Vec<Change>, now: Duration) {

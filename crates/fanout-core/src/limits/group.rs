@@ -1,0 +1,166 @@
+//! One limit group: its pace, its pressure, its breaker, its pause and its queue.
+//!
+//! From [`Limits`](super::Limits): what is asked and what was seen. To it: whether and when the next one may start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::breaker::{Breaker, State};
+use super::options::LimitOptions;
+use super::pressure::Pressure;
+use super::queue::FairQueue;
+use super::rate::Pace;
+use super::{BreakerState, Grant, GroupId, GroupState, Signal};
+use crate::call::GroupName;
+
+/// No pause that a far side asks for is longer: after it one attempt finds out whether it meant that.
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
+
+/// The retries that a group may spend at once.
+const RETRIES_MAX: f64 = 10.0;
+
+/// What every attempt that ends well earns: in the long run retries are a tenth of all attempts.
+const RETRIES_EARNED: f64 = 0.1;
+
+/// A quiet group earns one retry in so long, however little it does.
+const RETRY_EVERY: Duration = Duration::from_secs(10);
+
+/// One sample moves the learned time by one part in so many.
+const LEARNING: u32 = 8;
+
+/// A group and its state.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) name: GroupName,
+    pub(super) options: Arc<LimitOptions>,
+    pub(super) queue: FairQueue,
+    pub(super) breaker: Breaker,
+    /// When somebody who waited was last granted something, by a number that only grows.
+    pub(super) last_turn: u64,
+    running: usize,
+    pace: Option<Pace>,
+    pressure: Pressure,
+    paused_until: Duration,
+    retries: f64,
+    retries_at: Duration,
+    /// How long an attempt takes, learned.
+    takes: Duration,
+}
+
+impl Group {
+    pub(super) fn new(name: GroupName, options: LimitOptions) -> Self {
+        Self {
+            name,
+            queue: FairQueue::default(),
+            breaker: Breaker::new(options.breaker),
+            last_turn: 0,
+            running: 0,
+            pace: options.rate.map(|rate| Pace::new(rate, options.burst)),
+            pressure: Pressure::new(options.concurrency.map(std::num::NonZeroU32::get)),
+            paused_until: Duration::ZERO,
+            retries: RETRIES_MAX,
+            retries_at: Duration::ZERO,
+            takes: Duration::ZERO,
+            options: Arc::new(options),
+        }
+    }
+
+    /// From when the next one may start, or `None` if not before another one ends.
+    pub(super) fn ready_at(&self) -> Option<Duration> {
+        let paced = self.pace.as_ref().map_or(Duration::ZERO, Pace::ready_at);
+        self.pressure.bears(self.running).then(|| paced.max(self.paused_until))
+    }
+
+    pub(super) fn start(&mut self, group: GroupId, now: Duration) -> Grant {
+        self.running += 1;
+        if let Some(pace) = &mut self.pace {
+            pace.take(now);
+        }
+        self.breaker.started();
+        Grant { group, generation: self.breaker.generation(), at: now }
+    }
+
+    /// The attempt is gone.
+    pub(super) fn end(&mut self, grant: Grant) {
+        self.running = self.running.saturating_sub(1);
+        self.breaker.ended(grant.generation);
+    }
+
+    /// How an attempt ended. Answers whether the breaker opened.
+    pub(super) fn observe(&mut self, grant: Grant, signal: Signal, now: Duration) -> bool {
+        match signal {
+            Signal::Answered => {
+                let took = now.saturating_sub(grant.at);
+                let known = self.takes;
+                self.takes = if known.is_zero() { took } else { known - known / LEARNING + took / LEARNING };
+                self.pressure.answered(grant.at, now);
+                self.earn(now);
+                self.retries = (self.retries + RETRIES_EARNED).min(RETRIES_MAX);
+            }
+            Signal::Refused | Signal::Overloaded => self.pressure.refused(grant.at, self.running, now),
+            Signal::Failed => {}
+        }
+        let failed = matches!(signal, Signal::Failed | Signal::Overloaded);
+        self.breaker.observe(grant.generation, failed, now)
+    }
+
+    /// Whether there is a retry left to spend.
+    pub(super) fn has_retry(&mut self, now: Duration) -> bool {
+        self.earn(now);
+        self.retries >= 1.0
+    }
+
+    pub(super) fn spend_retry(&mut self, now: Duration) {
+        self.earn(now);
+        self.retries = (self.retries - 1.0).max(0.0);
+    }
+
+    fn earn(&mut self, now: Duration) {
+        let quiet = now.saturating_sub(self.retries_at);
+        self.retries_at = now;
+        self.retries = (self.retries + quiet.div_duration_f64(RETRY_EVERY)).min(RETRIES_MAX);
+    }
+
+    /// Nothing starts for so long. Answers whether that is later than was known.
+    pub(super) fn pause(&mut self, wait: Duration, now: Duration) -> bool {
+        let until = now.saturating_add(wait.min(PAUSE_MAX));
+        let is_later = until > self.paused_until && until > now;
+        self.paused_until = self.paused_until.max(until);
+        is_later
+    }
+
+    pub(super) fn paused_for(&self, now: Duration) -> Duration {
+        self.paused_until.saturating_sub(now)
+    }
+
+    /// The least wait of a wish that so many others precede.
+    pub(super) fn wait_of(&self, ahead: impl FnOnce(&FairQueue) -> usize, now: Duration) -> Duration {
+        let from = self.paused_until.max(now);
+        let at = self.pace.as_ref().map_or(from, |pace| pace.ready_after(ahead(&self.queue), from));
+        at.saturating_sub(now)
+    }
+
+    /// In how long one who asks then may expect not to wait: once all who wait now have had their turn.
+    pub(super) fn come_back(&self, now: Duration) -> Duration {
+        let waiting = self.queue.len();
+        let paced = self.wait_of(|_| waiting, now);
+        let at_once = self.pressure.allowed().unwrap_or(usize::MAX).max(1);
+        let rounds = u32::try_from(waiting.div_ceil(at_once)).unwrap_or(u32::MAX);
+        paced.max(self.paused_for(now).saturating_add(self.takes.saturating_mul(rounds)))
+    }
+
+    pub(super) fn state(&self, now: Duration) -> GroupState {
+        GroupState {
+            name: self.name.clone(),
+            waiting: self.queue.len(),
+            running: self.running,
+            concurrency: self.pressure.allowed(),
+            paused_for: self.paused_for(now),
+            breaker: match self.breaker.state() {
+                State::Closed => BreakerState::Closed,
+                State::Open { until } if now < until => BreakerState::Open { for_: until.saturating_sub(now) },
+                State::Open { .. } | State::HalfOpen(_) => BreakerState::HalfOpen,
+            },
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What is known of an external API's budget.
+//!
+//! From the configuration (`[limits.NAME]`), or from the source of a tool that names no group.
+//! To [`Limits`](super::Limits), which keeps it.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::call::GroupName;
+use crate::effects::Source;
+use crate::retry::Backoff;
+
+/// How many attempts at one host run at once if nobody says otherwise.
+const HOST_CONCURRENCY: u32 = 32;
+
+/// The same for one MCP server.
+const MCP_CONCURRENCY: u32 = 16;
+
+/// The budget of one limit group. The defaults are the configuration's: no rate, no bound on what runs at once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LimitOptions {
+    /// How many attempts may start in a span of time.
+    pub rate: Option<Rate>,
+    /// How many of them may start at one moment after a calm: any span `T` sees at most `burst + rate * T`.
+    pub burst: NonZeroU32,
+    /// The most attempts that run at once.
+    pub concurrency: Option<NonZeroU32>,
+    /// The most calls that wait; further ones are `rate_limited` at once.
+    pub queue_max: usize,
+    /// The longest that a call waits for its permit.
+    pub wait_max: Duration,
+    /// How failed attempts go again.
+    pub retry: Backoff,
+    /// When the API counts as failing.
+    pub breaker: BreakerOptions,
+}
+
+impl Default for LimitOptions {
+    fn default() -> Self {
+        Self {
+            rate: None,
+            burst: NonZeroU32::MIN,
+            concurrency: None,
+            queue_max: 1000,
+            wait_max: Duration::from_secs(60),
+            retry: Backoff::default(),
+            breaker: BreakerOptions::default(),
+        }
+    }
+}
+
+impl LimitOptions {
+    /// No bound of any kind, for what is no external API.
+    pub(super) fn unbounded() -> Self {
+        let breaker = BreakerOptions { calls_min: u32::MAX, ..BreakerOptions::default() };
+        Self { queue_max: usize::MAX, wait_max: Duration::MAX, breaker, ..Self::default() }
+    }
+
+    /// The group that a source has unasked, named like it: one per host, one per MCP server. Functions and commands have none.
+    pub fn unasked(source: &Source) -> Option<(GroupName, Self)> {
+        let concurrency = match source.as_str().split_once('/')?.0 {
+            "http" => HOST_CONCURRENCY,
+            "mcp" => MCP_CONCURRENCY,
+            _ => return None,
+        };
+        Some((source.as_str().into(), Self::at_once(concurrency)))
+    }
+
+    /// Only a bound on what runs at once.
+    pub fn at_once(concurrency: u32) -> Self {
+        Self { concurrency: NonZeroU32::new(concurrency), ..Self::default() }
+    }
+}
+
+/// So many per span of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub calls: NonZeroU32,
+    /// In how long.
+    pub per: Duration,
+}
+
+impl Rate {
+    /// The time between two at an even pace, rounded up: never faster than was asked for.
+    pub fn interval(self) -> Duration {
+        let nanos = self.per.as_nanos().div_ceil(u128::from(self.calls.get()));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+/// When an API counts as failing, and for how long it is left alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BreakerOptions {
+    /// This share of the attempts failed, 0 to 1.
+    pub failure_ratio: f64,
+    /// Within this time.
+    pub window: Duration,
+    /// And there were at least so many.
+    pub calls_min: u32,
+    /// So long nothing is sent; then one attempt finds out.
+    pub cool_down: Duration,
+}
+
+impl Default for BreakerOptions {
+    fn default() -> Self {
+        Self { failure_ratio: 0.5, window: Duration::from_secs(30), calls_min: 10, cool_down: Duration::from_secs(15) }
+    }
+}

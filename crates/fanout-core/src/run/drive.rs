@@ -1,0 +1,261 @@
+//! The driver of a batch: does what its schedule asks for, and tells it what happened and what time it is.
+//!
+//! From `attempt` and `shared`: messages. To [`schedule`](crate::schedule), and to the events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::attempt::{Lease, Message, spawn};
+use super::batch::{Batch, Running};
+use super::shared::{Observed, PermitGuard, Wish};
+use crate::call::{Link, Need};
+use crate::effects::Effects;
+use crate::event::What;
+use crate::graph::Ix;
+use crate::limits::{GroupId, Signal};
+use crate::outcome::{CallError, ErrorCode, Outcome, Output};
+use crate::schedule::Step;
+use crate::shape::shape;
+use crate::tool::{Attempt, Hold, ToolError};
+use crate::{reference, retry};
+
+impl Batch<'_> {
+    pub(super) fn hear(&mut self, message: Message, now: Duration) {
+        match message {
+            Message::Locked(call) => self.locked(call, now),
+            Message::Permit(permit) => {
+                self.wish_is_over(permit.group());
+                self.permitted(permit, now);
+            }
+            Message::Refused { group, refusal } => {
+                self.wish_is_over(group);
+                self.schedule.refused(group, refusal, now);
+            }
+            Message::Paused { group, wait } => self.schedule.paused(group, wait, now),
+            Message::Unwatched => self.run.shared.watch(),
+            Message::Ended { call, result, lease } => {
+                self.ended(call, result, &lease, now);
+                if lease.release() {
+                    self.gone(call, now);
+                } else {
+                    self.schedule.linger(call, now);
+                }
+            }
+            Message::Gone(call) => self.gone(call, now),
+        }
+    }
+
+    fn locked(&mut self, call: Ix, now: Duration) {
+        let id = &self.items[call].call;
+        self.run.record(|| What::CallLocked { call: id.clone() });
+        self.schedule.locked(call, now);
+    }
+
+    fn permitted(&mut self, permit: PermitGuard, now: Duration) {
+        let group = permit.group();
+        self.permits.push(permit);
+        if !self.schedule.permitted(group, now) {
+            self.permits.pop();
+        }
+    }
+
+    fn ended(&mut self, call: Ix, result: Result<Output, ToolError>, lease: &Lease, now: Duration) {
+        let item = &mut self.items[call];
+        if let (Some(tool), Ok(_)) = (&item.tool, &result) {
+            tool.latency.learn(now.saturating_sub(item.started_at));
+        }
+        let (id, number) = (&self.items[call].call, self.items[call].attempts);
+        self.run.record(|| What::AttemptEnded {
+            call: id.clone(),
+            number,
+            error: result.as_ref().err().map(ToString::to_string),
+        });
+        let has_retry = match &result {
+            Ok(_) => {
+                self.observed(call, lease.observe(Some(Signal::Answered), None));
+                true
+            }
+            Err(error) => {
+                self.observed(call, lease.observe(retry::signal(error), error.retry_after()));
+                self.run.shared.has_retry(self.items[call].limit.group)
+            }
+        };
+        self.schedule.ended(call, result, has_retry, now);
+    }
+
+    fn timed_out(&mut self, call: Ix, now: Duration) {
+        let lease = self.items[call].running.as_ref().and_then(|running| running.lease.upgrade());
+        if let Some(lease) = lease {
+            self.observed(call, lease.observe(Some(Signal::Failed), None));
+        }
+        let has_retry = self.run.shared.has_retry(self.items[call].limit.group);
+        self.schedule.timed_out(call, has_retry, now);
+    }
+
+    fn observed(&self, call: Ix, observed: Observed) {
+        let group = &self.items[call].limit.name;
+        if let Some(wait) = observed.paused {
+            self.run.record(|| What::LimitPaused { group: group.clone(), wait });
+        }
+        if let Some(wait) = observed.opened {
+            self.run.record(|| What::BreakerOpened { group: group.clone(), wait });
+        }
+    }
+
+    fn gone(&mut self, call: Ix, now: Duration) {
+        self.items[call].running = None;
+        self.schedule.gone(call, now);
+    }
+
+    /// Does what the schedule asks for, until it asks for nothing more.
+    pub(super) fn act(&mut self) {
+        while let Some(step) = self.schedule.next_step() {
+            match step {
+                Step::Prepare(call) => self.prepare(call, self.run.elapsed()),
+                Step::Lock(call) => self.lock(call, self.run.elapsed()),
+                Step::Permit { group, again } => self.permit(group, again, self.run.elapsed()),
+                Step::WithdrawPermit(group) => {
+                    // The permit may be on its way already; then it finds nobody and goes back.
+                    if self.wish_is_over(group) {
+                        self.run.shared.withdraw(group, self.asker);
+                    }
+                }
+                Step::Start { call, number } => self.start(call, number, self.run.elapsed()),
+                Step::Stop(call) => {
+                    if let Some(abort) = self.items[call].running.as_ref().and_then(|running| running.abort.as_ref()) {
+                        abort.abort();
+                    }
+                }
+                Step::TimedOut(call) => self.timed_out(call, self.run.elapsed()),
+                Step::Backoff { call, wait } => {
+                    let item = &self.items[call];
+                    self.run.record(|| What::CallBackoff { call: item.call.clone(), attempts: item.attempts, wait });
+                }
+                Step::GiveUp(call) => self.give_up(call),
+                Step::Answer(call, result) => self.answer(call, result.map_err(|error| *error)),
+            }
+        }
+    }
+
+    fn permit(&mut self, group: GroupId, again: bool, now: Duration) {
+        match self.run.shared.permit(group, again, &self.run.options.caller, self.asker, &self.tell) {
+            Wish::Granted(permit) => self.permitted(permit, now),
+            Wish::Refused(refusal) => self.schedule.refused(group, refusal, now),
+            Wish::Queued { at_least } => {
+                match self.wishes.iter_mut().find(|(other, _)| *other == group) {
+                    Some((_, count)) => *count += 1,
+                    None => self.wishes.push((group, 1)),
+                }
+                self.schedule.delayed(group, at_least, now);
+            }
+        }
+    }
+
+    /// Answers whether there was a wish for a permit of this group.
+    fn wish_is_over(&mut self, group: GroupId) -> bool {
+        let Some(at) = self.wishes.iter().position(|(other, _)| *other == group) else { return false };
+        self.wishes[at].1 -= 1;
+        if self.wishes[at].1 == 0 {
+            self.wishes.swap_remove(at);
+        }
+        true
+    }
+
+    fn lock(&mut self, call: Ix, now: Duration) {
+        let id = &self.items[call].call;
+        self.run.record(|| What::CallReady { call: id.clone() });
+        let effects = self.schedule.effects(call);
+        if !effects.exclude_between_runs() {
+            self.schedule.locked(call, now);
+            return;
+        }
+        let (guard, held) = self.run.shared.lock(effects, &self.tell, call);
+        self.items[call].lock = Some(Arc::new(guard));
+        if held {
+            self.locked(call, now);
+        }
+    }
+
+    fn prepare(&mut self, call: Ix, now: Duration) {
+        let prepared = self.filled(call).map(|(input, effects)| {
+            self.items[call].input = input;
+            effects
+        });
+        let freed_from = self.schedule.prepared(call, prepared, now);
+        if !freed_from.is_empty() {
+            self.run.record(|| What::CallNarrowed {
+                call: self.items[call].call.clone(),
+                freed_from: freed_from.iter().map(|on| self.items[*on].call.clone()).collect(),
+            });
+        }
+    }
+
+    fn filled(&self, call: Ix) -> Result<(Arc<Value>, Effects), CallError> {
+        let item = &self.items[call];
+        let internal = || CallError::new(ErrorCode::Internal, "the call lost its tool");
+        let tool = item.tool.as_ref().ok_or_else(internal)?;
+        let outputs = |name: &str| {
+            let named = |link: &&Link| matches!(&link.need, Need::Output { label } if label == name);
+            let on = self.by_id.get(&item.links.iter().find(named)?.on)?;
+            let output = self.items[*on].outcome.as_ref()?.result.as_ref().ok()?;
+            Some(output.value())
+        };
+        let input = reference::fill(&item.input, &outputs)?;
+        tool.schema.check(tool.spec.name.as_str(), &input)?;
+        let effects = tool.spec.effects.resolve(&tool.spec.source, &input, &self.run.options.paths);
+        Ok((Arc::new(input), effects))
+    }
+
+    fn start(&mut self, call: Ix, number: u32, now: Duration) {
+        let item = &mut self.items[call];
+        let Some(tool) = item.tool.clone() else { return };
+        let group = item.limit.group;
+        let at = self.permits.iter().rposition(|permit| permit.group() == group && !tool.spec.policy.nested);
+        let permit = at.map(|at| self.permits.swap_remove(at));
+        item.started_at = now;
+        item.attempts = number;
+        let limit = permit.as_ref().and_then(PermitGuard::pauser);
+        let lease = Lease::new(item.lock.clone(), permit, self.tell.clone(), call);
+        let options = &self.run.options;
+        let attempt = Attempt {
+            run: options.run.clone(),
+            caller: options.caller.clone(),
+            call: item.call.clone(),
+            tool: tool.spec.name.clone(),
+            input: Arc::clone(&item.input),
+            number,
+            idempotency_key: format!("{}/{}", options.run, item.call).into(),
+            hold: Hold(Some(Arc::clone(&lease) as Arc<dyn Send + Sync>)),
+            limit,
+        };
+        let id = &item.call;
+        self.run.record(|| What::AttemptStarted { call: id.clone(), number });
+        let weak = Arc::downgrade(&lease);
+        let abort = spawn(tool, attempt, lease, self.tell.clone(), call);
+        self.items[call].running = Some(Running { abort: Some(abort), lease: weak });
+    }
+
+    fn give_up(&mut self, call: Ix) {
+        let item = &self.items[call];
+        if let Some(lease) = item.running.as_ref().and_then(|running| running.lease.upgrade()) {
+            lease.give_up();
+            self.run.record(|| What::StrayGivenUp { call: item.call.clone() });
+        }
+    }
+
+    fn answer(&mut self, call: Ix, mut result: Result<Arc<Output>, CallError>) {
+        let item = &mut self.items[call];
+        if let Err(error @ CallError { code: ErrorCode::RateLimited, retry_after: None, .. }) = &mut result {
+            error.retry_after = Some(self.run.shared.come_back(item.limit.group));
+        }
+        let max = item.tool.as_ref().map_or(usize::MAX, |tool| tool.spec.policy.result_max);
+        let shown = shape(&result, max);
+        let outcome = Arc::new(Outcome { call: item.call.clone(), result, shown, attempts: item.attempts });
+        item.outcome = Some(Arc::clone(&outcome));
+        self.run.record(|| What::CallEnded { outcome });
+        // What still runs keeps its locks by itself.
+        self.items[call].lock = None;
+    }
+}

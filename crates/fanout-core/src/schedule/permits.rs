@@ -1,0 +1,131 @@
+//! Calls that hold their locks and want a permit of their limit group.
+//!
+//! From the driver: permits, and why there will be none. To the calls that they are best used for, or that need not wait
+//! any longer.
+
+use std::time::Duration;
+
+use super::terms::{Step, Treatment};
+use super::{Item, Phase, Schedule};
+use crate::graph::Ix;
+use crate::limits::{GroupId, Refusal};
+use crate::outcome::{CallError, ErrorCode};
+
+impl Schedule {
+    /// A permit of this group is there. Starts the call that it is best used for; answers `false` if nobody wants it any
+    /// more. A call whose deadline has passed by now ends here, unsent: to start and stop it at one moment could still send
+    /// it.
+    pub fn permitted(&mut self, group: GroupId, now: Duration) -> bool {
+        while self.ready.len(group) > 0 {
+            let Some(call) = self.best(group) else { return false };
+            if self.items[call].deadline_at <= now {
+                self.time_over(call, now);
+                continue;
+            }
+            self.ready.left(group);
+            self.start(call, now);
+            return true;
+        }
+        false
+    }
+
+    /// A permit of this group will not come for at least so long. Whoever it was for and cannot wait that long ends now.
+    pub fn delayed(&mut self, group: GroupId, at_least: Duration, now: Duration) {
+        if at_least <= self.ready.patience(group) {
+            return;
+        }
+        // The last wish is for the call that would be the last to start.
+        if let Some(call) = self.worst(group).filter(|call| self.gives_up(*call) < now.saturating_add(at_least)) {
+            self.end(call, self.rate_limited(call, "would not come up in time", Some(at_least)), now);
+        }
+    }
+
+    /// Nothing starts in this group for so long. Those who cannot wait that long end now.
+    pub fn paused(&mut self, group: GroupId, wait: Duration, now: Duration) {
+        let until = now.saturating_add(wait);
+        let mut short: Vec<Ix> = self.queued(group).filter(|call| self.gives_up(*call) < until).collect();
+        short.sort_unstable();
+        for call in short {
+            self.end(call, self.rate_limited(call, "is paused by the far side for longer than that", Some(wait)), now);
+        }
+    }
+
+    /// One wish for a permit of this group will not be granted; if its breaker is open, none will be.
+    pub fn refused(&mut self, group: GroupId, refusal: Refusal, now: Duration) {
+        match refusal {
+            Refusal::Full { come_back } => {
+                if let Some(call) = self.worst(group) {
+                    self.end_unasked(call, self.rate_limited(call, "has a full queue", Some(come_back)), now);
+                }
+            }
+            Refusal::Open { come_back } => {
+                let mut all: Vec<Ix> = self.queued(group).collect();
+                all.sort_unstable();
+                for call in all {
+                    self.end_unasked(call, self.circuit_open(call, come_back), now);
+                }
+            }
+        }
+    }
+
+    /// Asks for a permit for a call that holds its locks. One that runs calls itself needs none.
+    pub(super) fn queue(&mut self, call: Ix, now: Duration) {
+        if self.nested(call) {
+            self.start(call, now);
+            return;
+        }
+        let item = &mut self.items[call];
+        item.phase = Phase::Queued;
+        let limit = &item.treatment.limit;
+        let (group, again) = (limit.group, item.attempts > 0);
+        let at = now.saturating_add(limit.wait_max).min(item.deadline_at);
+        self.ready.push(group, call, at.saturating_sub(now));
+        if self.items[call].timer != Some(at) {
+            self.set_timer(call, at);
+        }
+        self.steps.push_back(Step::Permit { group, again });
+    }
+
+    pub(super) fn best(&mut self, group: GroupId) -> Option<Ix> {
+        let Self { ready, graph, items, .. } = self;
+        let is_queued = |call: Ix| items[call].phase == Phase::Queued;
+        ready.best(group, is_queued, || graph.remaining(|call| items[call].treatment.expected))
+    }
+
+    pub(super) fn worst(&mut self, group: GroupId) -> Option<Ix> {
+        let Self { ready, graph, items, .. } = self;
+        let is_queued = |call: Ix| items[call].phase == Phase::Queued;
+        ready.worst(group, is_queued, || graph.remaining(|call| items[call].treatment.expected))
+    }
+
+    pub(super) fn queued(&self, group: GroupId) -> impl Iterator<Item = Ix> {
+        self.ready.all(group).filter(|call| self.items[*call].phase == Phase::Queued)
+    }
+
+    /// When a call that waits for a permit will give up: that is its timer.
+    pub(super) fn gives_up(&self, call: Ix) -> Duration {
+        self.items[call].timer.unwrap_or(Duration::MAX)
+    }
+
+    pub(super) fn rate_limited(&self, call: Ix, why: &str, come_back: Option<Duration>) -> CallError {
+        let Treatment { terms, limit, .. } = &self.items[call].treatment;
+        let message = format!(
+            "the budget of `{}` {why}, and `{}` waits at most {:?} for its turn; nothing was carried out, so it can be tried \
+             again later",
+            limit.name,
+            terms.tool,
+            limit.wait_max.min(terms.deadline)
+        );
+        CallError { retry_after: come_back, ..CallError::new(ErrorCode::RateLimited, message) }
+    }
+
+    pub(super) fn circuit_open(&self, call: Ix, come_back: Duration) -> CallError {
+        let Item { treatment: Treatment { terms, limit, .. }, failed, .. } = &self.items[call];
+        let last = failed.as_ref().map_or_else(String::new, |failed| format!(" (the last error: {})", failed.error));
+        let message = format!(
+            "`{}` is failing and is left alone for a while, so `{}` was not sent{last}; try again later or go on without it",
+            limit.name, terms.tool
+        );
+        CallError { retry_after: Some(come_back), ..CallError::new(ErrorCode::CircuitOpen, message) }
+    }
+}
