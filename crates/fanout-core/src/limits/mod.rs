@@ -12,11 +12,13 @@
 
 mod breaker;
 mod group;
+mod meter;
 mod options;
 mod pressure;
 mod queue;
 mod rate;
 
+pub use meter::{Cost, Reading};
 pub use options::{BreakerOptions, LimitOptions, Rate};
 
 use std::sync::Arc;
@@ -55,6 +57,7 @@ pub struct Grant {
     /// Of which group.
     pub group: GroupId,
     generation: u32,
+    number: u64,
     at: Duration,
 }
 
@@ -204,16 +207,30 @@ impl Limits {
         now: Duration,
         told: &mut Vec<Notice>,
     ) -> Asked {
+        let asked = self.ask_for(group, caller, asker, Cost::new(), now, told);
+        if again && !matches!(asked, Asked::Refused(_)) {
+            self.groups[group as usize].spend_retry(now);
+        }
+        asked
+    }
+
+    /// The same for a first attempt that takes so much of the group's meters. Of such wishes an asker has one at a time.
+    pub fn ask_for(
+        &mut self,
+        group: GroupId,
+        caller: &CallerId,
+        asker: Asker,
+        cost: Cost,
+        now: Duration,
+        told: &mut Vec<Notice>,
+    ) -> Asked {
         let state = &mut self.groups[group as usize];
         if let Err(until) = state.breaker.admit(now) {
             return Asked::Refused(Refusal::Open { come_back: until.saturating_sub(now) });
         }
-        if again {
-            state.spend_retry(now);
-        }
-        if self.free > 0 && state.queue.is_empty() && state.ready_at().is_some_and(|at| at <= now) {
+        if self.free > 0 && state.queue.is_empty() && state.ready_for(&cost).is_some_and(|at| at <= now) {
             self.free -= 1;
-            return Asked::Granted(state.start(group, now));
+            return Asked::Granted(state.start(group, cost, now));
         }
         if state.queue.len() >= state.options.queue_max {
             let refusal = Refusal::Full { come_back: state.come_back(now) };
@@ -226,16 +243,14 @@ impl Limits {
         if state.queue.is_empty() {
             self.waiting.push(group);
         }
-        state.queue.push(caller, asker);
-        Asked::Queued { at_least: state.wait_of(|queue| queue.ahead_of(asker), now) }
+        state.push(caller, asker, cost);
+        Asked::Queued { at_least: state.wait_of(asker, now) }
     }
 
     /// Takes back one wish of this asker that is not granted. Without one, nothing happens.
     pub fn withdraw(&mut self, group: GroupId, asker: Asker) {
         let state = &mut self.groups[group as usize];
-        if state.queue.remove(asker) {
-            // In a half-open group nobody waits but the probe.
-            state.breaker.withdrawn();
+        if state.withdraw(asker) {
             self.forget_idle();
         }
     }
@@ -263,6 +278,12 @@ impl Limits {
         // A bound that has risen may let somebody start.
         self.advance(now, told);
         has_opened
+    }
+
+    /// What the answer to an attempt says of the far side's budgets.
+    pub fn read(&mut self, grant: Grant, readings: &[Reading], now: Duration, told: &mut Vec<Notice>) {
+        self.groups[grant.group as usize].read(grant, readings, now);
+        self.advance(now, told);
     }
 
     /// Whether a failed call of this group may go again, as far as the group's retries go. They are used up by
@@ -295,12 +316,12 @@ impl Limits {
             let Some(group) = self.waiting.iter().copied().filter(is_ready).min_by_key(last_turn) else { return };
             let state = &mut self.groups[group as usize];
             let caller = state.queue.head().cloned();
-            let Some((asker, caller)) = state.queue.pop().zip(caller) else { return };
+            let Some(((asker, grant), caller)) = state.pop(group, now).zip(caller) else { return };
             self.free -= 1;
             self.granted += 1;
             self.turns.insert(caller, self.granted);
             state.last_turn = self.granted;
-            told.push(Notice { asker, group, news: News::Granted(state.start(group, now)) });
+            told.push(Notice { asker, group, news: News::Granted(grant) });
             self.forget_idle();
         }
     }

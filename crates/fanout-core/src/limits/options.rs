@@ -13,6 +13,10 @@ use crate::retry::Backoff;
 /// How many attempts at one host run at once if nobody says otherwise.
 const HOST_CONCURRENCY: u32 = 32;
 
+/// How many requests to a model run at once to begin with: more than an agent's runs on one machine, far fewer than what
+/// the API calls a sharp rise.
+const MODEL_RAMP: u32 = 64;
+
 /// The same for one MCP server.
 const MCP_CONCURRENCY: u32 = 16;
 
@@ -25,6 +29,9 @@ pub struct LimitOptions {
     pub burst: NonZeroU32,
     /// The most attempts that run at once.
     pub concurrency: Option<NonZeroU32>,
+    /// How many may run at once to begin with; it doubles with every round of answers until the first refusal. For an API that
+    /// minds a sudden rise.
+    pub ramp: Option<NonZeroU32>,
     /// The most calls that wait; further ones are `rate_limited` at once.
     pub queue_max: usize,
     /// The longest that a call waits for its permit.
@@ -41,6 +48,7 @@ impl Default for LimitOptions {
             rate: None,
             burst: NonZeroU32::MIN,
             concurrency: None,
+            ramp: None,
             queue_max: 1000,
             wait_max: Duration::from_secs(60),
             retry: Backoff::default(),
@@ -50,6 +58,12 @@ impl Default for LimitOptions {
 }
 
 impl LimitOptions {
+    /// That of a model's API: no bound but what its answers say, and no end to patience but the run's own. Acceleration
+    /// limits make it begin low.
+    pub fn model() -> Self {
+        Self { ramp: NonZeroU32::new(MODEL_RAMP), ..Self::unbounded() }
+    }
+
     /// No bound of any kind, for what is no external API.
     pub(super) fn unbounded() -> Self {
         let breaker = BreakerOptions { calls_min: u32::MAX, ..BreakerOptions::default() };

@@ -1,7 +1,8 @@
 //! How many attempts an API bears at once, learned from its refusals.
 //!
 //! Additive increase, multiplicative decrease: down to half on a repeated 429 or 503, up by one for every round of
-//! answers, never above the configured bound.
+//! answers, never above the configured bound. An API that minds a sudden rise is approached slowly: what may run at once
+//! begins low and doubles with every round, until the first refusal.
 
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub(super) struct Pressure {
     /// The configured bound.
     most: f64,
     allowed: f64,
+    /// It was never refused, and is still on its way up.
+    is_ramping: bool,
     refused_at: Option<Duration>,
     lowered_at: Option<Duration>,
 }
@@ -23,7 +26,12 @@ impl Pressure {
     /// Bounded so; `None` is no bound until there are refusals.
     pub(super) fn new(most: Option<u32>) -> Self {
         let most = most.map_or(f64::INFINITY, f64::from);
-        Self { most, allowed: most, refused_at: None, lowered_at: None }
+        Self { most, allowed: most, is_ramping: false, refused_at: None, lowered_at: None }
+    }
+
+    /// The same, with so many to begin with.
+    pub(super) fn ramping(self, from: u32) -> Self {
+        Self { allowed: self.most.min(f64::from(from)), is_ramping: true, ..self }
     }
 
     /// How many may run at once now; `None` for no bound.
@@ -40,6 +48,7 @@ impl Pressure {
     /// The API refused an attempt that began at `since`, with `running` at once. The first refusal in a calm is taken as it
     /// is; one of an attempt from before the bound was last lowered says nothing about the new bound.
     pub(super) fn refused(&mut self, since: Duration, running: usize, now: Duration) {
+        self.is_ramping = false;
         let is_repeated = self.refused_at.is_some_and(|at| now.saturating_sub(at) <= CALM);
         self.refused_at = Some(now);
         if !is_repeated || self.lowered_at.is_some_and(|at| since <= at) {
@@ -50,8 +59,15 @@ impl Pressure {
         self.allowed = (self.allowed.min(running) / 2.0).max(1.0);
     }
 
-    /// The API answered an attempt that began at `since`.
-    pub(super) fn answered(&mut self, since: Duration, now: Duration) {
+    /// The API answered an attempt that began at `since`, with `running` at once.
+    pub(super) fn answered(&mut self, since: Duration, running: usize, now: Duration) {
+        if self.is_ramping {
+            // What is not used is no news of how much more it bears.
+            if self.allowed().is_some_and(|allowed| running.saturating_mul(2) > allowed) {
+                self.allowed = (self.allowed + 1.0).min(self.most);
+            }
+            return;
+        }
         if self.allowed >= self.most || self.lowered_at.is_some_and(|at| since <= at) {
             return;
         }
@@ -96,13 +112,27 @@ mod tests {
         pressure.refused(at(0), 8, at(2));
         assert_eq!(pressure.allowed(), Some(4));
         for _ in 0..5 {
-            pressure.answered(at(10), at(20));
+            pressure.answered(at(10), 1, at(20));
         }
         assert_eq!(pressure.allowed(), Some(5));
         for _ in 0..100 {
-            pressure.answered(at(10), at(20));
+            pressure.answered(at(10), 1, at(20));
         }
         assert_eq!(pressure.allowed(), Some(8));
+    }
+
+    #[test]
+    fn a_ramp_doubles_with_every_round_that_used_it_until_the_first_refusal() {
+        let mut pressure = Pressure::new(None).ramping(4);
+        (0..100).for_each(|_| pressure.answered(at(0), 2, at(1)));
+        assert_eq!(pressure.allowed(), Some(4), "half of it was enough");
+        for round in [4, 8, 16] {
+            (0..round).for_each(|_| pressure.answered(at(0), 2 * round, at(1)));
+        }
+        assert_eq!(pressure.allowed(), Some(32));
+        pressure.refused(at(2), 32, at(3));
+        pressure.answered(at(2), 32, at(4));
+        assert_eq!(pressure.allowed(), Some(32), "one by one from now on");
     }
 
     #[test]
@@ -112,9 +142,9 @@ mod tests {
         pressure.refused(at(0), 100, at(1));
         pressure.refused(at(0), 100, at(2));
         assert_eq!(pressure.allowed(), Some(50));
-        pressure.answered(at(10), at(20));
+        pressure.answered(at(10), 1, at(20));
         assert_eq!(pressure.allowed(), Some(50));
-        pressure.answered(at(10), at(100_000));
+        pressure.answered(at(10), 1, at(100_000));
         assert_eq!(pressure.allowed(), None);
     }
 }

@@ -46,6 +46,11 @@ impl FairQueue {
         self.turns.front()
     }
 
+    /// Whose turn it is.
+    pub(super) fn next(&self) -> Option<Asker> {
+        self.lines.get(self.turns.front()?)?.turns.front().copied()
+    }
+
     /// One more wish.
     pub(super) fn push(&mut self, caller: &CallerId, asker: Asker) {
         self.len += 1;

@@ -10,9 +10,11 @@ mod alarm;
 mod attempt;
 mod batch;
 mod drive;
+mod gate;
 mod shared;
 
 pub use batch::{Arrived, Batch, BatchError};
+pub use gate::{Gate, Pass};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,6 +38,7 @@ use shared::Shared;
 #[derive(Clone)]
 pub struct Scheduler {
     shared: Arc<Shared>,
+    gate: Gate,
 }
 
 /// Bounds of a scheduler. The defaults are the configuration's.
@@ -59,7 +62,7 @@ impl Default for SchedulerOptions {
 impl Scheduler {
     /// A scheduler without any runs. It starts no task and no runtime.
     pub fn new(options: SchedulerOptions) -> Self {
-        Self { shared: Arc::new(Shared::new(options)) }
+        Self { shared: Arc::new(Shared::new(options)), gate: Gate::new() }
     }
 
     /// Begins a run. Its clock starts now.
@@ -75,9 +78,16 @@ impl Scheduler {
         }
     }
 
-    /// How every limit group stands, in the order in which they came up.
+    /// Where requests to models wait for their turn.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// How every limit group stands: those of tools, then those of models, each in the order in which they came up.
     pub fn limits(&self) -> Vec<GroupState> {
-        self.shared.states()
+        let mut states = self.shared.states();
+        states.extend(self.gate.states());
+        states
     }
 }
 

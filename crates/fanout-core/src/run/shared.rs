@@ -15,10 +15,12 @@ use tokio::time::Instant;
 use super::SchedulerOptions;
 use super::alarm::Alarm;
 use super::attempt::Message;
-use crate::call::CallerId;
+use crate::call::{CallerId, GroupName};
 use crate::effects::Effects;
 use crate::graph::Ix;
-use crate::limits::{Asked, Asker, Grant, GroupId, GroupState, LimitOptions, Limits, News, Notice, Refusal, Signal};
+use crate::limits::{
+    Asked, Asker, Cost, Grant, GroupId, GroupState, LimitOptions, Limits, News, Notice, Reading, Refusal, Signal,
+};
 use crate::locks::{Locks, Ticket};
 use crate::schedule::{Limit, Schedule, ScheduleOptions};
 use crate::tool::{PauseLimit, ToolSpec};
@@ -124,7 +126,19 @@ impl Shared {
     ) -> Wish {
         let (mut told, now) = (Vec::new(), self.now());
         let mut state = self.state();
-        match state.limits.ask(group, caller, asker, again, now, &mut told) {
+        let asked = state.limits.ask(group, caller, asker, again, now, &mut told);
+        self.wish(state, asked, asker, tell, told)
+    }
+
+    fn wish(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        asked: Asked,
+        asker: Asker,
+        tell: &UnboundedSender<Message>,
+        told: Vec<Notice>,
+    ) -> Wish {
+        match asked {
             Asked::Granted(grant) => Wish::Granted(PermitGuard { shared: Arc::clone(self), grant }),
             Asked::Refused(refusal) => Wish::Refused(refusal),
             Asked::Queued { at_least } => {
@@ -133,6 +147,26 @@ impl Shared {
                 Wish::Queued { at_least }
             }
         }
+    }
+
+    /// The group of that name, made of these options if there is none.
+    pub(super) fn group(&self, name: &GroupName, options: impl FnOnce() -> LimitOptions) -> GroupId {
+        self.state().limits.group(name, options)
+    }
+
+    /// The same for what is no call, and takes so much of the group's meters.
+    pub(super) fn permit_for(
+        self: &Arc<Self>,
+        group: GroupId,
+        cost: Cost,
+        caller: &CallerId,
+        asker: Asker,
+        tell: &UnboundedSender<Message>,
+    ) -> Wish {
+        let (mut told, now) = (Vec::new(), self.now());
+        let mut state = self.state();
+        let asked = state.limits.ask_for(group, caller, asker, cost, now, &mut told);
+        self.wish(state, asked, asker, tell, told)
     }
 
     /// Takes back one wish for a permit that was not granted.
@@ -290,6 +324,14 @@ impl PermitGuard {
         let opened = opened.then(|| state.limits.options(group).breaker.cool_down);
         self.shared.settle(state, told);
         Observed { paused, opened }
+    }
+
+    /// Tells the group what the answer says of the far side's budgets.
+    pub(super) fn read(&self, readings: &[Reading]) {
+        let (mut told, now) = (Vec::new(), self.shared.now());
+        let mut state = self.shared.state();
+        state.limits.read(self.grant, readings, now, &mut told);
+        self.shared.settle(state, told);
     }
 
     /// What an attempt is given to tell its group of a wait.
