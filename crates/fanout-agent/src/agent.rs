@@ -232,7 +232,8 @@ impl Agent {
         let limits = &self.options.limits;
         let budget = settings.budget.unwrap_or_else(|| Budget::new(limits.tokens_max, limits.cost_max_usd));
         let template = self.template.clone();
-        let mut running = Running::new(&*self.model, &self.options, template, conversation, budget, settings.cancel);
+        let (model, gate) = (&*self.model, self.scheduler.gate());
+        let mut running = Running::new(model, gate, &self.options, template, conversation, budget, settings.cancel);
         running.client = self.client.as_ref();
         let end = running.go(&mut run).await;
         let (status, reason) = match &end {

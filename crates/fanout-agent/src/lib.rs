@@ -19,6 +19,7 @@ mod turn;
 mod conversation;
 
 mod budget;
+mod rates;
 mod repeats;
 mod stop;
 

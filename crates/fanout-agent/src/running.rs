@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanout_anthropic::{Again, Block, Message, Model, ModelError, Part, Request, Response, Usage, View};
+use fanout_core::call::GroupName;
 use fanout_core::event::What;
-use fanout_core::run::Run;
+use fanout_core::run::{Gate, Pass, Run};
 use fanout_core::toolbox::Toolbox;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -20,6 +21,7 @@ use crate::budget::{Allowance, Budget, BudgetError, Reservation};
 use crate::client::{Client, Handover, Sorter};
 use crate::conversation::Conversation;
 use crate::early::Early;
+use crate::rates::{self, Crossing};
 use crate::repeats::Repeats;
 use crate::request::Template;
 use crate::stop::{Cancel, End, explained};
@@ -48,6 +50,9 @@ pub(crate) struct Running<'a> {
     pub(crate) client: Option<&'a Client>,
     pub(crate) handover: Option<Handover>,
     model: &'a dyn Model,
+    gate: &'a Gate,
+    /// The limit group of the model.
+    api: GroupName,
     template: Template,
     budget: Budget,
     /// How many messages the run began with: until there are more, no response has counted.
@@ -81,6 +86,7 @@ enum Unanswered {
 impl<'a> Running<'a> {
     pub(crate) fn new(
         model: &'a dyn Model,
+        gate: &'a Gate,
         options: &'a AgentOptions,
         template: Template,
         conversation: Conversation,
@@ -101,6 +107,8 @@ impl<'a> Running<'a> {
             client: None,
             handover: None,
             model,
+            gate,
+            api: rates::group(model),
             template,
             budget,
             measured: None,
@@ -130,7 +138,11 @@ impl<'a> Running<'a> {
         let max_tokens = self.options.max_tokens.saturating_mul(widening);
         let reserved = self.afford(max_tokens);
         let allowance = Allowance::new(&self.options.limits, turn, self.calls);
-        if reserved.is_ok() {
+        let pass = match reserved {
+            Ok(_) => Some(self.enter(run, max_tokens).await?),
+            Err(_) => None,
+        };
+        if pass.is_some() {
             run.record(|| What::TurnStarted { turn });
         }
         let sorter = self.sorter(run.toolbox());
@@ -142,7 +154,7 @@ impl<'a> Running<'a> {
         };
         let is_first = self.conversation.messages().len() == self.begun_with;
         let request = self.template.request(is_first, max_tokens, &self.conversation);
-        match self.respond(&request, &mut early).await {
+        match self.respond(&request, &mut early, pass).await {
             Ok(response) => {
                 reservation.spend(&response.usage, self.options.price);
                 self.take(turn, &response, &early);
@@ -207,17 +219,22 @@ impl<'a> Running<'a> {
     }
 
     /// Sends the request and feeds calls to the batch as they arrive.
-    async fn respond(&self, request: &Request, early: &mut Early<'_>) -> Result<Response, Unanswered> {
+    async fn respond(
+        &self,
+        request: &Request,
+        early: &mut Early<'_>,
+        pass: Option<Pass>,
+    ) -> Result<Response, Unanswered> {
         let (tell, mut arrived) = unbounded_channel::<Block>();
         let feed = request.stream && self.options.early_start;
-        let mut on_part = move |part: Part<'_>| {
-            if let Part::Block { block, .. } = part
-                && feed
-                && matches!(block.view(), View::ToolUse(_))
-            {
+        let crossing = Crossing::new(pass);
+        let mut on_part = |part: Part<'_>| match part {
+            Part::Limits(limits) => crossing.limits(limits),
+            Part::Block { block, .. } if feed && matches!(block.view(), View::ToolUse(_)) => {
                 // No reader: the response is being given up.
                 let _ = tell.send(block.clone());
             }
+            Part::Block { .. } | Part::Text(_) => {}
         };
         let mut response = self.model.respond(request, &mut on_part);
         let deadline = sleep_until(self.deadline);
@@ -227,9 +244,24 @@ impl<'a> Running<'a> {
                 biased;
                 reason = self.cancel.cancelled() => return Err(Unanswered::End(End::Cancelled(reason))),
                 () = &mut deadline => return Err(Unanswered::End(self.out_of_time())),
-                result = &mut response => return result.map_err(Unanswered::Model),
+                result = &mut response => {
+                    crossing.over(result.as_ref().err());
+                    return result.map_err(Unanswered::Model);
+                }
                 () = early.progress(&mut arrived) => {}
             }
+        }
+    }
+
+    /// Waits until the next request may be sent: many runs that share an API queue before it refuses them.
+    async fn enter(&self, run: &Run, max_tokens: u32) -> Result<Pass, End> {
+        let deadline = sleep_until(self.deadline);
+        let caller = &run.options().caller;
+        tokio::select! {
+            biased;
+            pass = self.gate.enter(&self.api, caller, rates::cost(self.estimate(), max_tokens)) => Ok(pass),
+            reason = self.cancel.cancelled() => Err(End::Cancelled(reason)),
+            () = deadline => Err(self.out_of_time()),
         }
     }
 

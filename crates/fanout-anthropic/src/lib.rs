@@ -20,7 +20,7 @@ mod http;
 
 #[cfg(feature = "http")]
 pub use http::{HttpModel, HttpOptions, OptionsError, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
-pub use model::{Again, BoxFuture, Model, ModelError, Part};
+pub use model::{Again, BoxFuture, Left, Model, ModelError, Part, RateLimits};
 pub use sse::Events;
 pub use stream::Assembler;
 pub use wire::{

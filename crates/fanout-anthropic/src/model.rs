@@ -14,6 +14,11 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// One request, one response.
 pub trait Model: Send + Sync + 'static {
+    /// Whose rate limits its requests count against: a short name, the same for all models that share them. It holds no key.
+    fn api(&self) -> &str {
+        "model"
+    }
+
     /// Sends `request` once and gives back its whole answer.
     ///
     /// `on_part` is called in the order of arrival, inside the poll that received the part: text as it is written, each block
@@ -35,6 +40,9 @@ pub trait Model: Send + Sync + 'static {
 /// What has arrived of a response.
 #[derive(Debug, Clone, Copy)]
 pub enum Part<'a> {
+    /// The server answers, with a response or a refusal, and this is what it says of its limits. Before all other parts, and
+    /// where the answer has headers at all.
+    Limits(&'a RateLimits),
     /// Some more text of a text block, not empty. All of a block's pieces come before the block and join to its text.
     Text(&'a str),
     /// A block is complete. The stop reason is not known yet.
@@ -44,6 +52,30 @@ pub enum Part<'a> {
         /// The block.
         block: &'a Block,
     },
+}
+
+/// What an answer says of the server's limits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RateLimits {
+    /// The HTTP status.
+    pub status: u16,
+    /// The wait that the server named, from `retry-after-ms` or `retry-after`.
+    pub retry_after: Option<Duration>,
+    /// What is left of its budgets, from the `anthropic-ratelimit-*` headers.
+    pub budgets: Vec<Left>,
+}
+
+/// What is left of one budget that refills with time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// `requests`, `tokens`, `input_tokens` or `output_tokens`.
+    pub budget: &'static str,
+    /// How much there is when it is full.
+    pub limit: u64,
+    /// How much is left.
+    pub left: u64,
+    /// In how long it is full again; none if the server did not say.
+    pub full_in: Duration,
 }
 
 /// Why there is no response.

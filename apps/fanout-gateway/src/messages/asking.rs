@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::{Bytes, BytesMut};
 use fanout_agent::Ours;
 use fanout_anthropic::{
-    Assembler, Block, BoxFuture, Events, Model, ModelError, Part, RESPONSE_BYTES_MAX, Request, Response, View,
+    Assembler, Block, BoxFuture, Events, Model, ModelError, Part, RESPONSE_BYTES_MAX, RateLimits, Request, Response,
+    View,
 };
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, StatusCode};
@@ -30,6 +31,8 @@ const END_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 pub(crate) struct Asking {
     upstream: Upstream,
     headers: HeaderMap,
+    /// Whose rate limits its requests count against.
+    api: String,
     /// The path and query that the client asked for.
     target: String,
     exchange: Arc<Exchange>,
@@ -81,7 +84,8 @@ impl Asking {
         own: HeaderMap,
     ) -> Self {
         let (ours, said) = (OnceLock::new(), Mutex::default());
-        Self { upstream, headers, target, exchange, own, ours, said }
+        let api = upstream.api(&headers);
+        Self { upstream, headers, api, target, exchange, own, ours, said }
     }
 
     /// What was said so far.
@@ -117,6 +121,7 @@ impl Asking {
         let post = self.upstream.client.post(self.upstream.url(&self.target)).headers(self.headers.clone());
         let mut answer = post.body(request.to_bytes()).send().await.map_err(|error| self.silence(error))?;
         let (status, headers) = (answer.status(), answer.headers().clone());
+        on_part(Part::Limits(&RateLimits::of_answer(status, &headers)));
         if !status.is_success() {
             let mut body = BytesMut::new();
             while let Ok(Some(piece)) = answer.chunk().await {
@@ -226,6 +231,10 @@ impl Asking {
 }
 
 impl Model for Asking {
+    fn api(&self) -> &str {
+        &self.api
+    }
+
     fn respond<'a>(
         &'a self,
         request: &'a Request,

@@ -5,9 +5,12 @@
 //!
 //! Our own key and every `fanout-*` header stay here.
 
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fanout_anthropic::{HttpOptions, OptionsError};
+use http::Uri;
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName,
     HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -27,8 +30,15 @@ pub(crate) struct Upstream {
     pub(crate) client: reqwest::Client,
     base: String,
     key: Option<SecretString>,
+    host: Arc<str>,
+    /// Tells clients' own keys apart without holding them; different in every process.
+    accounts: RandomState,
     pub(crate) idle_timeout: Duration,
 }
+
+/// Clients' own keys are told apart into so many accounts. Two that share one by chance also share its rate limits, which is
+/// slower for them and wrong for nobody.
+const ACCOUNTS: u64 = 1024;
 
 /// What a request is sent on for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +57,20 @@ impl Upstream {
     pub(crate) fn new(base_url: &str, key: Option<SecretString>) -> Result<Self, OptionsError> {
         let options = HttpOptions { base_url: base_url.to_owned(), ..HttpOptions::default() };
         let (client, base) = options.connections()?;
-        Ok(Self { client, base, key, idle_timeout: options.idle_timeout })
+        let host = base.parse::<Uri>().ok().and_then(|uri| uri.host().map(Arc::from)).unwrap_or_else(|| "model".into());
+        let accounts = RandomState::new();
+        Ok(Self { client, base, key, host, accounts, idle_timeout: options.idle_timeout })
+    }
+
+    /// Whose rate limits a request with these headers counts against: the host's, for the gateway's own key; else those of one
+    /// of [`ACCOUNTS`] at that host.
+    pub(crate) fn api(&self, headers: &HeaderMap) -> String {
+        let key = headers.get(X_API_KEY).or_else(|| headers.get(AUTHORIZATION)).map(HeaderValue::as_bytes);
+        let own = self.key.as_ref().map(|key| key.expose_secret().as_bytes());
+        match key {
+            Some(key) if own != Some(key) => format!("{}/{}", self.host, self.accounts.hash_one(key) % ACCOUNTS),
+            _ => self.host.to_string(),
+        }
     }
 
     /// The address of a path and its query.

@@ -11,6 +11,7 @@ mod conversation;
 mod crowd;
 mod early;
 mod faults;
+mod rates;
 mod stage;
 mod stops;
 mod tools;

@@ -4,12 +4,13 @@
 //! [`ModelError`] with all that the server said about trying again.
 
 use std::error::Error;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use reqwest::StatusCode;
-use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 
-use crate::model::{ModelError, Part};
+use super::limits::retry_after;
+use crate::model::{ModelError, Part, RateLimits};
 use crate::stream::Assembler;
 use crate::wire::Response;
 use crate::wire::error::ApiError;
@@ -33,6 +34,7 @@ pub(super) async fn read(
     idle_timeout: Duration,
     on_part: &mut (dyn FnMut(Part<'_>) + Send),
 ) -> Result<Response, ModelError> {
+    on_part(Part::Limits(&RateLimits::of_answer(answer.status(), answer.headers())));
     let request_id = text(answer.headers(), "request-id");
     let is_stream = answer
         .headers()
@@ -94,7 +96,8 @@ fn give_back(mut answer: reqwest::Response) {
 }
 
 /// The reason in an answer whose status is not 2xx.
-pub(super) async fn refusal(mut answer: reqwest::Response) -> ModelError {
+pub(super) async fn refusal(mut answer: reqwest::Response, on_part: &mut (dyn FnMut(Part<'_>) + Send)) -> ModelError {
+    on_part(Part::Limits(&RateLimits::of_answer(answer.status(), answer.headers())));
     let mut body = Vec::new();
     // An error body that is cut off is still worth what came of it.
     while let Ok(Some(bytes)) = answer.chunk().await {
@@ -158,24 +161,6 @@ fn foreign(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> String {
     }
 }
 
-/// The wait that the server names: `retry-after-ms`, else `retry-after` in seconds or as a date.
-///
-/// A date is taken against the server's own `date`, so that two clocks that disagree change nothing; one that is over is no
-/// wait.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let number = |text: &str| text.parse::<f64>().ok().filter(|number| *number >= 0.0);
-    if let Some(ms) = text(headers, "retry-after-ms").as_deref().and_then(number) {
-        return Duration::try_from_secs_f64(ms / 1000.0).ok();
-    }
-    let named = text(headers, RETRY_AFTER.as_str())?;
-    if let Some(seconds) = number(&named) {
-        return Duration::try_from_secs_f64(seconds).ok();
-    }
-    let until = httpdate::parse_http_date(&named).ok()?;
-    let now = text(headers, DATE.as_str()).and_then(|date| httpdate::parse_http_date(&date).ok());
-    Some(until.duration_since(now.unwrap_or_else(SystemTime::now)).unwrap_or_default())
-}
-
 /// What kept an answer from coming. The address is left out: it says nothing new.
 pub(super) fn failure(error: reqwest::Error, idle_timeout: Duration) -> ModelError {
     let error = error.without_url();
@@ -197,7 +182,7 @@ fn cause(error: &dyn Error) -> String {
     innermost.to_string()
 }
 
-fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(super) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(|value| value.trim().to_owned())
 }
 

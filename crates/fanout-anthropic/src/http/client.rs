@@ -52,13 +52,18 @@ impl HttpModel {
             .await
             .map_err(|error| answer::failure(error, self.idle_timeout))?;
         if !answer.status().is_success() {
-            return Err(answer::refusal(answer).await);
+            return Err(answer::refusal(answer, on_part).await);
         }
         answer::read(answer, self.idle_timeout, on_part).await
     }
 }
 
 impl Model for HttpModel {
+    /// The host.
+    fn api(&self) -> &str {
+        self.url.host_str().unwrap_or("model")
+    }
+
     fn respond<'a>(
         &'a self,
         request: &'a Request,

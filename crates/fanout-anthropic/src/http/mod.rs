@@ -9,6 +9,8 @@ mod options;
 
 mod answer;
 
+mod limits;
+
 pub use answer::RESPONSE_BYTES_MAX;
 pub use client::{HttpModel, REQUEST_BYTES_MAX};
 pub use options::{HttpOptions, OptionsError};

@@ -116,8 +116,9 @@ async fn an_answer_that_is_not_streamed_is_told_all_at_once() {
     assert_eq!(response.to_json(), BODY.trim_end());
     assert_eq!(response.request_id.as_deref(), Some("req_2"));
     let parts = parts.lock().unwrap();
-    assert_eq!(parts.len(), 6);
-    assert!(parts[0].starts_with("Text") && parts[5].starts_with("Block { index: 4"), "{parts:?}");
+    assert_eq!(parts.len(), 7);
+    assert!(parts[0].starts_with("Limits(RateLimits { status: 200"), "{parts:?}");
+    assert!(parts[1].starts_with("Text") && parts[6].starts_with("Block { index: 4"), "{parts:?}");
 }
 
 #[tokio::test]

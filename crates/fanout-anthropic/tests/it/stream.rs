@@ -19,6 +19,7 @@ pub(crate) fn assemble<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Told {
     let mut assembler = Assembler::new();
     let mut on_part = |part: Part<'_>| {
         parts.push(match part {
+            Part::Limits(limits) => format!("limits {limits:?}"),
             Part::Text(text) => format!("text {text}"),
             Part::Block { index, block } => format!("block {index} {}", block.raw()),
         });
