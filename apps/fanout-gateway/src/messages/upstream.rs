@@ -8,24 +8,29 @@
 use std::time::Duration;
 
 use fanout_anthropic::{HttpOptions, OptionsError};
+use http::Method;
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName,
     HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
+use reqwest::{RequestBuilder, Url};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::hop::{HOP, Hops};
+use crate::keys::X_API_KEY;
 
 /// Where a client names the upstream's key.
-const UPSTREAM_KEY: &str = "fanout-upstream-key";
+static UPSTREAM_KEY: HeaderName = HeaderName::from_static("fanout-upstream-key");
 
-const X_API_KEY: &str = "x-api-key";
+/// Nearly every request goes there, so its address is read once.
+const MESSAGES: &str = "/v1/messages";
 
 /// Where the gateway sends what it passes on.
 #[derive(Clone, Debug)]
 pub(crate) struct Upstream {
-    pub(crate) client: reqwest::Client,
+    client: reqwest::Client,
     base: String,
+    messages: Option<Url>,
     key: Option<SecretString>,
     pub(crate) idle_timeout: Duration,
 }
@@ -47,12 +52,16 @@ impl Upstream {
     pub(crate) fn new(base_url: &str, key: Option<SecretString>) -> Result<Self, OptionsError> {
         let options = HttpOptions { base_url: base_url.to_owned(), ..HttpOptions::default() };
         let (client, base) = options.connections()?;
-        Ok(Self { client, base, key, idle_timeout: options.idle_timeout })
+        let messages = Url::parse(&format!("{base}{MESSAGES}")).ok();
+        Ok(Self { client, base, messages, key, idle_timeout: options.idle_timeout })
     }
 
-    /// The address of a path and its query.
-    pub(crate) fn url(&self, path_and_query: &str) -> String {
-        format!("{}{path_and_query}", self.base)
+    /// A request for a path and its query.
+    pub(crate) fn request(&self, method: Method, path_and_query: &str) -> RequestBuilder {
+        match &self.messages {
+            Some(messages) if path_and_query == MESSAGES => self.client.request(method, messages.clone()),
+            _ => self.client.request(method, format!("{}{path_and_query}", self.base)),
+        }
     }
 
     /// The client's headers as they go on.
@@ -64,15 +73,15 @@ impl Upstream {
             let is_once = *name == ACCEPT_ENCODING || name.as_str() == "idempotency-key";
             is_request || is_ours || (is_once && purpose == Purpose::Ask)
         });
-        let own = from.get(UPSTREAM_KEY).cloned();
+        let own = from.get(&UPSTREAM_KEY).cloned();
         let key = own.or_else(|| HeaderValue::from_str(self.key.as_ref()?.expose_secret()).ok());
         if let Some(mut key) = key {
             headers.remove(AUTHORIZATION);
             key.set_sensitive(true);
-            headers.insert(X_API_KEY, key);
+            headers.insert(X_API_KEY.clone(), key);
         }
-        if let Some(hops) = hops.and_then(Hops::to_header) {
-            headers.insert(HOP, hops);
+        if let Some(Hops(hops)) = hops {
+            headers.insert(HOP.clone(), hops.clone());
         }
         headers
     }
