@@ -1,6 +1,6 @@
 //! The HTTP clients of both sides, made in one place so that they differ in nothing.
 //!
-//! To [`ours`](crate::ours) and [`raw`](crate::raw). Only loopback is ever spoken to: no proxy, no certificates.
+//! To [`ours`](crate::ours), [`raw`](crate::raw) and the bare proxy. Only loopback is ever spoken to: no proxy, no certificates.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,18 +25,30 @@ pub fn model() -> anyhow::Result<Client> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
+    Ok(patient()?.default_headers(headers).build()?)
+}
+
+/// The client of a hand-written proxy: the same without headers of its own.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub fn proxy() -> anyhow::Result<Client> {
+    Ok(patient()?.build()?)
+}
+
+/// Every setting that the gateway and `HttpModel` make for their connections to the model.
+fn patient() -> anyhow::Result<ClientBuilder> {
     let builder = plain()?
-        .default_headers(headers)
         .user_agent("hand-written")
         .connect_timeout(Duration::from_secs(10))
         .read_timeout(Duration::from_secs(600))
         .redirect(reqwest::redirect::Policy::none())
         .tcp_nodelay(true)
         .pool_max_idle_per_host(usize::MAX);
-    Ok(builder.build()?)
+    Ok(builder)
 }
 
-/// The settings of [`tools`] and [`model`], for the result files.
+/// The settings of [`tools`], and of [`model`] and [`proxy`], for the result files.
 pub fn settings() -> Value {
     json!({
         "tools": "reqwest defaults, no proxy",

@@ -4,11 +4,13 @@
 //! stored was measured by the process that prints it, or by a child that it started.
 
 pub mod machine;
+pub mod process;
 pub mod results;
 pub mod statistics;
 pub mod usage;
 
 pub mod clients;
+pub mod fixed;
 pub mod mock;
 pub mod ours;
 pub mod raw;

@@ -17,6 +17,7 @@ mod content;
 mod exit;
 mod interrupt;
 mod loaded;
+mod log;
 mod show;
 
 use std::process::ExitCode;
@@ -27,9 +28,9 @@ use args::{Args, Command};
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    match &args.command {
-        Command::Serve(_) => serve::log(&args.common),
-        _ => show::log(),
+    // A server has a log of its own.
+    if !matches!(args.command, Command::Serve(_)) {
+        show::log();
     }
     let done = match &args.command {
         Command::Demo => demo::demo(&args.common),

@@ -19,6 +19,7 @@ use serde_json::json;
 use crate::args::{Common, Serve};
 use crate::exit::Ended;
 use crate::loaded::Loaded;
+use crate::log::{Clock, Last, Lines};
 use crate::show::{ERROR, QUIET, STRONG, filter, print_line, styled};
 
 /// How long what runs has to end, once the gateway is told to stop.
@@ -26,6 +27,7 @@ const GRACE: Duration = Duration::from_secs(30);
 
 /// Serves until a signal comes.
 pub fn serve(common: &Common, serve: &Serve) -> anyhow::Result<Ended> {
+    let _last = log(common).context("the log has no thread to write it")?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         if !serve.demo {
             let loaded = Loaded::read(common, Purpose::Run)?;
@@ -158,12 +160,20 @@ impl Signals {
     }
 }
 
-/// Sends log lines to standard error, as `RUST_LOG` says; if it says nothing, what the gateway answers and runs.
-pub fn log(common: &Common) {
-    let filter = filter("warn,fanout_gateway=info");
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+/// Sends log lines to standard error, as `RUST_LOG` says; if it says nothing, what the gateway answers and runs. The last of
+/// them are written when what is returned is dropped.
+///
+/// # Errors
+/// When the system gives no thread.
+fn log(common: &Common) -> std::io::Result<Last> {
+    let (lines, last) = Lines::start(std::io::stderr())?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter("warn,fanout_gateway=info"))
+        .with_writer(lines)
+        .with_timer(Clock);
     match common.json {
-        true => lines.json().init(),
-        false => lines.init(),
+        true => log.json().init(),
+        false => log.init(),
     }
+    Ok(last)
 }

@@ -7,8 +7,10 @@
 //! A page in somebody's browser can send requests to any address that the browser reaches, this machine's loopback included.
 //! It cannot choose `host` and `origin`, and it cannot send JSON elsewhere without asking first: hence the three checks.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::body::HttpBody;
@@ -16,7 +18,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN};
-use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 
 use crate::body::{BODY_MAX, too_large};
 use crate::error::ApiError;
@@ -28,11 +30,25 @@ use crate::keys::Caller;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RequestId(pub(crate) Arc<str>);
 
-impl RequestId {
-    /// An id that no other request has: 128 random bits.
-    fn draw() -> Self {
-        let random = fanout_agent::new_run_id();
-        Self(random.as_str().replacen("run_", "req_", 1).into())
+/// Gives out request ids: 128 bits each, hashed with random keys of this process from a count.
+#[derive(Debug, Default)]
+pub(crate) struct RequestIds {
+    keys: [RandomState; 2],
+    count: AtomicU64,
+}
+
+impl RequestIds {
+    /// An id that no other request has.
+    fn next(&self) -> RequestId {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let [high, low] = self.keys.each_ref().map(|keys| keys.hash_one(count));
+        let mut id = [b'_'; 36];
+        id[..4].copy_from_slice(b"req_");
+        let bits = (u128::from(high) << 64) | u128::from(low);
+        for (at, digit) in id[4..].iter_mut().enumerate() {
+            *digit = b"0123456789abcdef"[(bits >> (124 - 4 * at)) as usize & 15];
+        }
+        RequestId(String::from_utf8_lossy(&id).into())
     }
 }
 
@@ -41,11 +57,13 @@ impl RequestId {
 pub(crate) struct Names {
     address: IpAddr,
     hosts: Vec<String>,
+    /// The address as clients on this machine write it, which need not be taken apart.
+    usual: String,
 }
 
 impl Names {
     pub(crate) fn new(address: SocketAddr, hosts: &[String]) -> Self {
-        Self { address: address.ip(), hosts: hosts.to_vec() }
+        Self { address: address.ip(), hosts: hosts.to_vec(), usual: address.to_string() }
     }
 
     /// Whether other machines can reach it, by its address or through what calls it by another name.
@@ -58,6 +76,9 @@ impl Names {
     /// On an address that stands for all of the machine's, any address is taken: a page that plays tricks with names comes
     /// with a name.
     fn knows(&self, authority: &str) -> bool {
+        if authority == self.usual {
+            return true;
+        }
         let Ok(uri) = format!("http://{authority}/").parse::<Uri>() else { return false };
         let Some(host) = uri.host() else { return false };
         let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -99,21 +120,21 @@ impl Names {
 
 /// Lets a request in or not, and finishes its answer.
 pub(crate) async fn door(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
-    let (id, began) = (RequestId::draw(), Instant::now());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (id, began) = (shared.request_ids.next(), Instant::now());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     request.extensions_mut().insert(id.clone());
-    let (answer, caller) = match admit(&shared, &mut request) {
+    let (answer, caller) = match admit(&shared, &uri, &mut request) {
         Ok(caller) => (next.run(request).await, Some(caller)),
         Err(error) => (error.into_response(), None),
     };
     let answer = finish(answer, &id);
     tracing::info!(
-        request_id = &*id.0,
+        request_id = %id.0,
         %method,
-        path,
+        path = uri.path(),
         status = answer.status().as_u16(),
-        caller = caller.as_ref().map(|caller| caller.id.as_str()),
-        run = answer.headers().get(RUN_ID).and_then(|run| run.to_str().ok()),
+        caller = caller.as_ref().map(|caller| display(caller.id.as_str())),
+        run = answer.headers().get(RUN_ID).and_then(|run| run.to_str().ok()).map(display),
         ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         "answered"
     );
@@ -123,13 +144,12 @@ pub(crate) async fn door(State(shared): State<Arc<Shared>>, mut request: Request
 /// The header that names the run behind an answer.
 pub(crate) const RUN_ID: &str = "fanout-run-id";
 
-const REQUEST_ID: &str = "request-id";
+static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
-fn admit(shared: &Shared, request: &mut Request) -> Result<Caller, ApiError> {
-    let uri = request.uri().clone();
-    shared.names.check_host(request.headers(), &uri)?;
+fn admit(shared: &Shared, uri: &Uri, request: &mut Request) -> Result<Caller, ApiError> {
+    shared.names.check_host(request.headers(), uri)?;
     shared.names.check_origin(request.headers())?;
-    let hops = shared.id.arrive(request.headers().get(HOP))?;
+    let hops = shared.id.arrive(request.headers().get(&HOP))?;
     let caller = match shared.keyring.enter(request.headers_mut()) {
         Err(_) if is_open(uri.path()) => Caller::nobody(),
         caller => caller?,
@@ -183,10 +203,10 @@ fn finish(mut answer: Response, id: &RequestId) -> Response {
             answer.headers_mut().append(name, value.clone());
         }
     }
-    if !answer.headers().contains_key(REQUEST_ID)
+    if !answer.headers().contains_key(&REQUEST_ID)
         && let Ok(id) = HeaderValue::from_str(&id.0)
     {
-        answer.headers_mut().insert(REQUEST_ID, id);
+        answer.headers_mut().insert(REQUEST_ID.clone(), id);
     }
     answer
 }

@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use fanout_agent::Cancel;
 use fanout_core::call::RunId;
@@ -21,8 +20,7 @@ use fanout_host::config::{self, Config};
 use fanout_host::keys::KeysFile;
 use fanout_host::options::agent_options;
 
-use crate::body::BODY_MAX;
-use crate::door::{self, Names};
+use crate::door::{self, Names, RequestIds};
 use crate::hop::GatewayId;
 use crate::keys::{Caller, Keyring};
 use crate::mcp;
@@ -67,6 +65,7 @@ pub(crate) struct Shared {
     pub(crate) names: Names,
     pub(crate) keyring: Keyring,
     pub(crate) id: GatewayId,
+    pub(crate) request_ids: RequestIds,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) repeats: Repeats,
     /// No new calls are taken from now on.
@@ -107,6 +106,7 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new(&options.toolbox));
         let shared = Shared {
             id: GatewayId::draw().map_err(GatewayError::Random)?,
+            request_ids: RequestIds::default(),
             config: options.config,
             toolbox: options.toolbox,
             scheduler: options.scheduler,
@@ -132,7 +132,6 @@ impl Gateway {
             .merge(messages::routes(Arc::clone(&self.messages)))
             .fallback(routes::unknown_path)
             .method_not_allowed_fallback(routes::unknown_method)
-            .layer(DefaultBodyLimit::max(BODY_MAX))
             .layer(from_fn_with_state(Arc::clone(shared), door::door))
             .with_state(Arc::clone(shared))
     }

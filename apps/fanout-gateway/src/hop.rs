@@ -6,27 +6,36 @@
 //! tell a chain of gateways, which is fine, from a circle, which is not.
 
 use fanout_host::keys::{KeysError, random_hex};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::error::ApiError;
 
 /// The header's name.
-pub(crate) const HOP: &str = "fanout-hop";
+pub(crate) static HOP: HeaderName = HeaderName::from_static("fanout-hop");
 
 /// A chain longer than this is taken for a circle of gateways that hide their ids.
 const HOPS_MAX: usize = 8;
 
 /// How a gateway knows itself again: drawn when it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct GatewayId(String);
+pub(crate) struct GatewayId {
+    id: String,
+    /// What nearly every request has passed: this one alone.
+    alone: Hops,
+}
 
-/// The gateways that a request has passed, this one included.
+/// The gateways that a request has passed, this one included: the header for the request that goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hops(String);
+pub(crate) struct Hops(pub(crate) HeaderValue);
 
 impl GatewayId {
     pub(crate) fn draw() -> Result<Self, KeysError> {
-        random_hex::<8>().map(Self)
+        random_hex::<8>().map(Self::of)
+    }
+
+    fn of(id: String) -> Self {
+        let alone = HeaderValue::try_from(format!("1, {id}")).map_or(Hops(HeaderValue::from_static("1")), Hops);
+        Self { id, alone }
     }
 
     /// Reads the header of a request that arrives here; absent means that it has passed none.
@@ -34,14 +43,12 @@ impl GatewayId {
     /// # Errors
     /// 508 for a request that was here before, 400 for a header that is none.
     pub(crate) fn arrive(&self, header: Option<&HeaderValue>) -> Result<Hops, ApiError> {
-        let text = match header {
-            None => "0",
-            Some(value) => value.to_str().map_err(|_| not_a_count())?,
-        };
+        let Some(header) = header else { return Ok(self.alone.clone()) };
+        let text = header.to_str().map_err(|_| not_a_count())?;
         let mut parts = text.split(',').map(str::trim);
         let count: usize = parts.next().unwrap_or_default().parse().map_err(|_| not_a_count())?;
         let mut passed: Vec<&str> = parts.collect();
-        if passed.contains(&self.0.as_str()) || count >= HOPS_MAX {
+        if passed.contains(&self.id.as_str()) || count >= HOPS_MAX {
             return Err(ApiError::new(
                 StatusCode::LOOP_DETECTED,
                 "loop",
@@ -49,20 +56,14 @@ impl GatewayId {
                  points at this gateway; point it at the Messages API",
             ));
         }
-        passed.push(&self.0);
-        Ok(Hops(format!("{}, {}", count + 1, passed.join(", "))))
-    }
-}
-
-impl Hops {
-    /// The header for the request that goes on.
-    pub(crate) fn to_header(&self) -> Option<HeaderValue> {
-        HeaderValue::from_str(&self.0).ok()
+        passed.push(&self.id);
+        let hops = format!("{}, {}", count + 1, passed.join(", "));
+        HeaderValue::try_from(hops).map(Hops).map_err(|_| not_a_count())
     }
 }
 
 fn not_a_count() -> ApiError {
-    ApiError::invalid(format!("the header `{HOP}` must be a count, such as `1`; only gateways send it"))
+    ApiError::invalid(format!("the header `{}` must be a count, such as `1`; only gateways send it", HOP.as_str()))
 }
 
 #[cfg(test)]
@@ -72,7 +73,7 @@ mod tests {
     #[track_caller]
     fn check(header: &str, answer: Result<&str, &str>) {
         let value = HeaderValue::from_str(header).unwrap();
-        let hops = GatewayId("me".to_owned()).arrive(Some(&value));
+        let hops = GatewayId::of("me".to_owned()).arrive(Some(&value));
         match (hops, answer) {
             (Ok(hops), Ok(next)) => assert_eq!(hops.0, next),
             (Err(error), Err(kind)) => assert_eq!(error.kind(), kind, "{header}"),
@@ -89,6 +90,6 @@ mod tests {
         check("8", Err("api_error"));
         check("many", Err("invalid_request_error"));
         check("", Err("invalid_request_error"));
-        assert_eq!(GatewayId("me".to_owned()).arrive(None).unwrap(), Hops("1, me".to_owned()));
+        assert_eq!(GatewayId::of("me".to_owned()).arrive(None).unwrap().0, "1, me");
     }
 }

@@ -9,12 +9,12 @@ use std::time::SystemTime;
 use fanout_core::call::CallerId;
 use fanout_host::keys::{KEY_PREFIX, Key, KeysError, KeysFile, whose};
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::error::ApiError;
 
 /// The header of the API's own clients.
-pub(crate) const X_API_KEY: &str = "x-api-key";
+pub(crate) static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Who sent a request. Stands in its extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,14 +56,14 @@ impl Keyring {
     /// # Errors
     /// 401 for a key of ours that does not hold, and for none where one is demanded; 500 when the keys cannot be read.
     pub(crate) fn enter(&self, headers: &mut HeaderMap) -> Result<Caller, ApiError> {
-        let is_ours = |text: &str| self.demanded || text.starts_with(KEY_PREFIX);
+        let is_ours = |text: &&str| self.demanded || text.starts_with(KEY_PREFIX);
         let mut sent: Vec<String> = Vec::new();
-        for name in [X_API_KEY, AUTHORIZATION.as_str()] {
-            let ours: Vec<String> =
-                headers.get_all(name).iter().filter_map(|value| key_in(value.to_str().ok()?)).collect();
-            if self.demanded || ours.iter().any(|text| is_ours(text)) {
+        for name in [&X_API_KEY, &AUTHORIZATION] {
+            let known = sent.len();
+            let keys = headers.get_all(name).iter().filter_map(|value| key_in(value.to_str().ok()?));
+            sent.extend(keys.filter(is_ours).map(str::to_owned));
+            if self.demanded || sent.len() > known {
                 headers.remove(name);
-                sent.extend(ours.into_iter().filter(|text| is_ours(text)));
             }
         }
         if sent.is_empty() {
@@ -104,14 +104,14 @@ impl Caller {
 }
 
 /// The key in a header's value, with `Bearer` before it or without.
-fn key_in(value: &str) -> Option<String> {
+fn key_in(value: &str) -> Option<&str> {
     let value = value.trim();
     let bare = match value.split_once(' ') {
         Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => key.trim(),
         Some(_) => return None,
         None => value,
     };
-    (!bare.is_empty()).then(|| bare.to_owned())
+    (!bare.is_empty()).then_some(bare)
 }
 
 fn missing() -> ApiError {

@@ -14,7 +14,7 @@ use fanout_anthropic::{
     View,
 };
 use http::header::{CONTENT_TYPE, HeaderMap};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use serde_json::Value;
 
 use super::exchange::{Exchange, Head};
@@ -118,7 +118,7 @@ impl Asking {
     }
 
     async fn answer(&self, request: &Request, on_part: &mut (dyn FnMut(Part<'_>) + Send)) -> Result<Response, Failed> {
-        let post = self.upstream.client.post(self.upstream.url(&self.target)).headers(self.headers.clone());
+        let post = self.upstream.request(Method::POST, &self.target).headers(self.headers.clone());
         let mut answer = post.body(request.to_bytes()).send().await.map_err(|error| self.silence(error))?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         on_part(Part::Limits(&RateLimits::of_answer(status, &headers)));

@@ -45,11 +45,16 @@ const BEFORE_TIMEOUT: Duration = Duration::from_secs(10);
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 pub(super) async fn create(State(messages): State<Arc<Messages>>, request: axum::extract::Request) -> Response {
-    let offer = match offer(&messages, request.headers()) {
-        Ok(offer) if offer.is_empty() => return pass::pass(State(messages), request).await,
-        Ok(offer) => offer,
-        Err(error) => return error.into_response(),
-    };
+    match offer(&messages, request.headers()) {
+        Ok(offer) if offer.is_empty() => pass::pass(State(messages), request).await,
+        // In a box, so that what is passed on carries no room for it from hand to hand.
+        Ok(offer) => Box::pin(run_or_join(messages, request, offer)).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Answers a request that tools of ours may be called in.
+async fn run_or_join(messages: Arc<Messages>, request: axum::extract::Request, offer: Offer) -> Response {
     let (parts, body) = request.into_parts();
     let text = match Text::from_request(axum::extract::Request::new(body), &()).await {
         Ok(Text(text)) => text,

@@ -38,7 +38,7 @@ pub(super) async fn send(messages: &Messages, parts: Parts, body: Body) -> Respo
     let upstream = &messages.upstream;
     let target = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let headers = upstream.headers(&parts.headers, parts.extensions.get::<Hops>(), Purpose::Pass);
-    let request = upstream.client.request(parts.method, upstream.url(target)).headers(headers);
+    let request = upstream.request(parts.method, target).headers(headers);
     match request.body(reqwest::Body::wrap(Shareable(Mutex::new(body)))).send().await {
         Ok(answer) => {
             let answer: http::Response<reqwest::Body> = answer.into();

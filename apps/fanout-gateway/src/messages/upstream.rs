@@ -10,25 +10,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanout_anthropic::{HttpOptions, OptionsError};
-use http::Uri;
+use http::Method;
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName,
     HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
+use reqwest::{RequestBuilder, Url};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::hop::{HOP, Hops};
+use crate::keys::X_API_KEY;
 
 /// Where a client names the upstream's key.
-const UPSTREAM_KEY: &str = "fanout-upstream-key";
+static UPSTREAM_KEY: HeaderName = HeaderName::from_static("fanout-upstream-key");
 
-const X_API_KEY: &str = "x-api-key";
+/// Nearly every request goes there, so its address is read once.
+const MESSAGES: &str = "/v1/messages";
 
 /// Where the gateway sends what it passes on.
 #[derive(Clone, Debug)]
 pub(crate) struct Upstream {
-    pub(crate) client: reqwest::Client,
+    client: reqwest::Client,
     base: String,
+    messages: Option<Url>,
     key: Option<SecretString>,
     host: Arc<str>,
     /// Tells clients' own keys apart without holding them; different in every process.
@@ -57,15 +61,16 @@ impl Upstream {
     pub(crate) fn new(base_url: &str, key: Option<SecretString>) -> Result<Self, OptionsError> {
         let options = HttpOptions { base_url: base_url.to_owned(), ..HttpOptions::default() };
         let (client, base) = options.connections()?;
-        let host = base.parse::<Uri>().ok().and_then(|uri| uri.host().map(Arc::from)).unwrap_or_else(|| "model".into());
+        let messages = Url::parse(&format!("{base}{MESSAGES}")).ok();
+        let host = messages.as_ref().and_then(Url::host_str).map_or_else(|| Arc::from("model"), Arc::from);
         let accounts = RandomState::new();
-        Ok(Self { client, base, key, host, accounts, idle_timeout: options.idle_timeout })
+        Ok(Self { client, base, messages, key, host, accounts, idle_timeout: options.idle_timeout })
     }
 
     /// Whose rate limits a request with these headers counts against: the host's, for the gateway's own key; else those of one
     /// of [`ACCOUNTS`] at that host.
     pub(crate) fn api(&self, headers: &HeaderMap) -> String {
-        let key = headers.get(X_API_KEY).or_else(|| headers.get(AUTHORIZATION)).map(HeaderValue::as_bytes);
+        let key = headers.get(&X_API_KEY).or_else(|| headers.get(AUTHORIZATION)).map(HeaderValue::as_bytes);
         let own = self.key.as_ref().map(|key| key.expose_secret().as_bytes());
         match key {
             Some(key) if own != Some(key) => format!("{}/{}", self.host, self.accounts.hash_one(key) % ACCOUNTS),
@@ -73,9 +78,12 @@ impl Upstream {
         }
     }
 
-    /// The address of a path and its query.
-    pub(crate) fn url(&self, path_and_query: &str) -> String {
-        format!("{}{path_and_query}", self.base)
+    /// A request for a path and its query.
+    pub(crate) fn request(&self, method: Method, path_and_query: &str) -> RequestBuilder {
+        match &self.messages {
+            Some(messages) if path_and_query == MESSAGES => self.client.request(method, messages.clone()),
+            _ => self.client.request(method, format!("{}{path_and_query}", self.base)),
+        }
     }
 
     /// The client's headers as they go on.
@@ -87,15 +95,15 @@ impl Upstream {
             let is_once = *name == ACCEPT_ENCODING || name.as_str() == "idempotency-key";
             is_request || is_ours || (is_once && purpose == Purpose::Ask)
         });
-        let own = from.get(UPSTREAM_KEY).cloned();
+        let own = from.get(&UPSTREAM_KEY).cloned();
         let key = own.or_else(|| HeaderValue::from_str(self.key.as_ref()?.expose_secret()).ok());
         if let Some(mut key) = key {
             headers.remove(AUTHORIZATION);
             key.set_sensitive(true);
-            headers.insert(X_API_KEY, key);
+            headers.insert(X_API_KEY.clone(), key);
         }
-        if let Some(hops) = hops.and_then(Hops::to_header) {
-            headers.insert(HOP, hops);
+        if let Some(Hops(hops)) = hops {
+            headers.insert(HOP.clone(), hops.clone());
         }
         headers
     }
