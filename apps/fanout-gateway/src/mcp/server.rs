@@ -129,7 +129,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// `step` is 1 when the first attempt begins, and 2 at the end.
+    /// `step` is 0 when the call was taken and may have to wait, 1 when its first attempt begins, and 2 at the end.
     async fn say(&self, step: f64, message: &str) {
         let param = ProgressNotificationParam::new(self.token.clone(), step).with_total(2.0).with_message(message);
         // Who cannot be told is gone, and its call is cancelled elsewhere.
@@ -139,10 +139,11 @@ impl Progress {
 
 /// Waits for the outcome, and says on the way how far the call is.
 async fn ended(mut handed: Handed, progress: Option<Progress>) -> Result<Arc<Outcome>, ErrorData> {
-    if let Some(progress) = &progress
-        && (&mut handed.started).await.is_ok()
-    {
-        progress.say(1.0, "started").await;
+    if let Some(progress) = &progress {
+        progress.say(0.0, "waiting").await;
+        if (&mut handed.started).await.is_ok() {
+            progress.say(1.0, "started").await;
+        }
     }
     let outcome = (&mut handed.outcome).await;
     let outcome = outcome.map_err(|_| ErrorData::internal_error("the session ended before the call did", None))?;

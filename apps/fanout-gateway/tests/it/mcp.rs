@@ -114,9 +114,11 @@ async fn a_call_is_answered_with_text_and_data_and_a_failure_is_a_result() {
             Err(ServiceError::McpError(error)) => assert_eq!(error.code.0, -32602, "{over:?}: {error}"),
             other => panic!("{over:?}: {other:?}"),
         }
-        let progress = client.service().0.subscribe().wait_for(|said| said.len() >= 4).await.unwrap().clone();
+        let progress = client.service().0.subscribe().wait_for(|said| said.len() >= 8).await.unwrap().clone();
         let said: Vec<_> = progress.iter().map(|(step, message)| (*step, message.as_deref().unwrap())).collect();
-        assert_eq!(said[..4], [(1.0, "started"), (2.0, "ok"), (1.0, "started"), (2.0, "upstream")], "{over:?}");
+        let of_call = |end| [(0.0, "waiting"), (1.0, "started"), (2.0, end)];
+        let refused = [(0.0, "waiting"), (2.0, "invalid_input")];
+        assert_eq!(said, [&of_call("ok")[..], &of_call("upstream"), &refused].concat(), "{over:?}");
     }
 }
 
