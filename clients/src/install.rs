@@ -40,6 +40,46 @@ pub fn typescript() -> anyhow::Result<tokio::process::Command> {
     Ok(command)
 }
 
+/// The command that starts the conversations of the MCP SDK's own client, on Node.
+///
+/// # Errors
+/// When `node` or `npm` is absent, or the packages can't be had.
+pub fn mcp() -> anyhow::Result<tokio::process::Command> {
+    let mut command = tokio::process::Command::new("node");
+    command.arg(mcp_package()?.join("conversations.mjs"));
+    Ok(command)
+}
+
+/// The command that starts the official MCP conformance suite, without its arguments. It needs a newer Node than the
+/// clients do, which its lock file brings along where there is one for this machine.
+///
+/// # Errors
+/// As [`mcp`]; also when neither the lock file nor the machine has Node.js 22.
+pub fn conformance() -> anyhow::Result<tokio::process::Command> {
+    let modules = mcp_package()?.join("node_modules");
+    let (system, processor) = (std::env::consts::OS, std::env::consts::ARCH);
+    let system = if system == "macos" { "darwin" } else { system };
+    let processor = match processor {
+        "x86_64" => "x64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let brought = modules.join(format!("node-{system}-{processor}/bin/node"));
+    let node = if brought.exists() {
+        brought
+    } else {
+        require("node", &at_least_node(22), "Node.js 22 or newer")?;
+        PathBuf::from("node")
+    };
+    let mut command = tokio::process::Command::new(node);
+    command.arg(modules.join("@modelcontextprotocol/conformance/dist/index.js"));
+    Ok(command)
+}
+
+fn mcp_package() -> anyhow::Result<PathBuf> {
+    node_package("mcp", &root().join("clients/mcp"))
+}
+
 /// Takes from a command what the surroundings say of models and gateways: they would talk to somebody else.
 pub fn alone(command: &mut tokio::process::Command) {
     let ours = |name: &OsStr| {
@@ -57,8 +97,7 @@ pub fn alone(command: &mut tokio::process::Command) {
 /// # Errors
 /// When `node` or `npm` is absent, or the packages can't be had.
 pub fn node_package(name: &str, source: &Path) -> anyhow::Result<PathBuf> {
-    let enough = ["-e", "process.exit(Number(process.versions.node.split('.')[0]) < 20 ? 1 : 0)"];
-    require("node", &enough, "Node.js 20 or newer")?;
+    require("node", &at_least_node(20), "Node.js 20 or newer")?;
     require("npm", &["--version"], "npm, which comes with Node.js")?;
     let place = installed(name, &source.join("package-lock.json"), |place| {
         copy(source, place)?;
@@ -116,7 +155,13 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn require(program: &str, args: &[&str], what: &str) -> anyhow::Result<()> {
+/// What `node` is asked to find whether it is new enough.
+fn at_least_node(major: u32) -> [String; 2] {
+    let asked = format!("process.exit(Number(process.versions.node.split('.')[0]) < {major} ? 1 : 0)");
+    ["-e".to_owned(), asked]
+}
+
+fn require(program: &str, args: &[impl AsRef<OsStr>], what: &str) -> anyhow::Result<()> {
     match Command::new(program).args(args).output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(_) => bail!("`{program}` is not what the tests need: install {what}"),
