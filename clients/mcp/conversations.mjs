@@ -29,6 +29,12 @@ async function connect({ url, start }) {
 
 const call = (client, name, args, options) => client.callTool({ name, arguments: args }, undefined, options);
 
+/** The data of a result that is no error. */
+function data({ isError, structuredContent, content }) {
+  assert.ok(!isError, JSON.stringify(content));
+  return structuredContent;
+}
+
 /** The tools' own server. */
 const toolServer = (base) => {
   const ask = async (path, method = "GET") => {
@@ -66,9 +72,10 @@ const conversations = {
     const size = 8;
     const calls = Array.from({ length: size }, () => call(client, "meet", { party: "all", size }));
     const results = await Promise.all(calls);
+    const answers = results.map(data);
     const { running_max: together, running } = await server.ledger();
     assert.deepEqual({ together, running }, { together: size, running: 0 });
-    return results.map((result) => result.structuredContent);
+    return answers;
   },
 
   /** Calls that write one thing run one by one; calls beside them don't wait. */
@@ -82,8 +89,8 @@ const conversations = {
     assert.equal(pages.one.length, lines.length, "none has lost what another wrote");
     assert.deepEqual(pages.one.toSorted(), lines);
     await server.release("beside");
-    await held;
-    return results.map((result) => result.structuredContent.lines.length).toSorted();
+    data(await held);
+    return results.map((result) => data(result).lines.length).toSorted();
   },
 
   /** A tool that fails is a result; a tool that is not there is an error of the protocol. */
@@ -97,8 +104,7 @@ const conversations = {
     assert.equal(wrong.isError, true);
     assert.equal(JSON.parse(wrong.content[0].text).error.code, "invalid_input");
     await assert.rejects(call(client, "nobody", {}), { code: -32602 });
-    const { isError } = await call(client, "echo", { text: "still here" });
-    return [error.code, Boolean(isError)];
+    return [error.code, data(await call(client, "echo", { text: "still here" }))];
   },
 
   /** A call that is cancelled is stopped, down to the tool's own server, and no other. */
@@ -111,9 +117,9 @@ const conversations = {
     await assert.rejects(dropped);
     await server.gone("dropped");
     await server.release("kept");
-    const { structuredContent } = await kept;
+    const answer = data(await kept);
     assert.deepEqual((await server.ledger()).gone, ["dropped"]);
-    return [structuredContent];
+    return [answer];
   },
 
   /** Who asks is told when its call starts, while it runs. */
@@ -130,7 +136,7 @@ const conversations = {
     const before = [...said];
     assert.deepEqual(before, [[0, 2, "waiting"], [1, 2, "started"]]);
     await server.release("told");
-    await held;
+    data(await held);
     return before;
   },
 
@@ -143,10 +149,10 @@ const conversations = {
     await server.held("first");
     await second.close();
     await server.release("first");
-    const { structuredContent } = await kept;
+    const answers = [...met, await kept].map(data);
     const { running_max: together, gone } = await server.ledger();
     assert.deepEqual({ together, gone }, { together: 2, gone: [] });
-    return [...met.map((result) => result.structuredContent), structuredContent];
+    return answers;
   },
 };
 

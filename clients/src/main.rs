@@ -12,6 +12,7 @@ mod install;
 mod mcp;
 mod nextjs;
 mod stage;
+mod system;
 mod tools;
 
 use std::path::Path;

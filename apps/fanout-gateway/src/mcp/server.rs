@@ -112,7 +112,9 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let handed = self.hand_over(request, &context)?;
-        let progress = context.meta.get_progress_token().map(|token| Progress { token, peer: context.peer.clone() });
+        let says_end = context.extensions.get::<http::request::Parts>().is_some();
+        let progress = context.meta.get_progress_token();
+        let progress = progress.map(|token| Progress { token, peer: context.peer.clone(), says_end });
         tokio::select! {
             biased;
             // Nobody reads the answer to a cancelled call. What was handed over is dropped here, which cancels it.
@@ -126,6 +128,9 @@ impl ServerHandler for Server {
 struct Progress {
     token: ProgressToken,
     peer: Peer<RoleServer>,
+    /// Whether the end is told too, right before the result. Not over standard streams: there both are read in one piece, and
+    /// the protocol's TypeScript SDK, which handles a result at once and a notification a moment later, reports an error.
+    says_end: bool,
 }
 
 impl Progress {
@@ -147,7 +152,7 @@ async fn ended(mut handed: Handed, progress: Option<Progress>) -> Result<Arc<Out
     }
     let outcome = (&mut handed.outcome).await;
     let outcome = outcome.map_err(|_| ErrorData::internal_error("the session ended before the call did", None))?;
-    if let Some(progress) = &progress {
+    if let Some(progress) = progress.filter(|progress| progress.says_end) {
         progress.say(2.0, outcome.error_code().map_or("ok", |code| code.as_str())).await;
     }
     Ok(outcome)
