@@ -64,6 +64,17 @@ fn who_reads_nothing_of_what_it_says_does_not_stop_it() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn where_it_cannot_say_where_it_listens_it_ends_with_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let served = fanout(folder.path(), &[ANY_PORT], &["serve", "--demo"]).stdout(full).output().unwrap();
+    let said = String::from_utf8_lossy(&served.stderr);
+    assert_eq!(served.status.code(), Some(1), "{said}");
+    assert!(said.contains("standard output cannot be written"), "{said}");
+}
+
+#[test]
 fn a_signal_stops_it_in_good_order_from_the_moment_it_says_where_it_listens() {
     let folder = tempfile::tempdir().unwrap();
     for (signal, code) in [(Signal::TERM, 0), (Signal::INT, 130)].repeat(5) {
