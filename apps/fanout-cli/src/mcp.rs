@@ -28,7 +28,11 @@ pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
     if loaded.toolbox.is_empty() {
         say("warning: the configuration has no tools, so there is nothing to offer");
     }
-    let options = McpOptions { toolbox: Arc::clone(&loaded.toolbox), scheduler: loaded.scheduler() };
+    let options = McpOptions {
+        toolbox: Arc::clone(&loaded.toolbox),
+        scheduler: loaded.scheduler(),
+        calls_max: usize::try_from(loaded.config.run.max_calls).unwrap_or(usize::MAX),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let mut ended = Ended::Done;

@@ -14,11 +14,13 @@ use rmcp::model::{
     ProgressNotificationParam, ProgressToken, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::{Peer, RequestContext};
+use rmcp::transport::common::http_header::HEADER_SESSION_ID;
 use rmcp::{RoleServer, ServerHandler};
 use serde_json::Value;
 
 use super::describe;
 use super::session::{Handed, Place, Session, Shared};
+use super::sessions::{Busy, Sessions};
 use crate::keys::Caller;
 
 /// What clients may tell their model.
@@ -46,16 +48,25 @@ pub(super) struct Server {
     /// Whoever asked first; the session is nobody else's.
     caller: OnceLock<Caller>,
     session: OnceLock<Arc<Session>>,
+    /// The sessions that this may be one of. Over standard streams there is one, which is never idle.
+    sessions: Option<Arc<Sessions>>,
 }
 
 impl Server {
-    pub(super) fn new(shared: Shared, tools: Arc<[Tool]>) -> Self {
-        Self { shared, tools, caller: OnceLock::new(), session: OnceLock::new() }
+    pub(super) fn new(shared: Shared, tools: Arc<[Tool]>, sessions: Arc<Sessions>) -> Self {
+        Self { shared, tools, caller: OnceLock::new(), session: OnceLock::new(), sessions: Some(sessions) }
     }
 
     /// A server whose session has begun.
     pub(super) fn with_session(shared: Shared, tools: Arc<[Tool]>, session: Arc<Session>) -> Self {
-        Self { shared, tools, caller: OnceLock::new(), session: OnceLock::from(session) }
+        Self { shared, tools, caller: OnceLock::new(), session: OnceLock::from(session), sessions: None }
+    }
+
+    /// Keeps the session, if the request names one, for as long as its call runs. A client that lost its connection may come
+    /// back for the answer.
+    fn busy(&self, context: &RequestContext<RoleServer>) -> Option<Busy> {
+        let parts = context.extensions.get::<http::request::Parts>()?;
+        self.sessions.as_ref()?.busy(parts.headers.get(HEADER_SESSION_ID)?.to_str().ok()?)
     }
 
     /// Lets the one in whose session this is.
@@ -111,6 +122,7 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
+        let _busy = self.busy(&context);
         let handed = self.hand_over(request, &context)?;
         let says_end = context.extensions.get::<http::request::Parts>().is_some();
         let progress = context.meta.get_progress_token();
