@@ -44,7 +44,14 @@ impl Client {
     /// # Errors
     /// What the client threw, or that it is gone or hangs.
     pub async fn hold(&mut self, conversation: &str, base_url: &str, shop: Option<&str>) -> anyhow::Result<Value> {
-        let wanted = json!({ "conversation": conversation, "base_url": base_url, "shop": shop });
+        self.ask(&json!({ "conversation": conversation, "base_url": base_url, "shop": shop })).await
+    }
+
+    /// Holds the conversation that `wanted` describes, and returns its answers.
+    ///
+    /// # Errors
+    /// As [`hold`](Self::hold).
+    pub async fn ask(&mut self, wanted: &Value) -> anyhow::Result<Value> {
         self.stdin.write_all(format!("{wanted}\n").as_bytes()).await.context("the client does not listen")?;
         let Ok(line) = tokio::time::timeout(HANGS_AFTER, self.stdout.next_line()).await else {
             // Its answer, should it come yet, must not be taken for that of the next conversation.

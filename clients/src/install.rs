@@ -1,7 +1,8 @@
 //! The clients' parts, installed from their lock files.
 //!
 //! From `clients/*` and `examples/nextjs`: the lock files. To `target/clients`: an environment for each, made once and made
-//! anew when its lock file changes. Nothing outside of the target directory is written.
+//! anew when its lock file changes. Nothing outside of the target directory is written, but for what the machine lacks
+//! (see [`system`](crate::system)).
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,6 +11,11 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use crate::system::{NODE, NPM, PYTHON};
+
+/// Installs what a lock file names, and nothing else.
+const NPM_CI: [&str; 4] = ["ci", "--no-audit", "--no-fund", "--loglevel=error"];
+
 /// The command that starts the official Python SDK's conversations, in an environment of its own.
 ///
 /// # Errors
@@ -17,8 +23,7 @@ use anyhow::{Context, bail};
 pub fn python() -> anyhow::Result<tokio::process::Command> {
     let source = root().join("clients/python");
     let lock = source.join("requirements.txt");
-    let enough = ["-c", "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))"];
-    require("python3", &enough, "Python 3.11 or newer, with its `venv` module")?;
+    PYTHON.meet()?;
     let place = installed("python", &lock, |place| {
         run(Command::new("python3").args(["-m", "venv"]).arg(place))?;
         let pip = place.join("bin/pip");
@@ -32,11 +37,63 @@ pub fn python() -> anyhow::Result<tokio::process::Command> {
 /// The command that starts the official TypeScript SDK's conversations, on Node.
 ///
 /// # Errors
-/// When `node` or `npm` is absent, or the packages can't be had.
+/// When npm is absent, or the packages can't be had.
 pub fn typescript() -> anyhow::Result<tokio::process::Command> {
     let place = node_package("typescript", &root().join("clients/typescript"))?;
-    let mut command = tokio::process::Command::new("node");
+    let mut command = on_node("node")?;
     command.arg(place.join("conversations.mjs"));
+    Ok(command)
+}
+
+/// The command that starts the conversations of the MCP SDK's own client, on Node.
+///
+/// # Errors
+/// As [`typescript`].
+pub fn mcp() -> anyhow::Result<tokio::process::Command> {
+    let place = node_package("mcp", &root().join("clients/mcp"))?;
+    let mut command = on_node("node")?;
+    command.arg(place.join("conversations.mjs"));
+    Ok(command)
+}
+
+/// The command that starts the official MCP conformance suite, without its arguments.
+///
+/// # Errors
+/// As [`typescript`].
+pub fn conformance() -> anyhow::Result<tokio::process::Command> {
+    let place = node_package("mcp", &root().join("clients/mcp"))?;
+    let mut command = on_node("node")?;
+    command.arg(place.join("node_modules/@modelcontextprotocol/conformance/dist/index.js"));
+    Ok(command)
+}
+
+/// The command that starts a program of Node's, `node` or `npm`, on the Node.js of `clients/node`; where that has none for
+/// this kind of machine, on the machine's own.
+///
+/// # Errors
+/// When npm is absent, or no Node.js can be had.
+pub fn on_node(program: &str) -> anyhow::Result<tokio::process::Command> {
+    NPM.meet()?;
+    let source = root().join("clients/node");
+    let place = installed("node", &source.join("package-lock.json"), |place| {
+        copy(&source, place)?;
+        run(Command::new("npm").args(NPM_CI).current_dir(place))
+    })?;
+    let mut command = tokio::process::Command::new(program);
+    let (system, processor) = (std::env::consts::OS, std::env::consts::ARCH);
+    let system = if system == "macos" { "darwin" } else { system };
+    let processor = match processor {
+        "x86_64" => "x64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let brought = place.join(format!("node_modules/node-{system}-{processor}/bin"));
+    if brought.exists() {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command.env("PATH", std::env::join_paths([brought].into_iter().chain(std::env::split_paths(&path)))?);
+    } else {
+        NODE.meet()?;
+    }
     Ok(command)
 }
 
@@ -55,14 +112,11 @@ pub fn alone(command: &mut tokio::process::Command) {
 /// A copy of the Node package at `source` with its packages installed; returns where.
 ///
 /// # Errors
-/// When `node` or `npm` is absent, or the packages can't be had.
+/// When npm is absent, or the packages can't be had.
 pub fn node_package(name: &str, source: &Path) -> anyhow::Result<PathBuf> {
-    let enough = ["-e", "process.exit(Number(process.versions.node.split('.')[0]) < 20 ? 1 : 0)"];
-    require("node", &enough, "Node.js 20 or newer")?;
-    require("npm", &["--version"], "npm, which comes with Node.js")?;
     let place = installed(name, &source.join("package-lock.json"), |place| {
         copy(source, place)?;
-        run(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(place))
+        run(on_node("npm")?.as_std_mut().args(NPM_CI).current_dir(place))
     })?;
     // The sources may be newer than the packages.
     copy(source, &place)?;
@@ -114,14 +168,6 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn require(program: &str, args: &[&str], what: &str) -> anyhow::Result<()> {
-    match Command::new(program).args(args).output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(_) => bail!("`{program}` is not what the tests need: install {what}"),
-        Err(error) => bail!("`{program}` cannot be started ({error}): install {what}"),
-    }
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {

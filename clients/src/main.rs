@@ -1,14 +1,19 @@
-//! Real clients against `fanout serve`: the official SDKs and a Next.js app, as people use them.
+//! Real clients against `fanout serve` and `fanout mcp`: the official SDKs, a Next.js app, and the MCP conformance suite.
 //!
 //! From the `fanout` binary whose path is given. To whoever runs the tests: one line per conversation, and an error that
-//! names each one that went otherwise through the gateway than straight with the model. Nothing is skipped: a part
-//! that is absent is installed from its lock file, or the run ends saying what to install.
+//! names each one that went otherwise than it should: through the gateway otherwise than straight with the model, or over
+//! one of MCP's transports otherwise than over the other. Nothing is skipped: a part that is absent is installed from its
+//! lock file, or the run ends saying what to install.
 
 mod client;
+mod conformance;
 mod conversation;
 mod install;
+mod mcp;
 mod nextjs;
 mod stage;
+mod system;
+mod tools;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,11 +23,12 @@ use anyhow::Context;
 
 use client::Client;
 
-const CLIENTS: [&str; 3] = ["python", "typescript", "nextjs"];
+const CLIENTS: [&str; 5] = ["python", "typescript", "mcp", "conformance", "nextjs"];
 
 const USAGE: &str = "\
 usage: fanout-clients FANOUT [NAME...]
-       FANOUT is the binary to test; NAMEs choose among the clients (python, typescript, nextjs) and the conversations";
+       FANOUT is the binary to test; NAMEs choose among the clients (python, typescript, mcp, conformance, nextjs) and the
+       conversations";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -32,7 +38,7 @@ async fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let chosen: Vec<String> = arguments.collect();
-    let names = conversation::names();
+    let names = [conversation::names(), mcp::CONVERSATIONS.to_vec()].concat();
     if let Some(name) = chosen.iter().map(String::as_str).find(|name| !CLIENTS.contains(name) && !names.contains(name))
     {
         eprintln!("there is no `{name}`; the conversations are {}\n{USAGE}", names.join(", "));
@@ -58,25 +64,42 @@ async fn main() -> ExitCode {
 /// Runs what was chosen, everything if nothing was, and returns how many failed.
 async fn run(fanout: &Path, chosen: &[String]) -> anyhow::Result<usize> {
     let fanout = fanout.canonicalize().with_context(|| format!("there is no `{}`", fanout.display()))?;
-    let among = |name: &str, all: &[&str]| {
-        let narrowed = chosen.iter().any(|chosen| all.contains(&chosen.as_str()));
-        !narrowed || chosen.iter().any(|chosen| chosen == name)
-    };
     let mut failed = 0;
-    let names = conversation::names();
     for (name, install) in [("python", install::python as fn() -> _), ("typescript", install::typescript)] {
-        if !among(name, &CLIENTS) {
+        let wanted = wanted(name, &conversation::names(), chosen);
+        if wanted.is_empty() {
             continue;
         }
         let mut client = Client::start(install()?)?;
-        for conversation in conversation::ALL.iter().filter(|conversation| among(conversation.name, &names)) {
+        for conversation in conversation::ALL.iter().filter(|conversation| wanted.contains(&conversation.name)) {
             failed += usize::from(!tell(name, conversation.name, conversation.hold(&mut client, &fanout).await));
         }
     }
-    if among("nextjs", &CLIENTS) {
+    let conversations = wanted("mcp", &mcp::CONVERSATIONS, chosen);
+    if !conversations.is_empty() {
+        let mut client = Client::start(install::mcp()?)?;
+        for conversation in conversations {
+            failed += usize::from(!tell("mcp", conversation, mcp::hold(conversation, &mut client, &fanout).await));
+        }
+    }
+    if !wanted("conformance", &["every scenario"], chosen).is_empty() {
+        failed += usize::from(!tell("conformance", "every scenario", conformance::test(&fanout).await));
+    }
+    if !wanted("nextjs", &["both routes"], chosen).is_empty() {
         failed += usize::from(!tell("nextjs", "both routes", nextjs::test(&fanout).await));
     }
     Ok(failed)
+}
+
+/// Which of a client's conversations to hold: all of them, unless some client or some conversation was chosen.
+fn wanted<'a>(client: &str, conversations: &[&'a str], chosen: &[String]) -> Vec<&'a str> {
+    let is_client = |name: &String| CLIENTS.contains(&name.as_str());
+    if chosen.iter().any(is_client) && !chosen.iter().any(|name| name == client) {
+        return Vec::new();
+    }
+    let narrowed = !chosen.iter().all(is_client);
+    let is_chosen = |conversation: &&str| chosen.iter().any(|name| name == conversation);
+    conversations.iter().copied().filter(|conversation| !narrowed || is_chosen(conversation)).collect()
 }
 
 /// One line, or what went wrong. One failure does not hide the next.

@@ -6,9 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use tokio::process::Command;
 
-use crate::install::{alone, node_package, root};
+use crate::install::{alone, node_package, on_node, root};
 use crate::stage::Gateway;
 
 /// Longer than this neither the build nor the test takes, on however busy a machine.
@@ -29,7 +28,7 @@ pub async fn test(fanout: &Path) -> anyhow::Result<String> {
 }
 
 async fn npm(place: &Path, args: &[&str], gateway: &str) -> anyhow::Result<()> {
-    let mut command = Command::new("npm");
+    let mut command = on_node("npm")?;
     alone(&mut command);
     command.args(args).current_dir(place).kill_on_drop(true);
     command.env("NEXT_TELEMETRY_DISABLED", "1").env("FANOUT_URL", gateway);

@@ -1,4 +1,4 @@
-//! One conversation's surroundings: a scripted Claude, a shop, and a gateway between a client and the two.
+//! One conversation's surroundings: a scripted Claude, a shop, and a gateway between a client and the two; or a gateway alone.
 //!
 //! From a script and the `fanout` binary. To [`conversation`](crate::conversation): where to send requests, and what was
 //! asked of the two in the end. Every stage is fresh, so that nothing one conversation did is seen by the next.
@@ -94,6 +94,14 @@ impl Gateway {
     /// When it does not come up.
     pub async fn demo(fanout: &Path) -> anyhow::Result<Self> {
         Self::start(fanout, "", &["--demo"], &[]).await
+    }
+
+    /// Serves the tools of this configuration, which ask the server at `tools`; there is no Claude behind it.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn of_tools(config: &str, tools: &str, fanout: &Path) -> anyhow::Result<Self> {
+        Self::start(fanout, config, &[], &[("TOOLS_URL", tools)]).await
     }
 
     async fn start(fanout: &Path, config: &str, flags: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Self> {

@@ -1,7 +1,8 @@
 //! `cargo xtask test|clients|long|bench`: what README, CI and people run, in the same words.
 //!
 //! Each is a list of commands, run one after another; the first that fails ends it, and is named. Where
-//! `cargo-nextest` is absent, `cargo test` runs the same tests; `clients` needs Python and Node, and says so.
+//! `cargo-nextest` is absent, `cargo test` runs the same tests. The clients need Python and npm besides Rust: where those are
+//! absent they are installed, or the command ends saying which packages to install.
 
 use std::env;
 use std::ffi::OsStr;
@@ -12,8 +13,8 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 const USAGE: &str = "\
-usage: cargo xtask test     format, lints, every test, documentation
-       cargo xtask clients  the real clients, which CI runs after the tests; takes names of clients and conversations
+usage: cargo xtask test     format, lints, every test, documentation, the real clients
+       cargo xtask clients  the real clients alone; takes names of clients and conversations
        cargo xtask long     the property tests in their long form (about an hour)
        cargo xtask bench    the benches, release builds; writes benches/results";
 
@@ -49,6 +50,7 @@ fn test() -> anyhow::Result<()> {
     step("tests", tests(&[]))?;
     step("examples in the documentation", cargo(["test", "--workspace", "--doc", "--locked", "--quiet"]))?;
     step("documentation", cargo(["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    clients(std::iter::empty())?;
     if env::var_os("FANOUT_WORKLOADS").is_none() {
         eprintln!(
             "\n!!! FANOUT_WORKLOADS is not set: the recorded call graphs were NOT replayed, only the project's own."
@@ -57,7 +59,8 @@ fn test() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The official SDKs and a Next.js app against the built binary. What they need is installed from their lock files.
+/// The official SDKs, a Next.js app and the MCP conformance suite against the built binary. What they need is installed from
+/// their lock files.
 fn clients(names: impl Iterator<Item = String>) -> anyhow::Result<()> {
     step("build", cargo(["build", "--locked", "-p", "fanout-cli", "-p", "fanout-clients"]))?;
     // Both binaries stand beside this one: `cargo xtask` builds them into the same directory.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::args::{AddKey, Common, Keys, KeysCommand};
 use crate::exit::Ended;
-use crate::show::{QUIET, print_line, styled};
+use crate::show::{QUIET, give, print_line, say, styled};
 
 /// Makes, lists or takes away keys.
 pub fn keys(common: &Common, keys: &Keys) -> anyhow::Result<Ended> {
@@ -23,7 +23,7 @@ pub fn keys(common: &Common, keys: &Keys) -> anyhow::Result<Ended> {
             let key = file.revoke(id)?;
             match common.json {
                 true => print_line(&described(&key)),
-                false => anstream::eprintln!("{} does not hold any longer", key.id),
+                false => say(format!("{} does not hold any longer", key.id)),
             }
         }
     }
@@ -46,11 +46,11 @@ fn add_key(common: &Common, file: &KeysFile, add: &AddKey) -> anyhow::Result<()>
     if common.json {
         let mut line = described(&key);
         line["key"] = json!(secret.expose_secret());
-        print_line(&line);
+        give(&line.to_string())?;
     } else {
-        anstream::println!("{}", secret.expose_secret());
+        give(secret.expose_secret())?;
         let note = format!("{} in {}; the key is shown this once", key.id, file.path().display());
-        anstream::eprintln!("{}", styled(QUIET, note));
+        say(styled(QUIET, note));
     }
     Ok(())
 }
@@ -58,7 +58,7 @@ fn add_key(common: &Common, file: &KeysFile, add: &AddKey) -> anyhow::Result<()>
 fn list(common: &Common, file: &KeysFile) -> anyhow::Result<()> {
     let keys = file.read()?;
     if keys.is_empty() && !common.json {
-        anstream::eprintln!("there are no keys in {}; `fanout keys add` makes one", file.path().display());
+        say(format!("there are no keys in {}; `fanout keys add` makes one", file.path().display()));
     }
     for key in &keys {
         if common.json {
@@ -68,7 +68,7 @@ fn list(common: &Common, file: &KeysFile) -> anyhow::Result<()> {
         let may = [(key.admin, "admin"), (key.approve, "approve")];
         let may: Vec<&str> = may.into_iter().filter(|(may, _)| *may).map(|(_, word)| word).collect();
         let project = key.project.as_deref().unwrap_or("-");
-        anstream::println!("{}  {}  {project}  {}", key.id, key.created, may.join(" "));
+        give(&format!("{}  {}  {project}  {}", key.id, key.created, may.join(" ")))?;
     }
     Ok(())
 }

@@ -15,7 +15,9 @@ use serde_json::json;
 
 use crate::args::{Client, Common, Mcp};
 use crate::exit::Ended;
+use crate::interrupt::{Signal, Signals};
 use crate::loaded::Loaded;
+use crate::show::{give, say};
 
 /// Serves one client until it goes, or prints what to tell it.
 pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
@@ -24,20 +26,24 @@ pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
     }
     let loaded = Loaded::read(common, Purpose::Run)?;
     if loaded.toolbox.is_empty() {
-        anstream::eprintln!("warning: the configuration has no tools, so there is nothing to offer");
+        say("warning: the configuration has no tools, so there is nothing to offer");
     }
-    let options = McpOptions { toolbox: Arc::clone(&loaded.toolbox), scheduler: loaded.scheduler() };
+    let options = McpOptions {
+        toolbox: Arc::clone(&loaded.toolbox),
+        scheduler: loaded.scheduler(),
+        calls_max: usize::try_from(loaded.config.run.max_calls).unwrap_or(usize::MAX),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let mut ended = Ended::Done;
-        let interrupted = async {
-            // Where no signal can be heard there is none to stop it.
-            match tokio::signal::ctrl_c().await {
-                Ok(()) => ended = Ended::Interrupted,
-                Err(_) => std::future::pending().await,
+        let mut signals = Signals::listen()?;
+        let stopped = async {
+            // A client that wants it to end may send the signal that stops a container: that is no interruption.
+            if signals.next().await == Signal::Interrupt {
+                ended = Ended::Interrupted;
             }
         };
-        serve_mcp_stdio(options, interrupted).await?;
+        serve_mcp_stdio(options, stopped).await?;
         anyhow::Ok(ended)
     });
     // A read of standard input may still wait for a client that says nothing, and cannot be called off.
@@ -56,8 +62,8 @@ fn print_config(common: &Common, client: Client) -> anyhow::Result<Ended> {
         bail!("there is no fanout.toml here or in a folder above: name one with --config FILE");
     };
     let file = absolute(&file).with_context(|| format!("{} has no absolute path", file.display()))?;
-    anstream::eprintln!("{}:", place(client));
-    anstream::println!("{}", entry(client, &file)?);
+    say(format!("{}:", place(client)));
+    give(&entry(client, &file)?)?;
     Ok(Ended::Done)
 }
 

@@ -17,10 +17,11 @@ use fanout_script::{Server, ServerOptions};
 use serde_json::json;
 
 use crate::args::{Common, Serve};
-use crate::exit::Ended;
+use crate::exit::{Ended, INTERRUPTED};
+use crate::interrupt::{Signal, Signals};
 use crate::loaded::Loaded;
 use crate::log::{Clock, Last, Lines};
-use crate::show::{ERROR, QUIET, STRONG, filter, print_line, styled};
+use crate::show::{ERROR, QUIET, STRONG, Unwritten, filter, give, give_styled, say, styled};
 
 /// How long what runs has to end, once the gateway is told to stop.
 const GRACE: Duration = Duration::from_secs(30);
@@ -69,8 +70,8 @@ async fn until_stopped(common: &Common, loaded: Loaded, upstream: Upstream, demo
         address,
     })?;
     // Whoever reads where it listens may stop it at once.
-    let mut signals = Signals::listen()?;
-    announce(common, address, gateway.demands_keys(), demo);
+    let signals = Signals::listen()?;
+    announce(common, address, gateway.demands_keys(), demo)?;
     if gateway.demands_keys() && keys.read()?.is_empty() {
         warn(&format!("there are no keys in {}: nobody is let in until `fanout keys add`", keys.path().display()));
     }
@@ -78,28 +79,31 @@ async fn until_stopped(common: &Common, loaded: Loaded, upstream: Upstream, demo
         warn("`api_key` of [model] is not set: clients of the Messages API must bring a key of their own");
     }
     let mut ended = Ended::Done;
-    fanout_gateway::serve(listener, &gateway, async { ended = signals.next().await }, GRACE).await;
+    fanout_gateway::serve(listener, &gateway, async { ended = stopped(signals).await }, GRACE).await;
     Ok(ended)
 }
 
-fn announce(common: &Common, address: SocketAddr, demands_keys: bool, demo: bool) {
+/// Says where it listens, in one piece: who reads only the first line (`| head -1`) has what it wanted.
+fn announce(common: &Common, address: SocketAddr, demands_keys: bool, demo: bool) -> Result<(), Unwritten> {
     let url = format!("http://{}", reached_at(address));
-    let tool_calls = format!("{url}/fanout/v1/tool_calls");
+    let (tool_calls, mcp) = (format!("{url}/fanout/v1/tool_calls"), format!("{url}/mcp"));
     if common.json {
-        print_line(&json!({ "type": "listening", "url": url, "tool_calls": tool_calls, "demands_keys": demands_keys }));
-        return;
+        let what = json!({
+            "type": "listening", "url": url, "tool_calls": tool_calls, "mcp": mcp, "demands_keys": demands_keys,
+        });
+        return give(&what.to_string());
     }
     let key = if demands_keys { "   with a key of `fanout keys add` as ANTHROPIC_API_KEY" } else { "" };
-    anstream::println!("fanout listens on {}", styled(STRONG, &url));
-    anstream::println!("  {} ANTHROPIC_BASE_URL={url}{key}", styled(QUIET, "any Anthropic client:"));
-    anstream::println!("  {} POST {tool_calls}", styled(QUIET, "a loop of your own:  "));
+    let mut lines = format!("fanout listens on {}\n", styled(STRONG, &url));
+    let mut line = |what: &str, how: String| lines += &format!("  {} {how}\n", styled(QUIET, format!("{what:<21}")));
+    line("any Anthropic client:", format!("ANTHROPIC_BASE_URL={url}{key}"));
+    line("any MCP client:", mcp);
+    line("a loop of your own:", format!("POST {tool_calls}"));
     if demo {
-        anstream::println!(
-            "  {} a scripted Claude and a shop are behind it; say anything, such as \"{}\"",
-            styled(QUIET, "the demo:            "),
-            story::PROMPT
-        );
+        let prompt = story::PROMPT;
+        line("the demo:", format!("a scripted Claude and a shop are behind it; say anything, such as \"{prompt}\""));
     }
+    give_styled(&lines)
 }
 
 /// Where this machine reaches it: an address that stands for all of them is none to send to.
@@ -113,51 +117,20 @@ fn reached_at(mut address: SocketAddr) -> SocketAddr {
 }
 
 fn warn(message: &str) {
-    anstream::eprintln!("{} {message}", styled(ERROR, "warning:"));
+    say(format!("{} {message}", styled(ERROR, "warning:")));
 }
 
-/// The signals that stop it: the first in good order, the second at once.
-struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            #[cfg(unix)]
-            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?,
-        })
-    }
-
-    /// Waits for the first, and has a second one end the process.
-    async fn next(&mut self) -> Ended {
-        let ended = self.one().await;
-        tokio::spawn(async {
-            if let Ok(mut again) = Self::listen() {
-                again.one().await;
-                std::process::exit(130);
-            }
-        });
-        ended
-    }
-
-    #[cfg(unix)]
-    async fn one(&mut self) -> Ended {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => Ended::Interrupted,
-            _ = self.terminate.recv() => Ended::Done,
-        }
-    }
-
-    #[cfg(not(unix))]
-    async fn one(&mut self) -> Ended {
-        // Where no signal can be heard there is none to stop it.
-        match tokio::signal::ctrl_c().await {
-            Ok(()) => Ended::Interrupted,
-            Err(_) => std::future::pending().await,
-        }
-    }
+/// Waits for the signal that stops it in good order, and has a second one end the process.
+async fn stopped(mut signals: Signals) -> Ended {
+    let ended = match signals.next().await {
+        Signal::Interrupt => Ended::Interrupted,
+        Signal::Terminate => Ended::Done,
+    };
+    tokio::spawn(async move {
+        signals.next().await;
+        std::process::exit(INTERRUPTED.into());
+    });
+    ended
 }
 
 /// Sends log lines to standard error, as `RUST_LOG` says; if it says nothing, what the gateway answers and runs. The last of

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::process::{fanout, run};
@@ -70,6 +71,16 @@ fn folder(address: &str) -> tempfile::TempDir {
     );
     std::fs::write(folder.path().join("fanout.toml"), toml).unwrap();
     folder
+}
+
+#[test]
+fn a_signal_stops_it_in_good_order() {
+    let folder = folder("127.0.0.1:9");
+    for (signal, code) in [(Signal::TERM, 0), (Signal::INT, 130)] {
+        let mut session = Session::begin(folder.path(), &[]);
+        kill_process(Pid::from_child(&session.child), signal).unwrap();
+        assert_eq!(session.child.wait().unwrap().code(), Some(code));
+    }
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! `fanout serve`.
 
-use rustix::process::Signal;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::process::{Served, read, run};
+use crate::process::{Served, fanout, read, run};
 
 const ANY_PORT: (&str, &str) = ("FANOUT_SERVER__LISTEN", "127.0.0.1:0");
 
@@ -20,6 +23,7 @@ fn the_demo_needs_no_key_and_runs_the_calls_of_any_loop() {
     let url = format!("http://{}", served.address());
     assert!(served.said.starts_with(&format!("fanout listens on {url}\n")), "{}", served.said);
     assert!(served.said.contains(&format!("ANTHROPIC_BASE_URL={url}\n")), "{}", served.said);
+    assert!(served.said.contains(&format!("any MCP client:       {url}/mcp\n")), "{}", served.said);
     assert!(served.said.contains(&format!("POST {url}/fanout/v1/tool_calls\n")), "{}", served.said);
     let (status, body) = served.send("POST", "/fanout/v1/tool_calls", &[], ORDER);
     let result = &json(&body)["content"][0];
@@ -42,6 +46,40 @@ fn a_signal_stops_it_and_what_runs_is_answered() {
         let (status, body) = read(&mut running);
         assert_eq!((status, ended), (200, Some(code)));
         assert!(body.contains("total_cents"), "{body}");
+    }
+}
+
+#[test]
+fn who_reads_nothing_of_what_it_says_does_not_stop_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut served =
+        fanout(folder.path(), &[ANY_PORT], &["serve"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    // It warns of this after it has said where it listens.
+    let mut log = BufReader::new(served.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(log.any(|line| line.contains("`api_key` of [model] is not set")), "it ended: {:?}", served.wait());
+    kill_process(Pid::from_child(&served), Signal::TERM).unwrap();
+    assert_eq!(served.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn where_it_cannot_say_where_it_listens_it_ends_with_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let served = fanout(folder.path(), &[ANY_PORT], &["serve", "--demo"]).stdout(full).output().unwrap();
+    let said = String::from_utf8_lossy(&served.stderr);
+    assert_eq!(served.status.code(), Some(1), "{said}");
+    assert!(said.contains("standard output cannot be written"), "{said}");
+}
+
+#[test]
+fn a_signal_stops_it_in_good_order_from_the_moment_it_says_where_it_listens() {
+    let folder = tempfile::tempdir().unwrap();
+    for (signal, code) in [(Signal::TERM, 0), (Signal::INT, 130)].repeat(5) {
+        let served = Served::start(folder.path(), &[ANY_PORT], &["--demo"]);
+        assert_eq!(served.stop(signal).0, Some(code));
     }
 }
 

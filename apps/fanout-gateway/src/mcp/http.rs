@@ -7,18 +7,20 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use axum::Router;
-use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use http::StatusCode;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 
 use super::describe;
 use super::server::Server;
 use super::session;
+use super::sessions::{IDLE_MAX, Manager, SESSIONS_MAX, Sessions};
 use crate::body::BODY_MAX;
+use crate::error::ApiError;
 use crate::gateway::Shared;
-
-/// How long a session is kept without a message: longer than a person's pause, and not for ever, since a client that is
-/// gone seldom says so. One that comes back later begins anew.
-const SESSION_IDLE_MAX: Duration = Duration::from_secs(30 * 60);
 
 /// Once nothing runs any more, the last answers have so long to leave before the streams are closed.
 const LAST_ANSWERS: Duration = Duration::from_millis(250);
@@ -29,17 +31,18 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
         .disable_allowed_hosts()
         .disable_allowed_origins()
         .with_max_request_body_bytes(BODY_MAX);
-    let mut sessions = LocalSessionManager::default();
-    sessions.session_config.keep_alive = Some(SESSION_IDLE_MAX);
+    let sessions = Sessions::new(SESSIONS_MAX, IDLE_MAX);
     let tools: Arc<[_]> = describe::tools(&shared.toolbox).into();
     let (watcher, first) = (Arc::clone(shared), Once::new());
     let of_sessions = session::Shared {
         toolbox: Arc::clone(&shared.toolbox),
         scheduler: shared.scheduler.clone(),
         watch: Arc::new(move |run, caller| watcher.watch(run, caller)),
+        calls_max: usize::try_from(shared.config.run.max_calls).unwrap_or(usize::MAX),
         closing: shared.closing.clone(),
         stop: shared.stop.clone(),
     };
+    let manager = Arc::new(Manager(Arc::clone(&sessions)));
     let (gateway, streams) = (Arc::clone(shared), config.cancellation_token.clone());
     let server = move || {
         first.call_once(|| {
@@ -52,7 +55,20 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
                 streams.cancel();
             });
         });
-        Ok(Server::new(of_sessions.clone(), Arc::clone(&tools)))
+        Ok(Server::new(of_sessions.clone(), Arc::clone(&tools), Arc::clone(&sessions)))
     };
-    Router::new().route_service("/mcp", StreamableHttpService::new(server, Arc::new(sessions), config))
+    let service = StreamableHttpService::new(server, manager, config);
+    Router::new().route("/mcp", any(async move |request: Request| answer(&service, request).await))
+}
+
+async fn answer(service: &StreamableHttpService<Server, Manager>, request: Request) -> Response {
+    match Sessions::watch_room(service.handle(request)).await {
+        (_, true) => ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_sessions",
+            format!("each of {SESSIONS_MAX} sessions has running calls: begin one more when some of them have ended"),
+        )
+        .into_response(),
+        (answer, false) => answer.map(Body::new),
+    }
 }

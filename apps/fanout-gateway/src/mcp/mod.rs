@@ -3,13 +3,14 @@
 //! From a client's session: calls, one by one. To it: each result as it ends. A session is one run with one open batch, so
 //! calls that do not clash run together and those that do keep the order of their arrival.
 //!
-//! In the order of a call: `stdio` and `http` carry messages, `server` answers them, `session` runs the calls, `describe`
-//! says what tools and results are in the protocol's words. Nothing here knows a tool or decides what waits for what.
+//! In the order of a call: `stdio` and `http` carry messages, `server` answers them, `session` runs the calls, `sessions`
+//! says which of them must go, `describe` says what tools and results are in the protocol's words. Nothing here knows a tool or decides what waits for what.
 
 mod describe;
 mod http;
 mod server;
 mod session;
+mod sessions;
 mod stdio;
 
 pub(crate) use http::routes;

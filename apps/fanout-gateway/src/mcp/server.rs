@@ -14,11 +14,13 @@ use rmcp::model::{
     ProgressNotificationParam, ProgressToken, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::{Peer, RequestContext};
+use rmcp::transport::common::http_header::HEADER_SESSION_ID;
 use rmcp::{RoleServer, ServerHandler};
 use serde_json::Value;
 
 use super::describe;
 use super::session::{Handed, Place, Session, Shared};
+use super::sessions::{Busy, Sessions};
 use crate::keys::Caller;
 
 /// What clients may tell their model.
@@ -46,16 +48,25 @@ pub(super) struct Server {
     /// Whoever asked first; the session is nobody else's.
     caller: OnceLock<Caller>,
     session: OnceLock<Arc<Session>>,
+    /// The sessions that this may be one of. Over standard streams there is one, which is never idle.
+    sessions: Option<Arc<Sessions>>,
 }
 
 impl Server {
-    pub(super) fn new(shared: Shared, tools: Arc<[Tool]>) -> Self {
-        Self { shared, tools, caller: OnceLock::new(), session: OnceLock::new() }
+    pub(super) fn new(shared: Shared, tools: Arc<[Tool]>, sessions: Arc<Sessions>) -> Self {
+        Self { shared, tools, caller: OnceLock::new(), session: OnceLock::new(), sessions: Some(sessions) }
     }
 
     /// A server whose session has begun.
     pub(super) fn with_session(shared: Shared, tools: Arc<[Tool]>, session: Arc<Session>) -> Self {
-        Self { shared, tools, caller: OnceLock::new(), session: OnceLock::from(session) }
+        Self { shared, tools, caller: OnceLock::new(), session: OnceLock::from(session), sessions: None }
+    }
+
+    /// Keeps the session, if the request names one, for as long as its call runs. A client that lost its connection may come
+    /// back for the answer.
+    fn busy(&self, context: &RequestContext<RoleServer>) -> Option<Busy> {
+        let parts = context.extensions.get::<http::request::Parts>()?;
+        self.sessions.as_ref()?.busy(parts.headers.get(HEADER_SESSION_ID)?.to_str().ok()?)
     }
 
     /// Lets the one in whose session this is.
@@ -111,8 +122,11 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
+        let _busy = self.busy(&context);
         let handed = self.hand_over(request, &context)?;
-        let progress = context.meta.get_progress_token().map(|token| Progress { token, peer: context.peer.clone() });
+        let says_end = context.extensions.get::<http::request::Parts>().is_some();
+        let progress = context.meta.get_progress_token();
+        let progress = progress.map(|token| Progress { token, peer: context.peer.clone(), says_end });
         tokio::select! {
             biased;
             // Nobody reads the answer to a cancelled call. What was handed over is dropped here, which cancels it.
@@ -126,10 +140,13 @@ impl ServerHandler for Server {
 struct Progress {
     token: ProgressToken,
     peer: Peer<RoleServer>,
+    /// Whether the end is told too, right before the result. Not over standard streams: there both are read in one piece, and
+    /// the protocol's TypeScript SDK, which handles a result at once and a notification a moment later, reports an error.
+    says_end: bool,
 }
 
 impl Progress {
-    /// `step` is 1 when the first attempt begins, and 2 at the end.
+    /// `step` is 0 when the call was taken and may have to wait, 1 when its first attempt begins, and 2 at the end.
     async fn say(&self, step: f64, message: &str) {
         let param = ProgressNotificationParam::new(self.token.clone(), step).with_total(2.0).with_message(message);
         // Who cannot be told is gone, and its call is cancelled elsewhere.
@@ -139,14 +156,15 @@ impl Progress {
 
 /// Waits for the outcome, and says on the way how far the call is.
 async fn ended(mut handed: Handed, progress: Option<Progress>) -> Result<Arc<Outcome>, ErrorData> {
-    if let Some(progress) = &progress
-        && (&mut handed.started).await.is_ok()
-    {
-        progress.say(1.0, "started").await;
+    if let Some(progress) = &progress {
+        progress.say(0.0, "waiting").await;
+        if (&mut handed.started).await.is_ok() {
+            progress.say(1.0, "started").await;
+        }
     }
     let outcome = (&mut handed.outcome).await;
     let outcome = outcome.map_err(|_| ErrorData::internal_error("the session ended before the call did", None))?;
-    if let Some(progress) = &progress {
+    if let Some(progress) = progress.filter(|progress| progress.says_end) {
         progress.say(2.0, outcome.error_code().map_or("ok", |code| code.as_str())).await;
     }
     Ok(outcome)

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fanout_agent::{Cancel, new_run_id};
 use fanout_core::call::{Call, CallId, RunId, ToolName};
 use fanout_core::event::{Event, Recorder, What};
-use fanout_core::outcome::Outcome;
+use fanout_core::outcome::{CallError, ErrorCode, Outcome};
 use fanout_core::run::{Batch, Run, RunOptions, Scheduler};
 use fanout_core::toolbox::Toolbox;
 use serde_json::Value;
@@ -40,6 +40,8 @@ pub(super) struct Shared {
     pub(super) toolbox: Arc<Toolbox>,
     pub(super) scheduler: Scheduler,
     pub(super) watch: Arc<Watch>,
+    /// The most calls of a session that are unanswered at once.
+    pub(super) calls_max: usize,
     /// No new calls are taken from now on.
     pub(super) closing: Cancel,
     /// What still runs is stopped.
@@ -239,7 +241,7 @@ async fn drive_batch(shared: &Shared, run: &mut Run, inbox: &mut Inbox, heard: &
             Some(call) = inbox.cancelled.recv() => batch.cancel_call(&call, "the client cancelled the call"),
             arrived = inbox.arrivals.next(), if count < BATCH_CALLS_MAX && !closing => match arrived {
                 Some((id, asked)) => {
-                    take(&mut batch, &mut listeners, count, id, asked);
+                    take(&mut batch, &mut listeners, shared.calls_max, count, id, asked);
                     count += 1;
                 }
                 None => {
@@ -265,14 +267,30 @@ async fn drive_batch(shared: &Shared, run: &mut Run, inbox: &mut Inbox, heard: &
     }
 }
 
-/// Takes one call into the batch, unless its caller is gone by now.
-fn take(batch: &mut Batch<'_>, listeners: &mut HashMap<CallId, Listener>, at: u32, id: CallId, asked: Asked) {
+/// Takes one call into the batch, unless its caller is gone by now. One too many is answered and not run.
+fn take(
+    batch: &mut Batch<'_>,
+    listeners: &mut HashMap<CallId, Listener>,
+    calls_max: usize,
+    at: u32,
+    id: CallId,
+    asked: Asked,
+) {
     if asked.listener.outcome.is_closed() {
         return;
     }
+    let call = Call::new(at, id.clone(), asked.tool, asked.input);
+    let taken = if batch.unanswered() < calls_max {
+        batch.call(call)
+    } else {
+        let message = format!(
+            "not run: {calls_max} calls of this session are unanswered (`max_calls`); send it again when some have ended"
+        );
+        batch.refuse(&call, CallError::new(ErrorCode::Budget, message))
+    };
     // Ids count up and no call names another, so there is nothing to refuse; and if there were, the caller would be told by
     // the end that is dropped here.
-    if batch.call(Call::new(at, id.clone(), asked.tool, asked.input)).is_ok() {
+    if taken.is_ok() {
         listeners.insert(id, asked.listener);
     }
 }

@@ -29,6 +29,8 @@ pub struct McpOptions {
     pub toolbox: Arc<Toolbox>,
     /// Runs their calls; other users of the process may share it.
     pub scheduler: Scheduler,
+    /// The most calls that are unanswered at once: `max_calls` of `[run]`. One more is answered `budget` and not run.
+    pub calls_max: usize,
 }
 
 /// Why a session ended badly.
@@ -72,6 +74,7 @@ pub async fn serve_mcp(
         watch: Arc::new(move |run, caller| Arc::new(RunWatch::begin(run, caller, Arc::clone(&metrics)))),
         toolbox: options.toolbox,
         scheduler: options.scheduler,
+        calls_max: options.calls_max,
         closing: Cancel::default(),
         stop: Cancel::default(),
     };

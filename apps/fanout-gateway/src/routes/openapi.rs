@@ -22,6 +22,9 @@ mod tests {
     /// What belongs to the Messages API and is routed beside ours.
     const MESSAGES: [&str; 3] = ["post /v1/messages", "post /v1/messages/count_tokens", "any /v1/{path}"];
 
+    /// MCP's one path; `mcp` routes it, for any method.
+    const MCP: [&str; 3] = ["delete /mcp", "get /mcp", "post /mcp"];
+
     #[test]
     fn every_route_stands_in_the_document_and_no_other() {
         let document: serde_json::Value = serde_json::from_str(DOCUMENT).unwrap();
@@ -37,7 +40,8 @@ mod tests {
         }
         let ours =
             routes().names.into_iter().map(|(method, path)| format!("{} {path}", method.as_str().to_lowercase()));
-        let routed: BTreeSet<String> = ours.chain(MESSAGES.map(str::to_owned)).collect();
+        let routed: BTreeSet<String> =
+            ours.chain([&MESSAGES[..], &MCP].concat().into_iter().map(str::to_owned)).collect();
         assert_eq!(written, routed);
     }
 

@@ -9,6 +9,7 @@ mod closing;
 mod door;
 mod health;
 mod mcp;
+mod mcp_sessions;
 mod messages;
 mod repeats;
 mod stream;

@@ -43,7 +43,7 @@ async fn connect(over: Over, stage: &Stage) -> Client {
             let (client, server) = tokio::io::duplex(64 * 1024);
             let (reader, writer) = tokio::io::split(server);
             let scheduler = Scheduler::new(SchedulerOptions::default());
-            let options = McpOptions { toolbox: Arc::clone(&stage.toolbox), scheduler };
+            let options = McpOptions { toolbox: Arc::clone(&stage.toolbox), scheduler, calls_max: 3 };
             tokio::spawn(serve_mcp(reader, writer, options, std::future::pending()));
             Listener::default().serve(client).await.unwrap()
         }
@@ -114,9 +114,15 @@ async fn a_call_is_answered_with_text_and_data_and_a_failure_is_a_result() {
             Err(ServiceError::McpError(error)) => assert_eq!(error.code.0, -32602, "{over:?}: {error}"),
             other => panic!("{over:?}: {other:?}"),
         }
-        let progress = client.service().0.subscribe().wait_for(|said| said.len() >= 4).await.unwrap().clone();
+        let of_call =
+            |end| [Some((0.0, "waiting")), Some((1.0, "started")), (over == Over::Http).then_some((2.0, end))];
+        let mut calls = [of_call("ok"), of_call("upstream"), of_call("invalid_input")];
+        calls[2][1] = None;
+        let expected: Vec<_> = calls.as_flattened().iter().flatten().copied().collect();
+        let mut progress = client.service().0.subscribe();
+        let progress = progress.wait_for(|said| said.len() >= expected.len()).await.unwrap().clone();
         let said: Vec<_> = progress.iter().map(|(step, message)| (*step, message.as_deref().unwrap())).collect();
-        assert_eq!(said[..4], [(1.0, "started"), (2.0, "ok"), (1.0, "started"), (2.0, "upstream")], "{over:?}");
+        assert_eq!(said, expected, "{over:?}");
     }
 }
 
@@ -142,6 +148,28 @@ async fn calls_of_a_session_run_together_and_those_that_clash_keep_their_order()
         let keys = stage.started(3).await;
         let runs: Vec<&str> = keys.iter().map(|key| key.split_once('/').unwrap().0).collect();
         assert!(runs.iter().all(|run| *run == runs[0]), "a session is one run: {runs:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_too_many_at_once_is_answered_and_not_run() {
+    for over in BOTH {
+        let stage = Stage::with("[run]\nmax_calls = 3");
+        let client = connect(over, &stage).await;
+        let held = ["a", "b", "c"].map(|id| call(&client, "hold", id));
+        let more = async {
+            started(&stage, 3).await;
+            let result = call(&client, "echo", "d").await.unwrap();
+            let body: Value = serde_json::from_str(text(&result)).unwrap();
+            assert_eq!((&body["error"]["code"], result.is_error), (&json!("budget"), Some(true)), "{over:?}");
+            assert!(body["error"]["message"].as_str().unwrap().contains("max_calls"), "{body}");
+            stage.release(3);
+        };
+        let [a, b, c] = held;
+        let (a, b, c, ()) = tokio::join!(a, b, c, more);
+        assert!([a, b, c].into_iter().all(|result| result.unwrap().is_error == Some(false)), "{over:?}");
+        assert_eq!(call(&client, "echo", "d").await.unwrap().is_error, Some(false), "{over:?}: there is room again");
+        assert_eq!(stage.started(4).await.len(), 4, "{over:?}: the one too many never ran");
     }
 }
 
