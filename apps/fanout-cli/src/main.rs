@@ -26,6 +26,10 @@ use clap::Parser;
 
 use args::{Args, Command};
 
+/// A gateway allocates much and small on every thread, and keeps some of it for long; see `docs/decisions/0010-allocator.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args = Args::parse();
     // A server has a log of its own.
