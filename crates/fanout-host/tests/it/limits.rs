@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::config::parse;
 
 fn some(number: u32) -> NonZeroU32 {
-    NonZeroU32::new(number).unwrap()
+    NonZeroU32::new(number).unwrap_or_else(|| panic!("{number}"))
 }
 
 /// What this section comes to.
@@ -179,7 +179,8 @@ fn a_burst_without_a_rate_is_warned_of() {
 /// The groups of a configuration: name, whether unasked, tools.
 fn grouped(text: &str) -> Vec<(String, bool, Vec<String>)> {
     let config = parse(text, &[]);
-    let toolbox = build_toolbox(&config, &Environment::default(), Purpose::Run).unwrap();
+    let toolbox =
+        build_toolbox(&config, &Environment::default(), Purpose::Run).unwrap_or_else(|error| panic!("{error}"));
     let group = |group: fanout_host::groups::Group| {
         (group.name.to_string(), group.unasked, group.tools.iter().map(ToString::to_string).collect())
     };
