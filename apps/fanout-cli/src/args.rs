@@ -62,7 +62,7 @@ Examples:
   fanout explain --format mermaid < assistant.json > graph.mmd
   fanout --config fanout.toml explain --json < assistant.json")]
     Explain(Explain),
-    /// List tools, what they read and write and who says so, time-outs, and what one line more would let run in parallel.
+    /// List tools, what they read and write and who says so, time-outs, limit groups, and what one line more would let run in parallel.
     #[command(after_help = "\
 Examples:
   fanout check

@@ -78,7 +78,9 @@ async fn run_calls(
         } else if at < max {
             batch.call(call)?;
         } else {
-            let message = format!("not run: only the first {max} of {all} calls run (`max_batch`, `max_calls`)");
+            let message = format!(
+                "not run: only the first {max} of {all} calls of one response run (`max_batch`, `max_calls`); ask for the others again, fewer at once"
+            );
             batch.refuse(&call, CallError::new(ErrorCode::Budget, message))?;
         }
     }

@@ -9,6 +9,7 @@ use fanout_core::toolbox::Toolbox;
 use fanout_host::build::{Purpose, build_toolbox};
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
+use fanout_host::groups::unused;
 
 use crate::args::Common;
 use crate::show::say;
@@ -40,12 +41,15 @@ impl Loaded {
             say(format!("warning: {warning}"));
         }
         let toolbox = Arc::new(build_toolbox(&config, &environment, purpose)?);
+        for warning in unused(&config, &toolbox) {
+            say(format!("warning: {warning}"));
+        }
         Ok(Self { config, environment, toolbox })
     }
 
     /// A scheduler within the configuration's bounds.
     pub fn scheduler(&self) -> Scheduler {
-        Scheduler::new(self.config.scheduler.options())
+        Scheduler::new(self.config.scheduler_options())
     }
 }
 

@@ -170,7 +170,9 @@ async fn drive(order: Order, shared: &Shared, running: &Arc<Running>) -> Result<
         if at < max {
             batch.call(call)?;
         } else {
-            let message = format!("not run: only the first {max} calls of one response run (`max_batch`, `max_calls`)");
+            let message = format!(
+                "not run: only the first {max} calls of one response run (`max_batch`, `max_calls`); ask for the others again, fewer at once"
+            );
             batch.refuse(&call, CallError::new(ErrorCode::Budget, message))?;
         }
     }

@@ -1,6 +1,6 @@
 //! What a gateway counts, in the text format that Prometheus reads. The names are a contract.
 //!
-//! From [`watch`](crate::watch): what happened in each run. To `/metrics`.
+//! From [`watch`](crate::watch): what happened in each run; from the scheduler: how its limit groups stand. To `/metrics`.
 //!
 //! Never a run, a call or a key as a label; a tool is one only if we have it, since a model may ask for any name.
 
@@ -10,7 +10,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fanout_core::call::ToolName;
+use fanout_core::limits::{BreakerState, GroupState};
 use fanout_core::toolbox::Toolbox;
+use fanout_host::config::IN_FLIGHT;
+use fanout_host::groups::group_of;
 use tokio::sync::watch;
 
 /// What a call may have waited for, in the words of the contract.
@@ -19,9 +22,6 @@ pub(crate) const WHYS: [&str; 7] = ["reference", "conflict", "order", "lock", "l
 /// Stands for every tool that we do not have. No tool can be called so.
 const UNKNOWN_TOOL: &str = "(unknown)";
 
-/// The one limit of this version: attempts that run at once in this process.
-const IN_FLIGHT: &str = "in_flight";
-
 /// Upper bounds of the histograms' buckets, in seconds: from a local function to a run's whole deadline.
 const BUCKETS: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 900.0];
@@ -29,6 +29,8 @@ const BUCKETS: [f64; 16] =
 /// Everything that is counted.
 pub(crate) struct Metrics {
     tools: BTreeSet<ToolName>,
+    /// The tools whose calls wait in a limit group, which counts them itself.
+    limited: BTreeSet<ToolName>,
     numbers: Mutex<Numbers>,
     runs: watch::Sender<usize>,
 }
@@ -55,7 +57,9 @@ impl Metrics {
         let tools: BTreeSet<ToolName> = toolbox.iter().map(|tool| tool.spec.name.clone()).collect();
         let calls = tools.iter().map(|tool| ((tool.to_string(), "ok"), 0)).collect();
         let numbers = Numbers { calls, ..Numbers::default() };
-        Self { tools, numbers: Mutex::new(numbers), runs: watch::Sender::new(0) }
+        let in_group = toolbox.iter().filter(|tool| group_of(&tool.spec).is_some());
+        let limited = in_group.map(|tool| tool.spec.name.clone()).collect();
+        Self { tools, limited, numbers: Mutex::new(numbers), runs: watch::Sender::new(0) }
     }
 
     pub(crate) fn run_began(&self) {
@@ -89,15 +93,19 @@ impl Metrics {
         }
     }
 
-    /// A call began to wait for a permit.
-    pub(crate) fn queued(&self) {
-        self.numbers().queued += 1;
+    /// A call of this tool began to wait for its first permit.
+    pub(crate) fn queued(&self, tool: &ToolName) {
+        if !self.limited.contains(tool) {
+            self.numbers().queued += 1;
+        }
     }
 
-    /// A call does not wait for a permit any longer.
-    pub(crate) fn unqueued(&self) {
-        let mut numbers = self.numbers();
-        numbers.queued = numbers.queued.saturating_sub(1);
+    /// A call of this tool does not wait for its first permit any longer.
+    pub(crate) fn unqueued(&self, tool: &ToolName) {
+        if !self.limited.contains(tool) {
+            let mut numbers = self.numbers();
+            numbers.queued = numbers.queued.saturating_sub(1);
+        }
     }
 
     /// A run cost so many US dollars. Only models with a price cost anything that is known, so a client that makes up
@@ -107,8 +115,8 @@ impl Metrics {
         *self.numbers().costs.entry(labels).or_default() += usd;
     }
 
-    /// All of it as text.
-    pub(crate) fn print(&self) -> String {
+    /// All of it as text, with the limit groups as they stand.
+    pub(crate) fn print(&self, groups: &[GroupState]) -> String {
         let runs = *self.runs.borrow();
         let numbers = self.numbers();
         let mut out = String::with_capacity(8 * 1024);
@@ -127,7 +135,15 @@ impl Metrics {
         }
         head(&mut out, "fanout_limit_queue_depth", "gauge", "Calls that wait for a permit of a limit group.");
         let _ = writeln!(out, "fanout_limit_queue_depth{{group=\"{IN_FLIGHT}\"}} {}", numbers.queued);
+        for group in groups {
+            let name = escaped(group.name.as_str());
+            let _ = writeln!(out, "fanout_limit_queue_depth{{group=\"{name}\"}} {}", group.waiting);
+        }
         head(&mut out, "fanout_breaker_open", "gauge", "1 while a limit group's breaker is open.");
+        for group in groups {
+            let (name, open) = (escaped(group.name.as_str()), group.breaker != BreakerState::Closed);
+            let _ = writeln!(out, "fanout_breaker_open{{group=\"{name}\"}} {}", u8::from(open));
+        }
         head(&mut out, "fanout_runs_active", "gauge", "Runs that have not ended.");
         let _ = writeln!(out, "fanout_runs_active {runs}");
         head(&mut out, "fanout_cost_usd_total", "counter", "What the model's tokens cost, where a price is known.");

@@ -27,13 +27,17 @@ pub(crate) struct RunWatch {
 struct Seen {
     tool: ToolName,
     waits: Arc<[Wait]>,
+    /// Without a declaration it needs no locks: nothing of it excludes between runs.
+    declared: bool,
     arrived_at: Duration,
     ready_at: Option<Duration>,
-    /// Since when it waits for a permit.
+    /// Since when it waits for its first permit.
     asking_since: Option<Duration>,
     started_at: Option<Duration>,
     /// When its latest attempt ended.
     attempt_ended_at: Option<Duration>,
+    /// From when it backs off, and for how long.
+    backoff: Option<(Duration, Duration)>,
     ended_at: Option<Duration>,
 }
 
@@ -63,6 +67,10 @@ impl RunWatch {
         let waited = at.saturating_sub(seen.arrived_at);
         if let Some(seen) = calls.get_mut(call) {
             seen.ready_at = Some(at);
+            if !seen.declared {
+                seen.asking_since = Some(at);
+                self.metrics.queued(&seen.tool);
+            }
         }
         drop(calls);
         if let Some(why) = last {
@@ -74,7 +82,7 @@ impl RunWatch {
         self.seen(call, |seen| {
             self.metrics.waited("lock", at.saturating_sub(seen.ready_at.unwrap_or(at)));
             if seen.asking_since.replace(at).is_none() {
-                self.metrics.queued();
+                self.metrics.queued(&seen.tool);
             }
         });
     }
@@ -83,14 +91,13 @@ impl RunWatch {
         self.seen(call, |seen| {
             let asking_since = seen.asking_since.take();
             if asking_since.is_some() {
-                self.metrics.unqueued();
+                self.metrics.unqueued(&seen.tool);
             }
-            match seen.attempt_ended_at {
-                Some(ended_at) => self.metrics.waited("backoff", at.saturating_sub(ended_at)),
-                None => {
-                    let since = asking_since.or(seen.ready_at).unwrap_or(at);
-                    self.metrics.waited("limit", at.saturating_sub(since));
-                }
+            if number > 1 {
+                self.backed_off(seen, at);
+            } else {
+                let since = asking_since.or(seen.ready_at).unwrap_or(at);
+                self.metrics.waited("limit", at.saturating_sub(since));
             }
             seen.started_at.get_or_insert(at);
             tracing::debug!(
@@ -101,6 +108,16 @@ impl RunWatch {
                 "attempt started"
             );
         });
+    }
+
+    /// A call that backed off runs again or ends: its wait was backoff until it asked for a permit again, and a limit's
+    /// from then on.
+    fn backed_off(&self, seen: &mut Seen, at: Duration) {
+        let Some((from, wait)) = seen.backoff.take() else { return };
+        let ended_at = seen.attempt_ended_at.unwrap_or(at);
+        let asked_at = from.saturating_add(wait).max(ended_at).min(at);
+        self.metrics.waited("backoff", asked_at.saturating_sub(from));
+        self.metrics.waited("limit", at.saturating_sub(asked_at));
     }
 
     fn attempt_ended(&self, call: &CallId, number: u32, failed: bool, at: Duration) {
@@ -120,9 +137,11 @@ impl RunWatch {
     fn call_ended(&self, outcome: &Outcome, at: Duration) {
         let word = outcome_word(outcome.error_code());
         self.seen(&outcome.call, |seen| {
-            if seen.asking_since.take().is_some() {
-                self.metrics.unqueued();
+            if let Some(since) = seen.asking_since.take() {
+                self.metrics.unqueued(&seen.tool);
+                self.metrics.waited("limit", at.saturating_sub(since));
             }
+            self.backed_off(seen, at);
             seen.ended_at = Some(at);
             let took = seen.started_at.map(|started| at.saturating_sub(started));
             self.metrics.call_ended(&seen.tool, word, took);
@@ -140,8 +159,9 @@ impl RunWatch {
 
     /// Forgets the calls of a turn that is over: ids are unique within a turn only.
     fn forget(&self) {
-        let asking = self.calls().drain().filter(|(_, seen)| seen.asking_since.is_some()).count();
-        (0..asking).for_each(|_| self.metrics.unqueued());
+        let mut calls = self.calls();
+        let asking = calls.drain().filter(|(_, seen)| seen.asking_since.is_some());
+        asking.for_each(|(_, seen)| self.metrics.unqueued(&seen.tool));
     }
 }
 
@@ -149,15 +169,17 @@ impl Recorder for RunWatch {
     fn record(&self, event: &Event) {
         let at = event.at;
         match &event.what {
-            What::CallArrived { call, tool, waits, .. } => {
+            What::CallArrived { call, tool, declared, waits, .. } => {
                 let seen = Seen {
                     tool: tool.clone(),
                     waits: Arc::clone(waits),
+                    declared: *declared,
                     arrived_at: at,
                     ready_at: None,
                     asking_since: None,
                     started_at: None,
                     attempt_ended_at: None,
+                    backoff: None,
                     ended_at: None,
                 };
                 self.calls().insert(call.clone(), seen);
@@ -170,6 +192,19 @@ impl Recorder for RunWatch {
             What::CallLocked { call } => self.locked(call, at),
             What::AttemptStarted { call, number } => self.attempt_started(call, *number, at),
             What::AttemptEnded { call, number, error } => self.attempt_ended(call, *number, error.is_some(), at),
+            What::CallBackoff { call, attempts, wait } => {
+                self.seen(call, |seen| seen.backoff = Some((at, *wait)));
+                let (run, ms) = (self.run.as_str(), millis(*wait));
+                tracing::debug!(run, call = call.as_str(), attempts, ms, "goes again later");
+            }
+            What::LimitPaused { group, wait } => {
+                let (run, group, ms) = (self.run.as_str(), group.as_str(), millis(*wait));
+                tracing::info!(run, group, ms, "limit group paused: asked by the far side");
+            }
+            What::BreakerOpened { group, wait } => {
+                let (run, group, ms) = (self.run.as_str(), group.as_str(), millis(*wait));
+                tracing::warn!(run, group, ms, "breaker opened: nothing is sent to this API");
+            }
             What::CallEnded { outcome } => self.call_ended(outcome, at),
             What::StrayGivenUp { call } => {
                 tracing::warn!(run = self.run.as_str(), call = call.as_str(), "still working after its end");
@@ -200,4 +235,85 @@ impl fmt::Debug for RunWatch {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use fanout_core::call::Position;
+    use fanout_core::outcome::Output;
+    use fanout_core::toolbox::Toolbox;
+
+    use super::*;
+
+    /// The sum and the number of waits for this reason.
+    fn waits(metrics: &Metrics, why: &str) -> (f64, u64) {
+        let text = metrics.print(&[]);
+        let value = |kind: &str| {
+            let start = format!("fanout_call_wait_seconds_{kind}{{why=\"{why}\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_default().to_owned()
+        };
+        (value("sum").parse().unwrap_or(-1.0), value("count").parse().unwrap_or_default())
+    }
+
+    /// Tells a watch of one undeclared call: ready at 0 and then these events, at these seconds.
+    fn after(events: Vec<(u64, What)>) -> Arc<Metrics> {
+        let metrics = Arc::new(Metrics::new(&Toolbox::new()));
+        let caller = Caller { id: "c".into(), project: None, has_key: false };
+        let watch = RunWatch::begin("r".into(), &caller, Arc::clone(&metrics));
+        let (tool, position) = (ToolName::from("t"), Position::block(0));
+        let arrived = What::CallArrived { call: "a".into(), tool, position, declared: false, waits: Arc::from([]) };
+        let begin = [(0, arrived), (0, What::CallReady { call: "a".into() })];
+        for (at, what) in begin.into_iter().chain(events) {
+            watch.record(&Event { run: "r".into(), at: Duration::from_secs(at), what });
+        }
+        metrics
+    }
+
+    fn started(number: u32) -> What {
+        What::AttemptStarted { call: "a".into(), number }
+    }
+
+    fn failed(number: u32) -> [What; 2] {
+        let error = Some("503".to_owned());
+        let backoff = What::CallBackoff { call: "a".into(), attempts: number, wait: Duration::from_secs(5) };
+        [What::AttemptEnded { call: "a".into(), number, error }, backoff]
+    }
+
+    fn ended() -> What {
+        let result = Ok(Arc::new(Output::text("x")));
+        let outcome = Outcome { call: "a".into(), result, shown: Vec::new().into(), attempts: 2 };
+        What::CallEnded { outcome: Arc::new(outcome) }
+    }
+
+    #[test]
+    fn a_wait_between_attempts_is_backoff_until_a_permit_is_asked_for_again() {
+        let [gone, backoff] = failed(1);
+        let again = vec![(3, started(1)), (4, gone), (4, backoff), (11, started(2)), (12, ended())];
+        let metrics = after(again);
+        assert_eq!((waits(&metrics, "limit"), waits(&metrics, "backoff")), ((3.0 + 2.0, 2), (5.0, 1)));
+    }
+
+    #[test]
+    fn a_call_that_ends_while_it_waits_waited_all_the_same() {
+        assert_eq!(waits(&after(vec![(7, ended())]), "limit"), (7.0, 1), "never started");
+        let [gone, backoff] = failed(1);
+        let metrics = after(vec![(3, started(1)), (4, gone), (4, backoff), (6, ended())]);
+        assert_eq!((waits(&metrics, "limit"), waits(&metrics, "backoff")), ((3.0, 2), (2.0, 1)));
+    }
+
+    #[test]
+    fn a_call_without_a_declaration_is_counted_while_it_waits() {
+        let depth = |metrics: &Metrics| metrics.print(&[]).contains("queue_depth{group=\"in_flight\"} 1");
+        let metrics = Arc::new(Metrics::new(&Toolbox::new()));
+        let caller = Caller { id: "c".into(), project: None, has_key: false };
+        let watch = RunWatch::begin("r".into(), &caller, Arc::clone(&metrics));
+        let (tool, position) = (ToolName::from("t"), Position::block(0));
+        let arrived = What::CallArrived { call: "a".into(), tool, position, declared: false, waits: Arc::from([]) };
+        for what in [arrived, What::CallReady { call: "a".into() }] {
+            watch.record(&Event { run: "r".into(), at: Duration::ZERO, what });
+        }
+        assert!(depth(&metrics));
+        drop(watch);
+        assert!(!depth(&metrics), "a run that is gone waits for nothing");
+    }
 }

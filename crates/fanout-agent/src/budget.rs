@@ -104,9 +104,12 @@ impl Allowance {
         let message = if let Some(turns) = self.last_of {
             format!("not run: this was the last of the run's {turns} turns, so nobody would see the result")
         } else if at >= self.calls_left {
-            format!("not run: the run has used its {} calls", self.calls_max)
+            format!("not run: the run has used its {} calls (`max_calls`): answer with what there is", self.calls_max)
         } else if at >= self.batch_max {
-            format!("not run: only the first {} calls of one response run; ask for fewer at once", self.batch_max)
+            format!(
+                "not run: only the first {} calls of one response run (`max_batch`); ask for the others again, fewer at once",
+                self.batch_max
+            )
         } else {
             return None;
         };

@@ -54,21 +54,73 @@ pub struct Bar {
     pub ready_at: Option<Duration>,
     /// When it held its locks.
     pub locked_at: Option<Duration>,
-    /// When its first attempt began.
-    pub started_at: Option<Duration>,
+    /// Its attempts, in order; none for a call that never ran.
+    pub attempts: Vec<AttemptBar>,
     /// When it had its outcome.
     pub ended_at: Option<Duration>,
     /// Why it failed, if it did.
     pub error: Option<ErrorCode>,
 }
 
+/// One attempt at a call as it was, and the wait that its failure called for. Times count from the start of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttemptBar {
+    /// When it had its permits and began.
+    pub started_at: Duration,
+    /// When it was gone; one that was stopped can end after its call.
+    pub ended_at: Option<Duration>,
+    /// How long its call was to wait after it, and from when, before it asks for a permit again.
+    pub backoff: Option<(Duration, Duration)>,
+}
+
+impl AttemptBar {
+    /// From when its call asked for a permit again: the backoff is over, and the attempt is gone.
+    fn asked_again_at(&self) -> Option<Duration> {
+        let (from, wait) = self.backoff?;
+        Some(from.saturating_add(wait).max(self.ended_at?))
+    }
+}
+
 impl Bar {
-    /// From the first permit to the outcome; nothing for a call that never ran.
+    /// When its first attempt began.
+    pub fn started_at(&self) -> Option<Duration> {
+        self.attempts.first().map(|first| first.started_at)
+    }
+
+    /// From when it waited for its first permit: it held its locks, if it needed any.
+    pub fn queued_at(&self) -> Option<Duration> {
+        self.locked_at.or(self.ready_at)
+    }
+
+    /// From the first permit to the outcome, waits for further permits left out; nothing for a call that never ran.
+    ///
+    /// Backoff counts: the far side or the failure asked for it, and running the calls one by one would not have spared it.
+    /// A wait for a permit is only there because others hold them.
     pub fn took(&self) -> Duration {
-        match (self.started_at, self.ended_at) {
-            (Some(start), Some(end)) => end.saturating_sub(start),
+        match (self.started_at(), self.ended_at) {
+            (Some(start), Some(end)) => end.saturating_sub(start).saturating_sub(self.waited_again()),
             _ => Duration::ZERO,
         }
+    }
+
+    /// How long it was in backoff, all in all, once it has ended.
+    pub fn backed_off(&self) -> Duration {
+        let ended_at = self.ended_at.unwrap_or_default();
+        let waits = self.attempts.iter().filter_map(|one| {
+            let (from, _) = one.backoff?;
+            Some(one.asked_again_at().unwrap_or(ended_at).min(ended_at).saturating_sub(from))
+        });
+        waits.sum()
+    }
+
+    /// How long it waited for permits after its first attempt, all in all.
+    pub fn waited_again(&self) -> Duration {
+        let next = self.attempts.iter().skip(1).map(|next| Some(next.started_at)).chain([self.ended_at]);
+        let waits = self.attempts.iter().zip(next).filter_map(|(one, next)| {
+            let asked_at = one.asked_again_at()?;
+            Some(next?.saturating_sub(asked_at))
+        });
+        waits.sum()
     }
 }
 
@@ -77,7 +129,8 @@ impl Bar {
 pub struct Figures {
     /// From start to end.
     pub elapsed: Duration,
-    /// The model's time and each call's time from its first permit to its outcome, one after another.
+    /// The model's time and each call's time from its first permit to its outcome ([`Bar::took`]: limit waits left out,
+    /// backoff not), one after another.
     pub one_by_one: Duration,
     /// The longest path through the model's time, references, conflicts and order, with the same durations: no schedule
     /// could have been faster.
@@ -113,7 +166,18 @@ impl Timeline {
             What::CallReady { call } => self.mark(call, |bar| bar.ready_at = Some(event.at)),
             What::CallLocked { call } => self.mark(call, |bar| bar.locked_at = Some(event.at)),
             What::AttemptStarted { call, .. } => self.mark(call, |bar| {
-                bar.started_at.get_or_insert(event.at);
+                bar.attempts.push(AttemptBar { started_at: event.at, ended_at: None, backoff: None });
+            }),
+            // A failed attempt is gone before its call goes again, so the latest one is meant.
+            What::AttemptEnded { call, .. } => self.mark(call, |bar| {
+                if let Some(latest) = bar.attempts.last_mut() {
+                    latest.ended_at = Some(event.at);
+                }
+            }),
+            What::CallBackoff { call, wait, .. } => self.mark(call, |bar| {
+                if let Some(latest) = bar.attempts.last_mut() {
+                    latest.backoff = Some((event.at, *wait));
+                }
             }),
             What::CallEnded { outcome } => self.mark(&outcome.call, |bar| {
                 bar.ended_at = Some(event.at);
@@ -129,8 +193,6 @@ impl Timeline {
             What::RunStarted
             | What::ModelFailed { .. }
             | What::CallNarrowed { .. }
-            | What::AttemptEnded { .. }
-            | What::CallBackoff { .. }
             | What::LimitPaused { .. }
             | What::BreakerOpened { .. }
             | What::StrayGivenUp { .. }
@@ -210,7 +272,7 @@ impl Timeline {
             arrived_at: at,
             ready_at: None,
             locked_at: None,
-            started_at: None,
+            attempts: Vec::new(),
             ended_at: None,
             error: None,
         });
@@ -256,7 +318,7 @@ impl Turn {
     fn earliest_ends(&self, keep: &dyn Fn(&Wait) -> bool) -> Vec<Duration> {
         let mut ends: Vec<Duration> = Vec::with_capacity(self.bars.len());
         for (at, bar) in self.bars.iter().enumerate() {
-            let early = match (bar.started_at, self.answered_at) {
+            let early = match (bar.started_at(), self.answered_at) {
                 (Some(started), Some(answered)) => started < answered,
                 _ => false,
             };
@@ -285,5 +347,80 @@ impl Turn {
         tools.sort_unstable();
         tools.dedup();
         tools.into_iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::outcome::{CallError, Outcome, Output};
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// One call that fails at first: it arrives at 0, its attempts run as told, and it ends.
+    fn story(events: &[(u64, What)], ended_at: u64, fails: bool) -> Timeline {
+        let mut timeline = Timeline::default();
+        let mut at = |ms_: u64, what: What| timeline.take(&Event { run: "r".into(), at: ms(ms_), what });
+        let (tool, position) = ("t".into(), Position::block(0));
+        at(0, What::CallArrived { call: "c".into(), tool, position, declared: true, waits: Arc::from([]) });
+        at(0, What::CallReady { call: "c".into() });
+        for (ms, what) in events {
+            at(*ms, what.clone());
+        }
+        let result =
+            if fails { Err(CallError::new(ErrorCode::RateLimited, "no")) } else { Ok(Arc::new(Output::text("x"))) };
+        let outcome = Outcome { call: "c".into(), result, shown: Vec::new().into(), attempts: 1 };
+        at(ended_at, What::CallEnded { outcome: Arc::new(outcome) });
+        timeline
+    }
+
+    fn started(number: u32) -> What {
+        What::AttemptStarted { call: "c".into(), number }
+    }
+
+    fn failed(number: u32) -> What {
+        What::AttemptEnded { call: "c".into(), number, error: Some("503".to_owned()) }
+    }
+
+    fn backoff(attempts: u32, wait: u64) -> What {
+        What::CallBackoff { call: "c".into(), attempts, wait: ms(wait) }
+    }
+
+    /// What a call took, how long it backed off, and how long it waited for permits after its first attempt.
+    #[track_caller]
+    fn check(timeline: &Timeline, took: u64, backed_off: u64, waited_again: u64) {
+        let bar = &timeline.turns()[0].bars[0];
+        assert_eq!((bar.took(), bar.backed_off(), bar.waited_again()), (ms(took), ms(backed_off), ms(waited_again)));
+        assert_eq!(timeline.figures().one_by_one, ms(took));
+    }
+
+    #[test]
+    fn waits_for_permits_are_left_out_and_backoff_is_not() {
+        // Waits 50 for its first permit, runs 100, backs off 200, waits 300 for its second permit, runs 100.
+        let events = [(50, started(1)), (150, failed(1)), (150, backoff(1, 200)), (650, started(2))];
+        check(&story(&events, 750, false), 100 + 200 + 100, 200, 300);
+    }
+
+    #[test]
+    fn a_call_that_never_runs_took_nothing() {
+        check(&story(&[], 60, true), 0, 0, 0);
+    }
+
+    #[test]
+    fn a_call_that_ends_while_it_backs_off_or_waits_took_what_came_before_and_its_backoff() {
+        let events = [(0, started(1)), (100, failed(1)), (100, backoff(1, 200))];
+        check(&story(&events, 250, true), 250, 150, 0);
+        check(&story(&events, 1_300, true), 300, 200, 1_000);
+    }
+
+    #[test]
+    fn work_that_outlives_its_attempt_is_no_wait_for_a_permit() {
+        // Its time is over at 100; it is gone at 400, long after the backoff.
+        let events = [(0, started(1)), (100, backoff(1, 50)), (400, failed(1)), (430, started(2))];
+        check(&story(&events, 500, false), 470, 300, 30);
     }
 }

@@ -1,8 +1,8 @@
 //! The wiring that terminal and gateway share: configuration to a running whole.
 //!
 //! In reading order: [`environment`] is what the surroundings say, [`config`] reads `fanout.toml`, [`options`] and
-//! [`build`] make of it what runs: an agent's options, tools, and the model's client; [`keys`] are who may use a gateway. [`explain`], [`advice`] and
-//! [`lines`] are what people and programs are shown.
+//! [`build`] make of it what runs: an agent's options, tools, and the model's client; [`keys`] are who may use a gateway. [`groups`], [`explain`],
+//! [`advice`] and [`lines`] are what people and programs are shown.
 //! No call is scheduled and no request is sent here.
 
 pub mod advice;
@@ -10,6 +10,7 @@ pub mod build;
 pub mod config;
 pub mod environment;
 pub mod explain;
+pub mod groups;
 pub mod keys;
 pub mod lines;
 pub mod options;

@@ -41,6 +41,15 @@ pub fn line(event: &Event) -> Option<Value> {
         What::AttemptEnded { call, number, error } => {
             json!({ "type": "attempt_ended", "call": call.as_str(), "attempt": number, "error": error })
         }
+        What::CallBackoff { call, attempts, wait } => json!({
+            "type": "call_backoff", "call": call.as_str(), "attempts": attempts, "wait_ms": millis(*wait),
+        }),
+        What::LimitPaused { group, wait } => {
+            json!({ "type": "limit_paused", "group": group.as_str(), "wait_ms": millis(*wait) })
+        }
+        What::BreakerOpened { group, wait } => {
+            json!({ "type": "breaker_opened", "group": group.as_str(), "wait_ms": millis(*wait) })
+        }
         What::CallEnded { outcome } => ended(outcome),
         What::StrayGivenUp { call } => json!({ "type": "stray_given_up", "call": call.as_str() }),
         What::TurnDiscarded { turn, reason } => json!({ "type": "turn_discarded", "turn": turn, "reason": reason }),

@@ -38,9 +38,10 @@ pub use fanout_agent::{
     Status,
 };
 pub use fanout_anthropic::{HttpModel, HttpOptions, Message, Model, ModelError, Request, Response, ToolChoice, Usage};
-pub use fanout_core::call::{Call, CallId, CallerId, Input, Link, Need, Position, RunId, ToolName};
+pub use fanout_core::call::{Call, CallId, CallerId, GroupName, Input, Link, Need, Position, RunId, ToolName};
 pub use fanout_core::effects::{Effects, EffectsSpec, Key, Paths, Source, Template};
 pub use fanout_core::event::{Event, Recorder, Wait, What, Why};
+pub use fanout_core::limits::{BreakerOptions, BreakerState, GroupState, LimitOptions, Rate};
 pub use fanout_core::outcome::{CallError, Content, ErrorCode, Outcome, Output};
 pub use fanout_core::retry::Backoff;
 pub use fanout_core::run::{Batch, BatchError, Run, RunOptions, Scheduler, SchedulerOptions};

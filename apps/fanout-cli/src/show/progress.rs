@@ -53,6 +53,23 @@ impl Watcher {
                     say(format!("{at}  {}", ended(bar, outcome)));
                 }
             }
+            What::CallBackoff { call, attempts, wait } => {
+                let timeline = self.timeline();
+                let tool = plain(timeline.bar(call).map_or(call.as_str(), |bar| bar.tool.as_str()));
+                say(format!("{at}  {tool} goes again in {}: attempt {attempts} failed", time(*wait)));
+            }
+            What::LimitPaused { group, wait } => {
+                let group = plain(group.as_str());
+                say(format!("{at}  waits {} for {group}: asked by the far side", time(*wait)));
+            }
+            What::BreakerOpened { group, wait } => {
+                let group = plain(group.as_str());
+                say(format!(
+                    "{at}  {} {group} is failing: nothing is sent to it for {}",
+                    styled(ERROR, "✗"),
+                    time(*wait)
+                ));
+            }
             What::StrayGivenUp { call } => {
                 let call = plain(call.as_str());
                 say(format!("{at}  {call} is still working after its end; its locks are taken away"));

@@ -94,14 +94,24 @@ fn draw_turn(text: &mut String, turn: &Turn, rows: &[Row<'_>], names: usize, sca
     }
 }
 
-/// From where to where, with which character.
+/// From where to where, with which character. Later ones are drawn over earlier ones.
 type Segment = (Duration, Duration, char, anstyle::Style);
 
 fn segments(bar: &Bar) -> Vec<Segment> {
     let ended = bar.ended_at.unwrap_or(bar.arrived_at);
-    let started = bar.started_at.unwrap_or(ended);
     let style = if bar.error.is_some() { ERROR } else { FINE };
-    vec![(bar.arrived_at, started, '·', QUIET), (started, ended, '█', style)]
+    let mut segments = Vec::with_capacity(2 * bar.attempts.len() + 1);
+    let mut waits_from = bar.arrived_at;
+    for attempt in &bar.attempts {
+        let until = attempt.backoff.map_or(ended, |(from, _)| from);
+        segments.push((waits_from, attempt.started_at, '·', QUIET));
+        segments.push((attempt.started_at, until, '█', if attempt.backoff.is_some() { ERROR } else { style }));
+        waits_from = until;
+    }
+    if waits_from < ended {
+        segments.push((waits_from, ended, '·', QUIET));
+    }
+    segments
 }
 
 fn words(bar: &Bar, turn: &Turn) -> String {
@@ -117,13 +127,14 @@ fn words(bar: &Bar, turn: &Turn) -> String {
 
 /// What a call waited for the longest, if it was long enough to be seen.
 fn waited(bar: &Bar, turn: &Turn) -> Option<String> {
-    let started = bar.started_at?;
+    let started = bar.started_at()?;
     let ready = bar.ready_at.unwrap_or(started);
-    let locked = bar.locked_at.unwrap_or(ready);
+    let queued = bar.queued_at().unwrap_or(started);
     let allowed = turn.answered_at.map_or(bar.arrived_at, |at| at.max(bar.arrived_at));
     let in_batch = ready.saturating_sub(allowed);
-    let (for_locks, for_permit) = (locked.saturating_sub(ready), started.saturating_sub(locked));
-    let longest = in_batch.max(for_locks).max(for_permit);
+    let for_locks = queued.saturating_sub(ready);
+    let for_permits = started.saturating_sub(queued) + bar.waited_again();
+    let longest = in_batch.max(for_locks).max(for_permits).max(bar.backed_off());
     if longest < Duration::from_millis(1) {
         return None;
     }
@@ -131,8 +142,10 @@ fn waited(bar: &Bar, turn: &Turn) -> Option<String> {
         after(last_to_end(bar, turn)?, turn)
     } else if longest == for_locks {
         "another run's lock".to_owned()
-    } else {
+    } else if longest == for_permits {
         "a free slot".to_owned()
+    } else {
+        return Some(format!("waited {} to try again", time(longest)));
     };
     Some(format!("waited {} for {what}", time(longest)))
 }
@@ -255,6 +268,28 @@ look           ████                             100 ms upstream
 take           ················████████████████ 400 ms waited 400 ms for take (shelf/1)
 ";
         assert_eq!(shelf().drawn(6 + WORDS + 40), expected);
+    }
+
+    #[test]
+    fn failed_attempts_and_the_waits_between_them_are_seen() {
+        let mut story = Story::begin();
+        let call = || CallId::from("c0");
+        let (tool, position) = ("pay".into(), Position::block(0));
+        story.at(200, What::CallArrived { call: call(), tool, position, declared: true, waits: Arc::from([]) });
+        story.at(200, What::CallReady { call: call() });
+        story.at(400, What::AttemptStarted { call: call(), number: 1 });
+        story.at(500, What::AttemptEnded { call: call(), number: 1, error: Some("429".to_owned()) });
+        story.at(500, What::CallBackoff { call: call(), attempts: 1, wait: Duration::from_millis(300) });
+        story.at(900, What::AttemptStarted { call: call(), number: 2 });
+        let result = Ok(Arc::new(Output::text("x")));
+        let outcome = Outcome { call: call(), result, shown: Vec::new().into(), attempts: 2 };
+        story.at(1_000, What::CallEnded { outcome: Arc::new(outcome) });
+        let expected = "\
+model  ░░░░░░░░                                 200 ms for turn 1
+pay            ········████················████ 500 ms waited 300 ms for a free slot
+";
+        assert_eq!(story.drawn(6 + WORDS + 40), expected);
+        assert_eq!(story.0.turns()[0].bars[0].backed_off(), Duration::from_millis(300));
     }
 
     #[test]

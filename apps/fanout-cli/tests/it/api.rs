@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use tokio::sync::{Semaphore, watch};
 
 /// The API. Paths: `/ok/…` answers at once, `/fail/…` with 500, `/hang/…` never, `/together/N/…` a little after N requests are
-/// there at once, `/slow/…` a little later.
+/// there at once, `/slow/…` a little later, `/busy/…` with 429 and a wait of one second when it is first asked.
 pub struct Api {
     port: u16,
     state: Arc<Held>,
@@ -65,14 +66,15 @@ impl Api {
 /// Long enough that waiting for it is worth a word in the closing lines.
 const A_LITTLE: std::time::Duration = std::time::Duration::from_millis(20);
 
-async fn answer(State(held): State<Arc<Held>>, Path((kind, rest)): Path<(String, String)>) -> (StatusCode, String) {
+async fn answer(State(held): State<Arc<Held>>, Path((kind, rest)): Path<(String, String)>) -> Response {
     let now = held.now.fetch_add(1, Ordering::SeqCst) + 1;
     held.most.fetch_max(now, Ordering::SeqCst);
     let all = held.all.fetch_add(1, Ordering::SeqCst) + 1;
     held.arrived.send_modify(|arrived| *arrived = all.max(*arrived));
     let _leaves = Leaves(Arc::clone(&held));
     match kind.as_str() {
-        "fail" => return (StatusCode::INTERNAL_SERVER_ERROR, "it broke".to_owned()),
+        "fail" => return (StatusCode::INTERNAL_SERVER_ERROR, "it broke").into_response(),
+        "busy" if all == 1 => return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")]).into_response(),
         "hang" => Semaphore::new(0).acquire().await.map_or((), drop),
         "slow" => tokio::time::sleep(A_LITTLE).await,
         "together" => {
@@ -83,7 +85,7 @@ async fn answer(State(held): State<Arc<Held>>, Path((kind, rest)): Path<(String,
         }
         _ => {}
     }
-    (StatusCode::OK, format!("{{\"path\":\"{rest}\"}}"))
+    format!("{{\"path\":\"{rest}\"}}").into_response()
 }
 
 /// A request that was given up leaves as well.

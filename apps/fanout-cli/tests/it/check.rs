@@ -1,6 +1,6 @@
 //! `fanout check`, and what becomes of the lines that it proposes.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::binary::{Desk, content};
@@ -23,12 +23,15 @@ async fn every_tool_is_listed_with_who_says_what_it_touches() {
     let host = api.url("").trim_end_matches('/').replace("http://", "http/");
     let expected = format!(
         "3 tools\n\nget_order ({host}, repeatable)\n  reads {host}; writes nothing (inferred)\n  timeout 30.00 s; deadline \
-         2 m 00 s\n  waits for other calls of {host}; to be reviewed and added: reads = [\"order/{{id}}\"]\n\n\
-         list_prices ({host}, repeatable)\n  reads {host}; writes nothing (inferred)\n  timeout 5.00 s; deadline 2 m 00 s\n  \
+         2 m 00 s; limit {host}\n  waits for other calls of {host}; to be reviewed and added: reads = [\"order/{{id}}\"]\n\n\
+         list_prices ({host}, repeatable)\n  reads {host}; writes nothing (inferred)\n  timeout 5.00 s; deadline 2 m 00 s; limit {host}\n  \
          waits for other calls of {host}; to be reviewed and added: reads = [\"price/*\"]\n\n\
-         add_note ({host}, not repeatable: tried once)\n  reads nothing; writes {host} (inferred)\n  timeout 30.00 s; \
-         deadline 2 m 00 s; after get_order\n  waits for other calls of {host}; to be reviewed and added: \
-         writes = [\"note/{{id}}\"]\n"
+         add_note ({host}, not repeatable: tried again only if nothing was carried out)\n  reads nothing; writes {host} (inferred)\n  timeout 30.00 s; \
+         deadline 2 m 00 s; limit {host}; after get_order\n  waits for other calls of {host}; to be reviewed and added: \
+         writes = [\"note/{{id}}\"]\n\n\
+         limit groups: 1\n\n{host} (unasked)\n  for get_order, list_prices, add_note\n  no rate; 32 run at once; at most 1000 \
+         wait, 60 s each\n  4 attempts, waits of up to 200 ms, doubling up to 10 s; left alone for 15 s once 50 % of 10 or \
+         more attempts in 30 s failed\n"
     );
     let (file, rest) = text.split_once(": ").unwrap();
     assert!(file.ends_with("fanout.toml"), "{file}");
@@ -38,11 +41,26 @@ async fn every_tool_is_listed_with_who_says_what_it_touches() {
         lines[2],
         json!({
             "type": "tool", "tool": "add_note", "source": host, "repeatable": false, "declared": false, "reads": [],
-            "writes": [host], "timeout_ms": 30_000, "deadline_ms": 120_000, "after": ["get_order"], "serialises": true,
+            "writes": [host], "timeout_ms": 30_000, "deadline_ms": 120_000, "limit": host, "after": ["get_order"], "serialises": true,
             "proposed": "writes = [\"note/{id}\"]",
         })
     );
+    assert_eq!(
+        lines[3],
+        json!({
+            "type": "limit", "group": host, "unasked": true, "tools": ["get_order", "list_prices", "add_note"],
+            "rate": null, "burst": 1, "concurrency": 32, "max_queue": 1_000, "max_wait_ms": 60_000,
+            "retry": {"attempts": 4, "base_ms": 200, "max_ms": 10_000},
+            "breaker": {"failure_ratio": 0.5, "window_ms": 30_000, "min_calls": 10, "cool_down_ms": 15_000},
+        })
+    );
     assert_eq!(api.all(), 0);
+}
+
+/// The lines about tools.
+async fn tools(desk: &Desk) -> Vec<Value> {
+    let lines = desk.run(&["check", "--json"], "").await.code(0).lines();
+    lines.into_iter().filter(|line| line["type"] == "tool").collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,14 +72,14 @@ async fn the_proposed_lines_make_the_waits_go_away() {
     let before = Desk::with(&config).run(&["explain", "--json"], &calls).await.code(0).json();
     assert_eq!(before["waves"], 2);
     let mut declared = config.clone();
-    for line in Desk::with(&config).run(&["check", "--json"], "").await.code(0).lines() {
+    for line in tools(&Desk::with(&config)).await {
         let name = format!("name = {}\n", line["tool"]);
         declared = declared.replace(&name, &format!("{name}{}\n", line["proposed"].as_str().unwrap()));
     }
     let desk = Desk::with(&declared);
     let after = desk.run(&["explain", "--json"], &calls).await.code(0).json();
     assert_eq!((&after["waves"], &after["critical_path"]), (&json!(1), &json!(["a"])));
-    let lines = desk.run(&["check", "--json"], "").await.code(0).lines();
+    let lines = tools(&desk).await;
     assert!(lines.iter().all(|line| line["declared"] == true && line["serialises"] == false), "{lines:?}");
     assert!(lines.iter().all(|line| line["proposed"].is_null()));
 }
@@ -89,7 +107,7 @@ async fn a_source_that_is_partly_declared_and_shares_a_key_is_warned_of() {
 async fn reads_alone_need_no_declaration() {
     let api = Api::open().await;
     let config = api.tool("a", "GET", "ok/a", "") + &api.tool("b", "GET", "ok/b", "");
-    let lines = Desk::with(&config).run(&["check", "--json"], "").await.code(0).lines();
+    let lines = tools(&Desk::with(&config)).await;
     assert!(lines.iter().all(|line| line["serialises"] == false && line["proposed"].is_null()), "{lines:?}");
 }
 

@@ -14,6 +14,7 @@ mod faults;
 mod help;
 mod interrupt;
 mod keys;
+mod limits;
 mod mcp;
 mod run;
 mod serve;

@@ -25,5 +25,5 @@ pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static 
 
 /// What was counted, for Prometheus.
 pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shared.metrics.print())
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shared.metrics.print(&shared.scheduler.limits()))
 }

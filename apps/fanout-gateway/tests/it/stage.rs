@@ -123,7 +123,7 @@ impl Stage {
         let listener = open(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let gateway = Gateway::new(GatewayOptions {
-            scheduler: Scheduler::new(config.scheduler.options()),
+            scheduler: Scheduler::new(config.scheduler_options()),
             config,
             toolbox: Arc::clone(&toolbox),
             // What it passes on comes back to it: nothing here is meant to be passed on.

@@ -7,6 +7,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use fanout_core::limits::Rate;
 use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -114,13 +115,7 @@ impl<'a> Field<'a> {
 
     /// A number that is not negative.
     pub(super) fn amount(&self) -> Option<f64> {
-        let number = match &self.given {
-            Given::Toml(DeValue::Integer(number)) if number.radix() == 10 => number.as_str().parse().ok(),
-            Given::Toml(DeValue::Float(number)) => number.as_str().parse().ok(),
-            Given::Variable(text) => text.parse().ok(),
-            Given::Toml(_) => None,
-        };
-        let number = number.filter(|number: &f64| number.is_finite() && *number >= 0.0);
+        let number = self.number().filter(|number| number.is_finite() && *number >= 0.0);
         if number.is_none() {
             self.expected("a number of at least 0");
         }
@@ -133,6 +128,23 @@ impl<'a> Field<'a> {
             self.expected("a duration such as \"30s\" or \"5m\"");
         }
         duration
+    }
+
+    pub(super) fn rate(&self) -> Option<Rate> {
+        let rate = self.text().and_then(units::rate);
+        if rate.is_none() {
+            self.expected("so many calls a second, minute or hour, such as \"50/s\", \"600/m\" or \"1000/h\"");
+        }
+        rate
+    }
+
+    /// A share: above 0, and 1 at most.
+    pub(super) fn share(&self) -> Option<f64> {
+        let share = self.number().filter(|share| *share > 0.0 && *share <= 1.0);
+        if share.is_none() {
+            self.expected("a share above 0 and up to 1, such as 0.5");
+        }
+        share
     }
 
     pub(super) fn size(&self) -> Option<usize> {
@@ -208,6 +220,15 @@ impl<'a> Field<'a> {
                 json
             }
             Given::Variable(text) => Some(Value::String(text.to_owned())),
+        }
+    }
+
+    fn number(&self) -> Option<f64> {
+        match &self.given {
+            Given::Toml(DeValue::Integer(number)) if number.radix() == 10 => number.as_str().parse().ok(),
+            Given::Toml(DeValue::Float(number)) => number.as_str().parse().ok(),
+            Given::Variable(text) => text.parse().ok(),
+            Given::Toml(_) => None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the contract of names holds and this version does not do.
 //!
-//! A key that is ignored could be dangerous: an `approval` that asks nobody, a `limit` that limits nothing. So each is
+//! A key that is ignored could be dangerous: an `approval` that asks nobody, a `retention` that keeps nothing. So each is
 //! refused with a sentence. A version that learns one of them takes its line out of the table.
 
 /// Which table a key stands in.
@@ -19,9 +19,8 @@ pub(super) enum Kind {
 }
 
 /// Where, which key, and what would be lost if it were ignored.
-const LATER: [(Kind, &str, &str); 19] = [
+const LATER: [(Kind, &str, &str); 15] = [
     (Kind::Top, "mcp_config", "MCP servers cannot be connected yet"),
-    (Kind::Top, "limits", "no limit group would be kept to"),
     (Kind::Top, "openapi", "no tools can be made of OpenAPI documents yet; write each as a [[tool]] with `http`"),
     (Kind::Top, "mcp_servers", "MCP servers cannot be connected yet"),
     (Kind::Top, "database", "no database can be used yet"),
@@ -30,9 +29,6 @@ const LATER: [(Kind, &str, &str); 19] = [
     (Kind::Top, "worker", "there are no background runs yet"),
     (Kind::Top, "notify", "nobody would be notified"),
     (Kind::Tool, "approval", "nobody would be asked before the tool runs"),
-    (Kind::Tool, "limit", "no limit group would be kept to"),
-    (Kind::Tool, "retry", "no failed attempt would be tried again"),
-    (Kind::Tool, "breaker", "no failing API would be given time"),
     (Kind::Tool, "sql", "no database can be used yet"),
     (Kind::Tool, "command", "no programs can be run yet"),
     (Kind::Tool, "undeclared", "calls without declared effects always keep their order"),
@@ -45,6 +41,12 @@ const LATER: [(Kind, &str, &str); 19] = [
 pub(super) fn sentence(kind: Kind, key: &str) -> Option<String> {
     let (_, _, lost) = LATER.iter().find(|(where_, name, _)| *where_ == kind && *name == key)?;
     Some(format!("`{key}` is not in this version of fanout: {lost}"))
+}
+
+/// Whether a key that stands on a tool is one of its limit group: a budget is an API's, not a tool's.
+pub(super) fn is_of_limits(kind: Kind, key: &str) -> bool {
+    let keys = ["rate", "burst", "concurrency", "max_queue", "max_wait", "retry", "breaker"];
+    kind == Kind::Tool && keys.contains(&key)
 }
 
 /// The keys of later versions, for guessing what was meant.

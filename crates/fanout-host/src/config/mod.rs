@@ -3,13 +3,14 @@
 //! From a file, and from `FANOUT_SECTION__KEY` variables, which win.
 //! To [`build`](crate::build) and to the surfaces, as plain structs; every mistake comes with its place.
 //!
-//! In reading order: `page` is the text with its places, `field` reads one value of it, `units` durations and sizes,
-//! `setting` texts with `${NAME}` in them; `sections`, `server` and `tool` know the keys; `later` the keys of later versions; `find`
+//! In reading order: `page` is the text with its places, `field` reads one value of it, `units` durations, rates and sizes,
+//! `setting` texts with `${NAME}` in them; `sections`, `limits`, `server` and `tool` know the keys; `later` the keys of later versions; `find`
 //! looks for the file. Nothing is connected to and nothing is built.
 
 mod field;
 mod find;
 mod later;
+mod limits;
 mod page;
 mod sections;
 mod server;
@@ -18,6 +19,8 @@ mod tool;
 mod units;
 
 pub use find::FindError;
+pub(crate) use limits::written;
+pub use limits::{IN_FLIGHT, LimitConfig};
 pub use page::{ConfigErrors, Mistake, Place};
 pub use sections::{ModelConfig, RunConfig, SchedulerConfig};
 pub use server::{PortError, ServerConfig, WritesAfterClient};
@@ -30,6 +33,7 @@ use std::path::{Path, PathBuf};
 use page::Page;
 
 use fanout_agent::Price;
+use fanout_core::run::SchedulerOptions;
 
 use crate::environment::Environment;
 
@@ -44,6 +48,8 @@ pub struct Config {
     pub run: RunConfig,
     /// `[scheduler]`: bounds of this process.
     pub scheduler: SchedulerConfig,
+    /// `[limits.NAME]`: the budgets of external APIs, by name.
+    pub limits: BTreeMap<String, LimitConfig>,
     /// `[server]`: where the gateway listens and whom it lets in.
     pub server: ServerConfig,
     /// `[[tool]]`, in the order of the file; the names differ.
@@ -109,6 +115,13 @@ impl Config {
         let config = sections::read(&page);
         let warnings = page.finish()?;
         Ok(Self { warnings, ..config })
+    }
+
+    /// What the scheduler is made of: `[scheduler]` and `[limits.NAME]`.
+    pub fn scheduler_options(&self) -> SchedulerOptions {
+        let SchedulerConfig { max_in_flight, stray_hold } = self.scheduler;
+        let limit = |(name, limit): (&String, &LimitConfig)| (name.as_str().into(), limit.options.clone());
+        SchedulerOptions { in_flight_max: max_in_flight, stray_hold, limits: self.limits.iter().map(limit).collect() }
     }
 
     /// The price of a model, if the configuration knows it.

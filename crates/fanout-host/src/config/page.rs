@@ -149,7 +149,12 @@ impl<'a> Page<'a> {
         let mut mistakes = self.mistakes.into_inner();
         mistakes.sort();
         mistakes.dedup();
-        if mistakes.is_empty() { Ok(self.warnings.into_inner()) } else { Err(ConfigErrors { mistakes }) }
+        if !mistakes.is_empty() {
+            return Err(ConfigErrors { mistakes });
+        }
+        let mut warnings = self.warnings.into_inner();
+        warnings.sort();
+        Ok(warnings)
     }
 }
 
@@ -252,6 +257,13 @@ impl<'a> Section<'a> {
         }
         if let Some(sentence) = later::sentence(self.kind, key) {
             return self.page.mistake(spot, sentence);
+        }
+        if later::is_of_limits(self.kind, key) {
+            let message = format!(
+                "unknown key `{key}` in {}; it belongs into [limits.NAME], and the tool says `limit = \"NAME\"`",
+                self.name
+            );
+            return self.page.mistake(spot, message);
         }
         let place = if self.name.is_empty() { String::new() } else { format!(" in {}", self.name) };
         let hint = match nearest(key, asked.iter().copied().chain(later::keys(self.kind))) {

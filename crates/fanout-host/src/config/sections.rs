@@ -2,7 +2,7 @@
 //!
 //! From the page. To the options, with the defaults of the contract.
 //!
-//! What a single tool says is read in `tool`, what the gateway is told in `server`.
+//! What a single tool says is read in `tool`, what an external API bears in `limits`, what the gateway is told in `server`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::field::Field;
 use super::later::Kind;
 use super::page::{Page, Section, Spot};
 use super::setting::Setting;
-use super::{server, tool};
+use super::{limits, server, tool};
 
 /// `[model]`: whom to ask.
 #[derive(Clone, Debug)]
@@ -105,17 +105,6 @@ impl Default for SchedulerConfig {
     }
 }
 
-impl SchedulerConfig {
-    /// The same as the scheduler takes it.
-    pub fn options(&self) -> SchedulerOptions {
-        SchedulerOptions {
-            in_flight_max: self.max_in_flight,
-            stray_hold: self.stray_hold,
-            ..SchedulerOptions::default()
-        }
-    }
-}
-
 /// Sections whose keys a variable may override, as in `FANOUT_RUN__MAX_TURNS`.
 const OVERRIDDEN: [&str; 5] = ["MODEL", "RUN", "SCHEDULER", "SERVER", "STORE"];
 
@@ -123,13 +112,15 @@ const OVERRIDDEN: [&str; 5] = ["MODEL", "RUN", "SCHEDULER", "SERVER", "STORE"];
 pub(super) fn read(page: &Page<'_>) -> Config {
     let Some(table) = page.table() else { return Config::default() };
     let top = Section::new(page, "", Kind::Top, table.span(), Some(table.get_ref()));
+    let limits = limits::read_all(&top);
     let config = Config {
         file: None,
         model: model(&part(page, &top, "model", "MODEL", Kind::Whole)),
         run: run(&part(page, &top, "run", "RUN", Kind::Whole)),
         scheduler: scheduler(&part(page, &top, "scheduler", "SCHEDULER", Kind::Whole)),
         server: server::read(&part(page, &top, "server", "SERVER", Kind::Server)),
-        tools: tool::read_all(page, &top),
+        tools: tool::read_all(page, &top, &limits),
+        limits,
         prices: prices(&top),
         warnings: Vec::new(),
     };
@@ -173,7 +164,8 @@ pub(super) fn or<'a, T>(
     section.get(key).and_then(|field| read(&field)).unwrap_or(default)
 }
 
-fn count(field: &Field<'_>) -> Option<u32> {
+/// A whole number of at least 1.
+pub(super) fn count(field: &Field<'_>) -> Option<u32> {
     field.integer(1..=u64::from(u32::MAX)).and_then(|number| u32::try_from(number).ok())
 }
 

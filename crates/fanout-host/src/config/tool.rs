@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use fanout_core::call::ToolName;
+use fanout_core::call::{GroupName, ToolName};
 use fanout_core::effects::Template;
 use fanout_core::tool::Policy;
 use fanout_tools::http::{Body, HttpTool, HttpToolBuilder, HttpToolError};
@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::field::Field;
 use super::later::Kind;
+use super::limits::{LimitConfig, written};
 use super::page::{Page, Place, Section, Spot};
 use super::setting::Setting;
 
@@ -64,11 +65,15 @@ const METHODS: [Method; 7] =
 const NAME_MAX: usize = 128;
 
 /// Reads every `[[tool]]`; those with mistakes are left out.
-pub(super) fn read_all<'a>(page: &'a Page<'a>, top: &Section<'a>) -> Vec<ToolConfig> {
+pub(super) fn read_all<'a>(
+    page: &'a Page<'a>,
+    top: &Section<'a>,
+    limits: &BTreeMap<String, LimitConfig>,
+) -> Vec<ToolConfig> {
     let fields = top.get("tool").map(|field| field.tables()).unwrap_or_default();
     let sections: Vec<Section<'a>> = fields.iter().filter_map(section_of).collect();
     let names = names(page, &sections);
-    sections.iter().filter_map(|section| read(section, &names)).collect()
+    sections.iter().filter_map(|section| read(section, &names, limits)).collect()
 }
 
 fn section_of<'a>(field: &Field<'a>) -> Option<Section<'a>> {
@@ -101,7 +106,11 @@ fn names<'a>(page: &'a Page<'a>, sections: &[Section<'a>]) -> BTreeMap<&'a str, 
     names
 }
 
-fn read(section: &Section<'_>, names: &BTreeMap<&str, Place>) -> Option<ToolConfig> {
+fn read(
+    section: &Section<'_>,
+    names: &BTreeMap<&str, Place>,
+    limits: &BTreeMap<String, LimitConfig>,
+) -> Option<ToolConfig> {
     let page = section.page;
     let name = section.get("name").filter(Field::is_string).and_then(|field| field.string());
     let description = section.get("description").and_then(|field| field.string()).unwrap_or_default();
@@ -109,7 +118,7 @@ fn read(section: &Section<'_>, names: &BTreeMap<&str, Place>) -> Option<ToolConf
     let fields = input_schema.as_ref().map(Fields::of).unwrap_or_else(|| Fields::of(&Value::Bool(true)));
     let reads = section.get("reads").and_then(|field| templates(&field, &fields));
     let writes = section.get("writes").and_then(|field| templates(&field, &fields));
-    let policy = policy(section, names);
+    let policy = policy(section, names, limits);
     let http = match section.get("http") {
         Some(field) => endpoint(&field, section, input_schema.as_ref()),
         None => {
@@ -143,7 +152,7 @@ fn read(section: &Section<'_>, names: &BTreeMap<&str, Place>) -> Option<ToolConf
     })
 }
 
-fn policy(section: &Section<'_>, names: &BTreeMap<&str, Place>) -> Policy {
+fn policy(section: &Section<'_>, names: &BTreeMap<&str, Place>, limits: &BTreeMap<String, LimitConfig>) -> Policy {
     let default = Policy::default();
     let after = section.get("after").and_then(|field| field.strings()).unwrap_or_default();
     for (tool, spot) in &after {
@@ -157,12 +166,26 @@ fn policy(section: &Section<'_>, names: &BTreeMap<&str, Place>) -> Policy {
         timeout: section.get("timeout").and_then(|field| field.duration()).unwrap_or(default.timeout),
         deadline: section.get("deadline").and_then(|field| field.duration()).unwrap_or(default.deadline),
         result_max: section.get("max_result").and_then(|field| field.size()).unwrap_or(default.result_max),
-        limit: None,
+        limit: section.get("limit").and_then(|field| limit(&field, limits)),
         after: after.into_iter().map(|(tool, _)| ToolName::from(tool)).collect(),
         idempotent: section.get("idempotent").and_then(|field| field.boolean()).unwrap_or_default(),
         nested: section.get("nested").and_then(|field| field.boolean()).unwrap_or_default(),
         stop_on_failure: default.stop_on_failure,
     }
+}
+
+/// The limit group that a tool names.
+fn limit(field: &Field<'_>, limits: &BTreeMap<String, LimitConfig>) -> Option<GroupName> {
+    let name = field.string()?;
+    if limits.contains_key(name) {
+        return Some(name.into());
+    }
+    let hint = match nearest(name, limits.keys().map(String::as_str)) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("there must be a section {}", written(name)),
+    };
+    field.mistake(format!("`limit` names `{name}`, which is no limit group of this file; {hint}"));
+    None
 }
 
 fn templates(field: &Field<'_>, fields: &Fields) -> Option<Vec<String>> {

@@ -1,8 +1,11 @@
-//! Durations and sizes as people write them.
+//! Durations, rates and sizes as people write them.
 //!
 //! From the text of a value. To the options. Nothing is rounded.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
+
+use fanout_core::limits::Rate;
 
 /// Reads `"250ms"`, `"30s"`, `"5m"`, `"2h"`, `"30d"`.
 pub(super) fn duration(text: &str) -> Option<Duration> {
@@ -16,6 +19,20 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     number.checked_mul(ms).map(Duration::from_millis)
+}
+
+/// Reads `"50/s"`, `"600/m"`, `"1000/h"`; none is no rate.
+pub(super) fn rate(text: &str) -> Option<Rate> {
+    let (calls, unit) = text.split_once('/')?;
+    let per = match unit.trim() {
+        "s" => Duration::from_secs(1),
+        "m" => Duration::from_secs(60),
+        "h" => Duration::from_secs(3_600),
+        _ => return None,
+    };
+    let (calls, nothing) = split(calls)?;
+    let calls = u32::try_from(calls).ok().and_then(NonZeroU32::new);
+    calls.filter(|_| nothing.is_empty()).map(|calls| Rate { calls, per })
 }
 
 /// Reads `"64KiB"`, `"1MiB"`, `"10MB"`, `"512"` as bytes.
@@ -61,6 +78,17 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(duration(text), ms.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_calls_in_a_span_of_time() {
+        for (text, calls, seconds) in [("50/s", 50, 1), ("600/m", 600, 60), ("1000 / h", 1_000, 3_600)] {
+            let calls = NonZeroU32::new(calls).unwrap();
+            assert_eq!(rate(text), Some(Rate { calls, per: Duration::from_secs(seconds) }), "{text}");
+        }
+        for text in ["0/s", "50", "50/d", "50/", "/s", "-1/s", "1.5/s", "5k/s", "99999999999/s", "s/50", ""] {
+            assert_eq!(rate(text), None, "{text}");
         }
     }
 

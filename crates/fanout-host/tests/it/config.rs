@@ -1,10 +1,12 @@
 //! What a configuration without mistakes comes to.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
 use fanout_agent::Price;
+use fanout_core::limits::{LimitOptions, Rate};
 use fanout_core::run::SchedulerOptions;
 use fanout_host::config::{Config, ConfigError, RunConfig, ServerConfig, WritesAfterClient};
 use fanout_host::environment::Environment;
@@ -142,7 +144,7 @@ fn an_empty_file_is_the_defaults() {
     assert_eq!((config.run.max_turns, config.run.max_calls, config.run.max_batch), (50, 500, 256));
     assert_eq!((config.run.max_total_tokens, config.run.max_cost_usd), (2_000_000, 5.0));
     assert_eq!(config.run.deadline, Duration::from_secs(900));
-    assert_eq!(config.scheduler.options(), SchedulerOptions::default());
+    assert_eq!(config.scheduler_options(), SchedulerOptions::default());
     assert_eq!((config.model.name.as_str(), config.model.max_tokens), ("claude-sonnet-5-5", 8192));
     assert!(config.model.stream && config.run.early_start && config.tools.is_empty() && config.prices.is_empty());
     let unset = config.model.api_key.fill(&Environment::default()).unwrap_err().to_string();
@@ -250,6 +252,15 @@ fn the_example_file_reads_without_a_warning_and_shows_the_defaults() {
     assert_eq!(config.server, ServerConfig { keys_file, ..ServerConfig::default() });
     assert_eq!(config.model.name, Config::default().model.name);
     assert_eq!(config.model.max_tokens, Config::default().model.max_tokens);
+    let payments = config.limits["payments"].options.clone();
+    let shown = LimitOptions {
+        rate: Some(Rate { calls: NonZeroU32::new(50).unwrap(), per: Duration::from_secs(1) }),
+        burst: NonZeroU32::new(10).unwrap(),
+        concurrency: NonZeroU32::new(8),
+        ..LimitOptions::default()
+    };
+    assert_eq!(payments, shown, "queue, wait, retry and breaker are shown as they are by default");
+    assert_eq!(config.tools[0].policy.limit, Some("payments".into()));
 }
 
 #[test]

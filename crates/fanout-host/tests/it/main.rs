@@ -3,4 +3,6 @@
 mod build;
 mod config;
 mod keys;
+mod limits;
+mod lines;
 mod mistakes;

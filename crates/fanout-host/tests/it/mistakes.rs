@@ -194,14 +194,14 @@ fn an_input_is_described_once_and_rightly() {
 #[test]
 fn every_mistake_is_reported() {
     check(
-        "[run]\nmax_turns = \"x\"\ndeadline = 1\nfoo = 2\n[[tool]]\nname = \"f\"\ntimeout = 3\n[limits.x]\n",
+        "[run]\nmax_turns = \"x\"\ndeadline = 1\nfoo = 2\n[[tool]]\nname = \"f\"\ntimeout = 3\n[limits.x]\nrate = \"0/s\"\n",
         "fanout.toml:2:13: `max_turns` must be a whole number from 1 to 4294967295, not \"x\"\n\
          fanout.toml:3:12: `deadline` must be a duration such as \"30s\" or \"5m\", not 1\n\
          fanout.toml:4:1: unknown key `foo` in [run]; the keys are `approval_wait`, `deadline`, `early_start`, \
          `max_batch`, `max_calls`, `max_cost_usd`, `max_depth`, `max_total_tokens`, `max_turns`, `plan`\n\
          fanout.toml:5:1: [[tool]] `f` needs `http = { method = …, url = … }`\n\
          fanout.toml:7:11: `timeout` must be a duration such as \"30s\" or \"5m\", not 3\n\
-         fanout.toml:8:2: `limits` is not in this version of fanout: no limit group would be kept to",
+         fanout.toml:9:8: `rate` must be so many calls a second, minute or hour, such as \"50/s\", \"600/m\" or \"1000/h\", not \"0/s\"",
     );
 }
 
@@ -220,7 +220,6 @@ fn what_is_not_in_this_version_is_refused() {
     let later = |key: &str, lost: &str| format!("`{key}` is not in this version of fanout: {lost}");
     for (text, key, lost) in [
         ("mcp_config = \".mcp.json\"", "mcp_config", "MCP servers cannot be connected yet"),
-        ("limits.a = {}", "limits", "no limit group would be kept to"),
         (
             "openapi.a = {}",
             "openapi",
@@ -237,9 +236,6 @@ fn what_is_not_in_this_version_is_refused() {
     }
     for (line, key, lost) in [
         ("approval = \"never\"", "approval", "nobody would be asked before the tool runs"),
-        ("limit = \"a\"", "limit", "no limit group would be kept to"),
-        ("retry = {}", "retry", "no failed attempt would be tried again"),
-        ("breaker = {}", "breaker", "no failing API would be given time"),
         ("sql = {}", "sql", "no database can be used yet"),
         ("command = {}", "command", "no programs can be run yet"),
         ("undeclared = \"serial\"", "undeclared", "calls without declared effects always keep their order"),

@@ -188,7 +188,7 @@ impl Scene {
         let listener = open(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let gateway = Gateway::new(GatewayOptions {
-            scheduler: Scheduler::new(config.scheduler.options()),
+            scheduler: Scheduler::new(config.scheduler_options()),
             config,
             toolbox: Arc::new(toolbox),
             upstream: Upstream { base_url: base_url.to_owned(), api_key: None },

@@ -1,11 +1,14 @@
 //! `fanout check`: what the configuration comes to.
 
+mod limits;
+
 use std::fmt::{self, Write as _};
 
 use fanout_core::effects::{EffectsSpec, Template};
 use fanout_core::tool::ToolSpec;
 use fanout_host::advice::declaration;
 use fanout_host::build::Purpose;
+use fanout_host::groups::{group_of, groups};
 use serde_json::json;
 
 use crate::args::Common;
@@ -13,13 +16,16 @@ use crate::exit::Ended;
 use crate::loaded::Loaded;
 use crate::show::{ERROR, QUIET, STRONG, give, give_styled, styled, time};
 
-/// Lists the tools with their effects and bounds, and the lines that are missing.
+/// Lists the tools with their effects and bounds, the limit groups with their budgets, and the lines that are missing.
 pub fn check(common: &Common) -> anyhow::Result<Ended> {
     let loaded = Loaded::read(common, Purpose::Look)?;
     let specs: Vec<&ToolSpec> = loaded.toolbox.iter().map(|tool| &tool.spec).collect();
     if common.json {
         for spec in &specs {
             give(&to_json(spec, serialises(spec, &specs)).to_string())?;
+        }
+        for group in groups(&loaded.config, &loaded.toolbox) {
+            give(&limits::to_json(&group).to_string())?;
         }
         for unseen in unseen(&specs) {
             let (tool, message) = (unseen.tool.name.as_str(), unseen.to_string());
@@ -33,6 +39,13 @@ pub fn check(common: &Common) -> anyhow::Result<Ended> {
     };
     for spec in &specs {
         print(&mut text, spec, serialises(spec, &specs));
+    }
+    let groups = groups(&loaded.config, &loaded.toolbox);
+    if !groups.is_empty() {
+        let _ = writeln!(text, "\nlimit groups: {}", groups.len());
+    }
+    for group in &groups {
+        limits::print(&mut text, group);
     }
     for unseen in unseen(&specs) {
         let _ = writeln!(text, "\n{} {unseen}", styled(ERROR, "warning:"));
@@ -107,7 +120,8 @@ fn shared(one: &ToolSpec, other: &ToolSpec) -> Option<String> {
 }
 
 fn print(text: &mut String, spec: &ToolSpec, serialises: bool) {
-    let repeatable = if spec.repeatable() { "repeatable" } else { "not repeatable: tried once" };
+    let repeatable =
+        if spec.repeatable() { "repeatable" } else { "not repeatable: tried again only if nothing was carried out" };
     let _ = writeln!(
         text,
         "\n{} {}",
@@ -120,7 +134,8 @@ fn print(text: &mut String, spec: &ToolSpec, serialises: bool) {
     let policy = &spec.policy;
     let after = policy.after.iter().map(ToString::to_string).collect::<Vec<_>>();
     let after = if after.is_empty() { String::new() } else { format!("; after {}", after.join(", ")) };
-    let _ = writeln!(text, "  timeout {}; deadline {}{after}", time(policy.timeout), time(policy.deadline));
+    let limit = group_of(spec).map_or_else(|| "; no limit group".to_owned(), |group| format!("; limit {group}"));
+    let _ = writeln!(text, "  timeout {}; deadline {}{limit}{after}", time(policy.timeout), time(policy.deadline));
     if serialises {
         let _ = writeln!(
             text,
@@ -138,6 +153,7 @@ fn to_json(spec: &ToolSpec, serialises: bool) -> serde_json::Value {
         "type": "tool", "tool": spec.name.as_str(), "source": spec.source.as_str(), "repeatable": spec.repeatable(),
         "reads": texts(reads), "writes": texts(writes), "declared": spec.effects.is_declared(),
         "timeout_ms": spec.policy.timeout.as_millis(), "deadline_ms": spec.policy.deadline.as_millis(),
+        "limit": group_of(spec).map(|group| group.to_string()),
         "after": spec.policy.after.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "serialises": serialises, "proposed": serialises.then(|| declaration(spec)),
     })
