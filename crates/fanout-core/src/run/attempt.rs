@@ -28,7 +28,7 @@ pub(super) enum Message {
     Locked(Ix),
     /// A permit is here.
     Permit(PermitGuard),
-    /// One wish for a permit of this group will not be granted; with an open breaker, none will.
+    /// One wish for a permit of this group will not be granted.
     Refused { group: GroupId, refusal: Refusal },
     /// Nothing starts in this group for so long.
     Paused { group: GroupId, wait: Duration },

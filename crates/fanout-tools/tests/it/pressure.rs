@@ -27,6 +27,8 @@ struct Api {
     /// More at once are answered 429 with this `Retry-After`.
     at_once: Option<(usize, &'static str)>,
     is_down: AtomicBool,
+    /// The `Retry-After` of an API that is down.
+    down_for: Option<&'static str>,
     /// Every answer needs a permit of it, if there is one.
     gate: Option<Semaphore>,
     came: Notify,
@@ -65,7 +67,11 @@ async fn answer(State(api): State<Arc<Api>>) -> Response {
     api.running_most.fetch_max(running, Ordering::SeqCst);
     api.came.notify_waiters();
     if api.is_down.load(Ordering::SeqCst) {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        let mut response = StatusCode::SERVICE_UNAVAILABLE.into_response();
+        if let Some(wait) = api.down_for {
+            response.headers_mut().insert(header::RETRY_AFTER, wait.parse().unwrap());
+        }
+        return response;
     }
     if let Some((_, retry_after)) = api.at_once.filter(|(most, _)| running > *most) {
         return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, retry_after)]).into_response();
@@ -211,6 +217,16 @@ async fn a_used_up_budget_pauses_the_group_though_the_call_went_well() {
     assert_eq!(api.seen(), 1);
 }
 
+/// Waits until a probe may find out whether the API is well again.
+async fn half_open(bench: &Bench) {
+    bounded(async {
+        while bench.scheduler.limits()[0].breaker != BreakerState::HalfOpen {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_outage_opens_the_breaker_and_one_probe_closes_it() {
     let api = Api { is_down: AtomicBool::new(true), gate: Some(Semaphore::new(0)), ..Api::default() };
@@ -228,13 +244,7 @@ async fn an_outage_opens_the_breaker_and_one_probe_closes_it() {
         assert!(wait <= breaker.cool_down && shown(outcome).contains("retry_after_s"), "{outcome:?}");
     }
 
-    let state = || bench.scheduler.limits()[0].breaker;
-    bounded(async {
-        while state() != BreakerState::HalfOpen {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    half_open(&bench).await;
     api.is_down.store(false, Ordering::SeqCst);
     let before = api.seen();
     let probing = tokio::spawn({
@@ -251,6 +261,23 @@ async fn an_outage_opens_the_breaker_and_one_probe_closes_it() {
     assert_eq!(api.seen(), before + 1);
     api.gate.as_ref().unwrap().add_permits(100);
     assert_eq!(words(&probing.await.unwrap()), ["ok after 1"]);
-    assert_eq!(state(), BreakerState::Closed);
+    assert_eq!(bench.scheduler.limits()[0].breaker, BreakerState::Closed);
     assert_eq!(words(&bench.calls("get", 20).await), vec!["ok after 1"; 20]);
+}
+
+#[tokio::test]
+async fn a_probe_that_waits_for_the_end_of_a_pause_outlives_those_beside_it() {
+    let api = Api { is_down: AtomicBool::new(true), down_for: Some("1"), ..Api::default() };
+    let (api, base) = api.start().await;
+    let breaker = BreakerOptions { calls_min: 4, cool_down: Duration::from_millis(50), ..BreakerOptions::default() };
+    let retry = Backoff { attempts: 1, ..Backoff::default() };
+    let bench = bench(&base, LimitOptions { breaker, retry, ..LimitOptions::at_once(4) });
+    assert_eq!(words(&bench.calls("get", 4).await), ["upstream after 1"; 4]);
+    half_open(&bench).await;
+    assert!(bench.scheduler.limits()[0].paused_for > Duration::ZERO);
+    api.is_down.store(false, Ordering::SeqCst);
+    let mut words = words(&bench.calls("get", 3).await);
+    words.sort();
+    assert_eq!(words, ["circuit_open after 0", "circuit_open after 0", "ok after 1"]);
+    assert_eq!(api.seen(), 5);
 }
