@@ -140,7 +140,7 @@ impl HttpToolBuilder {
             policy: self.policy,
             ..ToolSpec::new(self.name, source)
         };
-        let client = client.to(layout.address.origin(), spec.repeatable())?;
+        let client = client.to(layout.address.origin(), spec.repeatable(), spec.policy.timeout)?;
         Ok(HttpTool { spec, endpoint: Arc::new(Endpoint { layout, headers, client }) })
     }
 

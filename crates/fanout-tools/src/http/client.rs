@@ -7,14 +7,15 @@
 //!
 //! It follows no redirect and repeats no request: both are decisions, and they are made elsewhere, once.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustls_platform_verifier::BuilderVerifierExt;
 use url::{Host, Url};
 
-/// A connection that is not there by then will hardly come. It is shorter than any useful time-out, so that a host that
-/// swallows packets is known to have been sent nothing.
+/// A connection that is not there by then will hardly come. Nor is it awaited for more than half of a tool's time-out, so
+/// that a host that swallows packets is known to have been sent nothing.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// Many servers close an idle connection after a minute; a request on one that is just closing is lost, and sent again.
@@ -35,25 +36,20 @@ pub struct HttpClient {
 #[derive(Debug)]
 struct Shared {
     proxies: bool,
-    /// By [`Way::index`].
-    clients: [OnceLock<reqwest::Client>; 8],
+    clients: Mutex<HashMap<Way, reqwest::Client>>,
     /// Without and with certificates; shared, so that a fresh connection resumes a session of another one.
     tls: [OnceLock<rustls::ClientConfig>; 2],
 }
 
 /// What kind of connection a host and a tool ask for.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Way {
     tls: bool,
     proxies: bool,
     /// Its requests may be sent again.
     repeatable: bool,
-}
-
-impl Way {
-    fn index(self) -> usize {
-        usize::from(self.tls) + 2 * usize::from(self.proxies) + 4 * usize::from(self.repeatable)
-    }
+    /// So long a connection is awaited.
+    connect: Duration,
 }
 
 /// Why there can be no client.
@@ -83,17 +79,24 @@ impl HttpClient {
         Self { shared: Arc::new(Shared { proxies, clients: Default::default(), tls: Default::default() }) }
     }
 
-    /// The client for a host, and for requests that are `repeatable` or not. Certificates are read when the first `https`
-    /// tool asks, because that takes longer than a whole call on loopback.
-    pub(super) fn to(&self, origin: &Url, repeatable: bool) -> Result<reqwest::Client, HttpClientError> {
+    /// The client for a host, and for a tool with this time-out that is `repeatable` or not. Certificates are read when the
+    /// first `https` tool asks, because that takes longer than a whole call on loopback.
+    pub(super) fn to(
+        &self,
+        origin: &Url,
+        repeatable: bool,
+        timeout: Duration,
+    ) -> Result<reqwest::Client, HttpClientError> {
         let proxies = self.shared.proxies && !is_loopback(origin);
-        let way = Way { tls: origin.scheme() != "http", proxies, repeatable };
-        let place = &self.shared.clients[way.index()];
-        if let Some(client) = place.get() {
+        let connect = CONNECT_MAX.min(timeout / 2);
+        let way = Way { tls: origin.scheme() != "http", proxies, repeatable, connect };
+        let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&way) {
             return Ok(client.clone());
         }
         let client = build(way, self.tls(way.tls)?)?;
-        Ok(place.get_or_init(|| client).clone())
+        clients.insert(way, client.clone());
+        Ok(client)
     }
 
     fn tls(&self, certificates: bool) -> Result<rustls::ClientConfig, HttpClientError> {
@@ -134,7 +137,7 @@ fn build(way: Way, tls: rustls::ClientConfig) -> Result<reqwest::Client, HttpCli
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
-        .connect_timeout(CONNECT_MAX)
+        .connect_timeout(way.connect)
         .pool_idle_timeout(if way.repeatable { IDLE_MAX } else { IDLE_MAX_ONCE });
     if !way.proxies {
         builder = builder.no_proxy();
