@@ -87,6 +87,19 @@ async fn a_handshake_that_never_ends_is_given_up_before_the_timeout() {
 }
 
 #[tokio::test]
+async fn a_reset_as_soon_as_the_connection_is_there() {
+    for method in [Method::GET, Method::POST] {
+        let wire = Wire::start([Reset]).await;
+        let outcome = call(&method, &wire.base, Duration::from_secs(30)).await;
+        // The reset may come before the connection is known to be there, which proves that nothing was sent.
+        let proven = word(&outcome) == "upstream after 2" && shown(&outcome).contains("Nothing was carried out");
+        let expected = if method == Method::GET { "upstream after 2" } else { "outcome_unknown after 1" };
+        assert!(proven || word(&outcome) == expected, "{method}: {outcome:?}");
+        assert_eq!(wire.connections(), outcome.attempts as usize);
+    }
+}
+
+#[tokio::test]
 async fn a_reset_before_the_request_was_read() {
     check([Notice, Reset], "upstream after 2", "outcome_unknown after 1").await;
 }
@@ -164,6 +177,12 @@ async fn a_length_that_is_no_number_or_two() {
         let script = [Read, write(&format!("HTTP/1.1 200 OK\r\n{length}\r\n\r\nok"))];
         check(script, "upstream after 2", "outcome_unknown after 1").await;
     }
+}
+
+#[tokio::test]
+async fn headers_without_an_end() {
+    let script = [Read, write("HTTP/1.1 200 OK\r\n"), Repeat(b"x-more: 1\r\n".repeat(1000))];
+    check(script, "upstream after 2", "outcome_unknown after 1").await;
 }
 
 #[tokio::test]

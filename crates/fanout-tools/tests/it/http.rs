@@ -202,11 +202,17 @@ async fn each_status_says_what_is_known_of_the_work() {
     ] {
         assert_eq!(get(&server, &format!("/status/{code}")).await, Err(error), "{code}");
     }
-    let busy = ToolError::Busy {
-        message: "`get_user` answered 429 Too Many Requests: slow down".into(),
-        retry_after: Some(std::time::Duration::from_secs(7)),
+    let busy = |message: &str, seconds| ToolError::Busy {
+        message: format!("`get_user` answered {message}"),
+        retry_after: Some(std::time::Duration::from_secs(seconds)),
     };
-    assert_eq!(get(&server, "/busy").await, Err(busy));
+    assert_eq!(get(&server, "/busy").await, Err(busy("429 Too Many Requests: slow down", 7)));
+    assert_eq!(get(&server, "/github").await, Err(busy("403 Forbidden: API rate limit exceeded", 60)));
+    let overloaded = ToolError::Overloaded {
+        message: "`get_user` answered 503 Service Unavailable".into(),
+        retry_after: Some(std::time::Duration::from_secs(9)),
+    };
+    assert_eq!(get(&server, "/overloaded").await, Err(overloaded));
 }
 
 #[tokio::test]

@@ -217,6 +217,19 @@ async fn a_used_up_budget_pauses_the_group_though_the_call_went_well() {
     assert_eq!(api.seen(), 1);
 }
 
+#[tokio::test]
+async fn a_wait_that_is_too_long_is_told_at_once_and_nobody_waits_it_out() {
+    let (api, base) = Api { at_once: Some((0, "3000")), ..Api::default() }.start().await;
+    let bench = bench(&base, LimitOptions::at_once(1));
+    let outcomes = bench.calls("get", 3).await;
+    assert_eq!(words(&outcomes), ["rate_limited after 1", "rate_limited after 0", "rate_limited after 0"]);
+    for outcome in &outcomes {
+        let wait = outcome.result.as_ref().unwrap_err().retry_after.unwrap();
+        assert!(wait > Duration::from_secs(2_000) && wait <= Duration::from_secs(3_000), "{wait:?}");
+    }
+    assert_eq!(api.seen(), 1);
+}
+
 /// Waits until a probe may find out whether the API is well again.
 async fn half_open(bench: &Bench) {
     bounded(async {

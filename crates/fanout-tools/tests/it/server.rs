@@ -75,6 +75,15 @@ async fn answer(State(server): State<Server>, method: Method, uri: Uri, headers:
         "/big" => typed("text/plain", vec![b'x'; 16 * 1024 * 1024 + 1]),
         "/largest" => typed("text/plain", vec![b'x'; 16 * 1024 * 1024]),
         "/busy" => (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "7")], "slow down").into_response(),
+        "/github" => {
+            let budget = [
+                ("date", "Thu, 17 Aug 2023 09:06:40 GMT"),
+                ("x-ratelimit-remaining", "0"),
+                ("x-ratelimit-reset", "1692263260"),
+            ];
+            (StatusCode::FORBIDDEN, budget, "API rate limit exceeded").into_response()
+        }
+        "/overloaded" => (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "9")]).into_response(),
         "/there" => to("/json"),
         "/round" => to("/round"),
         "/away" => to(&server.elsewhere),
