@@ -201,12 +201,27 @@ async fn a_storm_of_429_ends_with_every_call_answered() {
     assert!(log.check_pauses(Duration::from_secs(1)) >= 1);
 }
 
+/// The pauses that a run was told of.
+#[derive(Default)]
+struct Pauses(Mutex<Vec<Duration>>);
+
+impl Recorder for Pauses {
+    fn record(&self, event: &Event) {
+        if let What::LimitPaused { wait, .. } = event.what {
+            self.0.lock().unwrap().push(wait);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_used_up_budget_pauses_the_group_though_the_call_went_well() {
     let headers = vec![("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "50")];
     let (api, base) = Api { headers, ..Api::default() }.start().await;
     let bench = bench(&base, LimitOptions { wait_max: Duration::from_secs(20), ..LimitOptions::at_once(32) });
-    assert_eq!(words(&bench.calls("get", 1).await), ["ok after 1"]);
+    let pauses = Arc::new(Pauses::default());
+    let outcomes = bench.recorded("get", 1, Some(Arc::clone(&pauses) as Arc<dyn Recorder>)).await;
+    assert_eq!(words(&outcomes), ["ok after 1"]);
+    assert_eq!(*pauses.0.lock().unwrap(), [Duration::from_secs(50)], "the run is told");
     let outcomes = bench.calls("post", 2).await;
     for outcome in &outcomes {
         assert_eq!(word(outcome), "rate_limited after 0");
