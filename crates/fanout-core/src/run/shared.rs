@@ -292,7 +292,8 @@ impl PermitGuard {
         Observed { paused, opened }
     }
 
-    /// What an attempt is given to tell its group of a wait; the batch of its call is told if that is news.
+    /// What an attempt is given to tell its group of a wait.
+    /// If that is news, the batch of its call is told too.
     pub(super) fn pauser(&self, tell: &UnboundedSender<Message>, call: Ix) -> Option<Arc<dyn PauseLimit>> {
         let group = self.grant.group;
         let shared = Arc::downgrade(&self.shared);
