@@ -38,7 +38,8 @@ pub(super) fn print(text: &mut String, group: &Group) {
 
 /// The same for programs. What has no bound is `null`.
 pub(super) fn to_json(group: &Group) -> Value {
-    let LimitOptions { rate, burst, concurrency, queue_max, wait_max, retry, breaker } = &group.options;
+    // No key sets `ramp`: it is for models, which have no tools.
+    let LimitOptions { rate, burst, concurrency, ramp: _, queue_max, wait_max, retry, breaker } = &group.options;
     json!({
         "type": "limit", "group": group.name.as_str(), "unasked": group.unasked,
         "tools": group.tools.iter().map(ToString::to_string).collect::<Vec<_>>(),

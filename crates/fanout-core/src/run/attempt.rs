@@ -28,10 +28,12 @@ pub(super) enum Message {
     Locked(Ix),
     /// A permit is here.
     Permit(PermitGuard),
-    /// One wish for a permit of this group will not be granted; with an open breaker, none will.
+    /// One wish for a permit of this group will not be granted.
     Refused { group: GroupId, refusal: Refusal },
     /// Nothing starts in this group for so long.
     Paused { group: GroupId, wait: Duration },
+    /// A running attempt was told that its whole group is to wait for so long, and has seen to that.
+    WaitAsked { call: Ix, wait: Duration },
     /// Nobody watches the clock for those who wait for permits.
     Unwatched,
     /// An attempt ended; the lease is released once nobody else holds it.

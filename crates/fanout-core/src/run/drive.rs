@@ -34,6 +34,7 @@ impl Batch<'_> {
                 self.schedule.refused(group, refusal, now);
             }
             Message::Paused { group, wait } => self.schedule.paused(group, wait, now),
+            Message::WaitAsked { call, wait } => self.observed(call, Observed { paused: Some(wait), opened: None }),
             Message::Unwatched => self.run.shared.watch(),
             Message::Ended { call, result, lease } => {
                 self.ended(call, result, &lease, now);
@@ -216,7 +217,7 @@ impl Batch<'_> {
         let permit = at.map(|at| self.permits.swap_remove(at));
         item.started_at = now;
         item.attempts = number;
-        let limit = permit.as_ref().and_then(PermitGuard::pauser);
+        let limit = permit.as_ref().and_then(|permit| permit.pauser(&self.tell, call));
         let lease = Lease::new(item.lock.clone(), permit, self.tell.clone(), call);
         let options = &self.run.options;
         let attempt = Attempt {

@@ -335,9 +335,11 @@ impl PermitGuard {
     }
 
     /// What an attempt is given to tell its group of a wait.
-    pub(super) fn pauser(&self) -> Option<Arc<dyn PauseLimit>> {
+    /// If that is news, the batch of its call is told too.
+    pub(super) fn pauser(&self, tell: &UnboundedSender<Message>, call: Ix) -> Option<Arc<dyn PauseLimit>> {
         let group = self.grant.group;
-        let pauser = || Arc::new(Pauser { shared: Arc::downgrade(&self.shared), group }) as Arc<dyn PauseLimit>;
+        let shared = Arc::downgrade(&self.shared);
+        let pauser = || Arc::new(Pauser { shared, group, tell: tell.clone(), call }) as Arc<dyn PauseLimit>;
         (group != crate::limits::NO_GROUP).then(pauser)
     }
 }
@@ -354,6 +356,8 @@ pub(super) struct Observed {
 struct Pauser {
     shared: Weak<Shared>,
     group: GroupId,
+    tell: UnboundedSender<Message>,
+    call: Ix,
 }
 
 impl PauseLimit for Pauser {
@@ -361,8 +365,11 @@ impl PauseLimit for Pauser {
         let Some(shared) = self.shared.upgrade() else { return };
         let (mut told, now) = (Vec::new(), shared.now());
         let mut state = shared.state();
-        state.limits.pause(self.group, wait, now, &mut told);
+        let is_news = state.limits.pause(self.group, wait, now, &mut told);
         shared.settle(state, told);
+        if is_news {
+            let _ = self.tell.send(Message::WaitAsked { call: self.call, wait });
+        }
     }
 }
 

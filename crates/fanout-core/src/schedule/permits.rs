@@ -50,22 +50,15 @@ impl Schedule {
         }
     }
 
-    /// One wish for a permit of this group will not be granted; if its breaker is open, none will be.
+    /// One wish for a permit of this group will not be granted. The others stand: with an open breaker each of them is
+    /// refused by itself, but for the one that may wait to find out whether the API is well again.
     pub fn refused(&mut self, group: GroupId, refusal: Refusal, now: Duration) {
-        match refusal {
-            Refusal::Full { come_back } => {
-                if let Some(call) = self.worst(group) {
-                    self.end_unasked(call, self.rate_limited(call, "has a full queue", Some(come_back)), now);
-                }
-            }
-            Refusal::Open { come_back } => {
-                let mut all: Vec<Ix> = self.queued(group).collect();
-                all.sort_unstable();
-                for call in all {
-                    self.end_unasked(call, self.circuit_open(call, come_back), now);
-                }
-            }
-        }
+        let Some(call) = self.worst(group) else { return };
+        let error = match refusal {
+            Refusal::Full { come_back } => self.rate_limited(call, "has a full queue", Some(come_back)),
+            Refusal::Open { come_back } => self.circuit_open(call, come_back),
+        };
+        self.end_unasked(call, error, now);
     }
 
     /// Asks for a permit for a call that holds its locks. One that runs calls itself needs none.

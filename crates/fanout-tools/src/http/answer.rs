@@ -5,17 +5,17 @@
 //!
 //! Queries and headers of the request never stand in a message: they may hold secrets.
 
-use std::time::{Duration, SystemTime};
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fanout_core::call::ToolName;
 use fanout_core::outcome::{Content, Output};
 use fanout_core::tool::ToolError;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION, RETRY_AFTER};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use serde_json::Value;
 use url::Url;
+
+use super::waits::Waits;
 
 /// The largest body that is kept, in bytes: as much as a reference may take (16 MiB).
 pub const BODY_MAX: usize = 16 * 1024 * 1024;
@@ -40,9 +40,10 @@ impl Answer {
     /// What the response means to a call of `tool`.
     ///
     /// # Errors
-    /// 429: [`ToolError::Busy`]; 408 and 5xx: [`ToolError::Broken`], the work may have been done; all else but 2xx:
-    /// [`ToolError::Failed`].
-    pub(super) fn into_output(self, tool: &ToolName, method: &Method, now: SystemTime) -> Result<Output, ToolError> {
+    /// 429, and a 403 that names a wait or a used-up budget: [`ToolError::Busy`], nothing was done. 503:
+    /// [`ToolError::Overloaded`]; 408 and all other 5xx: [`ToolError::Broken`]; both may have done the work. All else but
+    /// 2xx: [`ToolError::Failed`].
+    pub(super) fn into_output(self, tool: &ToolName, method: &Method, waits: &Waits) -> Result<Output, ToolError> {
         let status = self.status;
         if status.is_success() {
             return Ok(if *method == Method::HEAD { self.headers_output() } else { self.body_output() });
@@ -51,7 +52,8 @@ impl Answer {
         let colon = if excerpt.is_empty() { "" } else { ": " };
         let message = format!("`{tool}` answered {}{colon}{excerpt}", status_text(status));
         Err(match status {
-            StatusCode::TOO_MANY_REQUESTS => ToolError::Busy { message, retry_after: retry_after(&self.headers, now) },
+            status if waits.refuse(status) => ToolError::Busy { message, retry_after: waits.named() },
+            StatusCode::SERVICE_UNAVAILABLE => ToolError::Overloaded { message, retry_after: waits.retry_after() },
             StatusCode::REQUEST_TIMEOUT => ToolError::Broken(message),
             status if status.is_server_error() => ToolError::Broken(message),
             _ => ToolError::Failed(message),
@@ -78,14 +80,18 @@ impl Answer {
         match kind_of(&media, &self.body) {
             Kind::Json => {
                 let structured = serde_json::from_slice(&self.body).ok();
-                Output { structured, ..text_output(self.body) }
+                let output = text_output(self.body);
+                Output { structured: structured.or(output.structured), ..output }
             }
             Kind::Text => text_output(self.body),
-            Kind::Image if self.body.len() <= IMAGE_MAX => Output {
-                content: vec![Content::Image { media_type: media, data: STANDARD.encode(&self.body).into() }],
+            Kind::Image(media) if self.body.len() <= IMAGE_MAX => Output {
+                content: vec![Content::Image {
+                    media_type: media.to_owned(),
+                    data: STANDARD.encode(&self.body).into(),
+                }],
                 ..Output::default()
             },
-            Kind::Image | Kind::Binary => described(&self.body, &media),
+            Kind::Image(_) | Kind::Binary => described(&self.body, &media),
         }
     }
 
@@ -97,7 +103,8 @@ impl Answer {
 enum Kind {
     Json,
     Text,
-    Image,
+    /// Of this type, whatever the server calls it.
+    Image(&'static str),
     Binary,
 }
 
@@ -107,7 +114,8 @@ fn kind_of(media: &str, body: &[u8]) -> Kind {
     match (family, name) {
         ("application", "json") => Kind::Json,
         _ if suffix == "json" => Kind::Json,
-        ("image", "png" | "jpeg" | "gif" | "webp") => Kind::Image,
+        ("image", "png" | "jpeg" | "jpg" | "gif" | "webp") => picture(body).map_or(Kind::Binary, Kind::Image),
+        ("text", _) if is_binary(body) => Kind::Binary,
         ("text", _) => Kind::Text,
         (
             "application",
@@ -132,13 +140,31 @@ fn kind_of(media: &str, body: &[u8]) -> Kind {
     }
 }
 
+/// What a picture is by its first bytes. The Messages API refuses a whole request for one that is not what it says.
+fn picture(body: &[u8]) -> Option<&'static str> {
+    match body {
+        [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
+        [0xFF, 0xD8, 0xFF, ..] => Some("image/jpeg"),
+        [b'G', b'I', b'F', b'8', ..] => Some("image/gif"),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("image/webp"),
+        _ => None,
+    }
+}
+
+/// Whether nobody could read it as text: many servers call a file `text/plain` that they do not know.
+fn is_binary(body: &[u8]) -> bool {
+    body.contains(&0) && std::str::from_utf8(body).is_err()
+}
+
 fn text_output(body: Vec<u8>) -> Output {
     match String::from_utf8(body) {
         Ok(text) => Output::text(text),
         Err(error) => {
+            // The note stands first, where no cut takes it away; a reference takes the text alone.
             let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-            let note = "(the body was not UTF-8; what could not be read is shown as \u{FFFD})";
-            Output { content: vec![Content::Text(text.into()), Content::Text(note.into())], ..Output::default() }
+            let note = "(the body is not UTF-8; what could not be read is shown as \u{FFFD})";
+            let content = vec![Content::Text(note.into()), Content::Text(text.as_str().into())];
+            Output { content, structured: Some(Value::String(text)), is_error: false }
         }
     }
 }
@@ -191,16 +217,6 @@ fn message_in(value: &Value) -> Option<String> {
     Some(found.as_str().map_or_else(|| found.to_string(), |text| text.trim().to_owned()))
 }
 
-/// How long the far side asks to wait: `Retry-After` in seconds or as a date; a date that is past is no wait.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let when = httpdate::parse_http_date(text).ok()?;
-    Some(when.duration_since(now).unwrap_or_default())
-}
-
 /// Where a redirect points to, if it is one that a request may follow.
 pub(super) fn redirect_target(status: StatusCode, headers: &HeaderMap, from: &Url) -> Option<Result<Url, String>> {
     if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
@@ -235,23 +251,6 @@ mod tests {
         check_excerpt("<h1>no</h1>\n", "<h1>no</h1>");
         check_excerpt("", "");
         check_excerpt(&"ä".repeat(501), &format!("{}…", "ä".repeat(500)));
-    }
-
-    #[track_caller]
-    fn check_wait(value: &str, wait: Option<u64>) {
-        let mut headers = HeaderMap::new();
-        headers.insert(RETRY_AFTER, value.parse().unwrap());
-        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        assert_eq!(retry_after(&headers, now), wait.map(Duration::from_secs));
-    }
-
-    #[test]
-    fn a_wait_is_seconds_or_a_date() {
-        check_wait("7", Some(7));
-        check_wait("Sun, 06 Nov 1994 08:50:37 GMT", Some(60));
-        check_wait("Sun, 06 Nov 1994 08:00:00 GMT", Some(0));
-        check_wait("soon", None);
-        check_wait("-1", None);
     }
 
     #[test]

@@ -131,7 +131,6 @@ impl HttpToolBuilder {
     /// [`HttpToolError`] when something that the author wrote cannot be right. Nothing is sent.
     pub fn build(self, client: &HttpClient) -> Result<HttpTool, HttpToolError> {
         let Parts { source, effects, headers, layout } = self.read()?;
-        let client = client.to(layout.address.origin())?;
         let safe = is_safe(&layout.method);
         let spec = ToolSpec {
             description: self.description,
@@ -141,6 +140,7 @@ impl HttpToolBuilder {
             policy: self.policy,
             ..ToolSpec::new(self.name, source)
         };
+        let client = client.to(layout.address.origin(), spec.repeatable(), spec.policy.timeout)?;
         Ok(HttpTool { spec, endpoint: Arc::new(Endpoint { layout, headers, client }) })
     }
 

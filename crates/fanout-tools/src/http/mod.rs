@@ -2,7 +2,8 @@
 //!
 //! From its author, through `builder`; to a [`Toolbox`](fanout_core::toolbox::Toolbox), as [`HttpTool`].
 //! In the order of a call: `tool` is what the toolbox holds; `address` fills inputs into the URL; `request` lays the rest
-//! into query and body; `client` keeps the connections; `answer` reads what came back.
+//! into query and body; `client` keeps the connections; `answer` reads
+//! what came back, `waits` what it asks of everyone else.
 //! Nothing here sends a request twice: that is decided in `fanout-core`, from what an attempt came to.
 
 mod address;
@@ -11,6 +12,7 @@ mod builder;
 mod client;
 mod request;
 mod tool;
+mod waits;
 
 pub use address::AddressError;
 pub use answer::BODY_MAX;

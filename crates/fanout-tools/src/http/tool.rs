@@ -9,7 +9,7 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fanout_core::call::ToolName;
 use fanout_core::outcome::Output;
@@ -22,9 +22,14 @@ use url::Url;
 use super::answer::{self, Answer, BODY_MAX, ERROR_BODY_MAX};
 use super::builder::HttpToolBuilder;
 use super::request::{Layout, Payload, Prepared};
+use super::waits::Waits;
 
 /// A same-origin redirect is followed this often; browsers follow more, and an API that needs more goes in circles.
 const REDIRECTS_MAX: usize = 5;
+
+/// So long the body of an error is awaited: its status says what became of the call, and a server that is in trouble may
+/// never send the rest.
+const ERROR_BODY_WAIT: Duration = Duration::from_secs(1);
 
 /// What lets the far side recognise a repeat.
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -83,8 +88,13 @@ impl Endpoint {
         let mut followed = 0;
         loop {
             let response = self.send(attempt, url.clone(), body.as_ref()).await?;
+            let waits = Waits::of(response.headers(), SystemTime::now());
+            // Before the body has come: whoever waits for it would go on to send.
+            if let Some(wait) = waits.pause(response.status()) {
+                attempt.pause_limit(wait);
+            }
             let Some(target) = answer::redirect_target(response.status(), response.headers(), &url) else {
-                return read(response, &attempt.tool, method).await;
+                return read(response, &attempt.tool, method, &waits).await;
             };
             let status = answer::status_text(response.status());
             match target {
@@ -131,40 +141,67 @@ impl Endpoint {
     }
 }
 
-/// Reads a whole response and what it means.
-async fn read(mut response: reqwest::Response, tool: &ToolName, method: &Method) -> Result<Output, ToolError> {
+/// Reads a response and what it means.
+async fn read(
+    mut response: reqwest::Response,
+    tool: &ToolName,
+    method: &Method,
+    waits: &Waits,
+) -> Result<Output, ToolError> {
     let status = response.status();
-    let (wanted, whole) = if status.is_success() { (BODY_MAX, true) } else { (ERROR_BODY_MAX, false) };
+    let body =
+        if status.is_success() { whole(&mut response, tool, method).await? } else { beginning(&mut response).await };
+    let headers = std::mem::take(response.headers_mut());
+    Answer { status, headers, body }.into_output(tool, method, waits)
+}
+
+/// All of a body. One that is too large is given up, and its connection closed, as soon as that is known.
+async fn whole(response: &mut reqwest::Response, tool: &ToolName, method: &Method) -> Result<Vec<u8>, ToolError> {
+    let most = answer::thousands(BODY_MAX);
     let too_large = |bytes: &str| {
-        let most = answer::thousands(BODY_MAX);
-        ToolError::TooLarge(format!("`{tool}` answered with {bytes} bytes, and at most {most} are kept"))
+        ToolError::TooLarge(format!(
+            "`{tool}` answered with {bytes} bytes, and at most {most} are kept; ask for less, or for a part"
+        ))
     };
     if let Some(length) = response.content_length()
-        && whole
         && *method != Method::HEAD
         && let Ok(length) = usize::try_from(length)
-        && length > wanted
+        && length > BODY_MAX
     {
         return Err(too_large(&answer::thousands(length)));
     }
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() <= wanted => body.extend_from_slice(&chunk),
-            Ok(Some(_)) if whole => return Err(too_large("more")),
-            Err(error) if whole => {
+            Ok(Some(chunk)) if body.len() + chunk.len() <= BODY_MAX => body.extend_from_slice(&chunk),
+            Ok(Some(_)) => return Err(too_large(&format!("more than {most}"))),
+            Ok(None) => return Ok(body),
+            Err(error) => {
                 return Err(ToolError::Broken(format!(
                     "the answer of `{tool}` broke off after {} bytes: {}",
                     answer::thousands(body.len()),
                     cause(error)
                 )));
             }
-            // Of an error, what came is enough.
-            Ok(_) | Err(_) => break,
         }
     }
-    let headers = std::mem::take(response.headers_mut());
-    Answer { status, headers, body }.into_output(tool, method, SystemTime::now())
+}
+
+/// The beginning of an error's body, as far as it comes in time: it explains what the status says, and no more.
+async fn beginning(response: &mut reqwest::Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    let read = async {
+        while let Ok(Some(chunk)) = response.chunk().await {
+            let fitting = chunk.len().min(ERROR_BODY_MAX - body.len());
+            body.extend_from_slice(&chunk[..fitting]);
+            if body.len() == ERROR_BODY_MAX {
+                break;
+            }
+        }
+    };
+    // What came is enough.
+    let _ = tokio::time::timeout(ERROR_BODY_WAIT, read).await;
+    body
 }
 
 fn same_origin(from: &Url, to: &Url) -> bool {

@@ -142,9 +142,27 @@ async fn a_body_is_shown_as_what_it_is() {
     ] {
         assert_eq!(get(&server, path).await.unwrap(), Output::text(shown), "{path}");
     }
-    let latin = get(&server, "/latin").await.unwrap();
-    assert_eq!(latin.content[0], Content::Text("caf\u{FFFD}".into()));
-    assert_eq!(latin.content.len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_not_utf_8_says_so_before_it_is_cut_and_is_referenced_as_the_text_alone() {
+    let server = Server::start().await;
+    for path in ["/latin", "/latin-json"] {
+        let latin = get(&server, path).await.unwrap();
+        let note = "(the body is not UTF-8; what could not be read is shown as \u{FFFD})";
+        assert_eq!(latin.content, [Content::Text(note.into()), Content::Text("caf\u{FFFD}".into())]);
+        assert_eq!(latin.value(), json!("caf\u{FFFD}"));
+    }
+    assert_eq!(get(&server, "/mislabelled").await.unwrap(), Output::text("binary, 4 bytes of text/plain"));
+}
+
+#[tokio::test]
+async fn a_picture_is_what_its_bytes_say() {
+    let server = Server::start().await;
+    let image = Content::Image { media_type: "image/jpeg".into(), data: "/9j/4A==".into() };
+    assert_eq!(get(&server, "/jpg-named-png").await.unwrap().content, [image]);
+    assert_eq!(get(&server, "/page-named-png").await.unwrap(), Output::text("binary, 6 bytes of image/png"));
+    assert_eq!(get(&server, "/huge-png").await.unwrap(), Output::text("binary, 3,750,001 bytes of image/png"));
 }
 
 #[tokio::test]
@@ -158,7 +176,8 @@ async fn a_head_shows_what_its_headers_say() {
 #[tokio::test]
 async fn a_body_beyond_the_bound_is_too_large() {
     let server = Server::start().await;
-    let message = "`get_user` answered with 16,777,217 bytes, and at most 16,777,216 are kept";
+    let message = "`get_user` answered with 16,777,217 bytes, and at most 16,777,216 are kept; ask \
+                   for less, or for a part";
     assert_eq!(get(&server, "/big").await, Err(ToolError::TooLarge(message.into())));
     assert!(get(&server, "/largest").await.is_ok());
 }
@@ -175,16 +194,25 @@ async fn each_status_says_what_is_known_of_the_work() {
         (412, ToolError::Failed(message("412 Precondition Failed"))),
         (499, ToolError::Failed(message("499"))),
         (500, ToolError::Broken(message("500 Internal Server Error"))),
-        (503, ToolError::Broken(message("503 Service Unavailable"))),
+        (502, ToolError::Broken(message("502 Bad Gateway"))),
+        (503, ToolError::Overloaded { message: message("503 Service Unavailable"), retry_after: None }),
+        (504, ToolError::Broken(message("504 Gateway Timeout"))),
+        (403, ToolError::Failed(message("403 Forbidden"))),
         (304, ToolError::Failed("`get_user` answered 304 Not Modified".into())),
     ] {
         assert_eq!(get(&server, &format!("/status/{code}")).await, Err(error), "{code}");
     }
-    let busy = ToolError::Busy {
-        message: "`get_user` answered 429 Too Many Requests: slow down".into(),
-        retry_after: Some(std::time::Duration::from_secs(7)),
+    let busy = |message: &str, seconds| ToolError::Busy {
+        message: format!("`get_user` answered {message}"),
+        retry_after: Some(std::time::Duration::from_secs(seconds)),
     };
-    assert_eq!(get(&server, "/busy").await, Err(busy));
+    assert_eq!(get(&server, "/busy").await, Err(busy("429 Too Many Requests: slow down", 7)));
+    assert_eq!(get(&server, "/github").await, Err(busy("403 Forbidden: API rate limit exceeded", 60)));
+    let overloaded = ToolError::Overloaded {
+        message: "`get_user` answered 503 Service Unavailable".into(),
+        retry_after: Some(std::time::Duration::from_secs(9)),
+    };
+    assert_eq!(get(&server, "/overloaded").await, Err(overloaded));
 }
 
 #[tokio::test]

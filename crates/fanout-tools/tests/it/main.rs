@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+mod batch;
+mod faults;
 mod function;
 mod http;
+mod pressure;
 mod server;
+mod wire;

@@ -60,6 +60,11 @@ async fn answer(State(server): State<Server>, method: Method, uri: Uri, headers:
         "/broken-json" => typed("application/json", b"{".to_vec()),
         "/text" => typed("text/plain", b"hello".to_vec()),
         "/latin" => typed("text/plain; charset=iso-8859-1", b"caf\xe9".to_vec()),
+        "/latin-json" => typed("application/json", b"caf\xe9".to_vec()),
+        "/mislabelled" => typed("text/plain", b"\x7fE\0\xff".to_vec()),
+        "/jpg-named-png" => typed("image/png", vec![0xFF, 0xD8, 0xFF, 0xE0]),
+        "/page-named-png" => typed("image/png", b"<html>".to_vec()),
+        "/huge-png" => typed("image/png", [b"\x89PNG".to_vec(), vec![0; 3_750_001 - 4]].concat()),
         "/png" => typed("image/png", vec![0x89, b'P', b'N', b'G']),
         "/pdf" => typed("application/pdf", vec![0; 1_234]),
         "/untyped" => Response::new(Body::from("plain")),
@@ -70,6 +75,15 @@ async fn answer(State(server): State<Server>, method: Method, uri: Uri, headers:
         "/big" => typed("text/plain", vec![b'x'; 16 * 1024 * 1024 + 1]),
         "/largest" => typed("text/plain", vec![b'x'; 16 * 1024 * 1024]),
         "/busy" => (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "7")], "slow down").into_response(),
+        "/github" => {
+            let budget = [
+                ("date", "Thu, 17 Aug 2023 09:06:40 GMT"),
+                ("x-ratelimit-remaining", "0"),
+                ("x-ratelimit-reset", "1692263260"),
+            ];
+            (StatusCode::FORBIDDEN, budget, "API rate limit exceeded").into_response()
+        }
+        "/overloaded" => (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "9")]).into_response(),
         "/there" => to("/json"),
         "/round" => to("/round"),
         "/away" => to(&server.elsewhere),
