@@ -42,6 +42,9 @@ const PAIRS: usize = 8;
 /// All calls of all runs may be on their way at once: nothing waits but for the API.
 const IN_FLIGHT_MAX: usize = RUNS * CALLS;
 
+/// As many calls as all runs make at once: the default of 1,000 waiting for 32 places would refuse some.
+const QUEUE_MAX: usize = 10_000;
+
 const MODEL: &str = "claude-sonnet-4-5";
 
 #[tokio::main]
@@ -91,7 +94,7 @@ async fn compare(pairs: usize) -> anyhow::Result<()> {
     let [whole, streamed] = modes;
     let settings = json!({
         "runs": RUNS, "turns": TURNS, "calls_a_turn": CALLS, "latency_ms": LATENCY_MS, "pairs": pairs,
-        "both": { "configuration": "the same file", "max_in_flight": IN_FLIGHT_MAX, "store": "memory",
+        "both": { "configuration": "the same file", "max_in_flight": IN_FLIGHT_MAX, "limit": { "concurrency": IN_FLIGHT_MAX, "max_queue": QUEUE_MAX }, "store": "memory",
                   "runtime": "tokio, one thread a core", "model": MODEL },
         "gateway": { "program": "fanout serve", "log": "at its default, to nowhere", "clients": "500 connections, kept", "keys": "none demanded" },
         "library": { "program": "benches/src/bin/gateway500.rs", "recorder": "none", "log": "none" },
@@ -109,8 +112,9 @@ fn configuration(base: &str, keys_file: &str) -> String {
     format!(
         "[model]\nbase_url = \"{base}\"\nname = \"{MODEL}\"\n\n[scheduler]\nmax_in_flight = {IN_FLIGHT_MAX}\n\n\
          [server]\nlisten = \"127.0.0.1:0\"\nkeys_file = \"{keys_file}\"\n\n\
+         [limits.sleep]\nconcurrency = {IN_FLIGHT_MAX}\nmax_queue = {QUEUE_MAX}\n\n\
          [[tool]]\nname = \"sleep_tool\"\ndescription = \"Takes its time.\"\ninput = {{ ms = {{ type = \"integer\" }} }}\n\
-         http = {{ method = \"GET\", url = \"{base}/sleep\" }}\nreads = []\nwrites = []\n"
+         http = {{ method = \"GET\", url = \"{base}/sleep\" }}\nreads = []\nwrites = []\nlimit = \"sleep\"\n"
     )
 }
 
@@ -187,7 +191,7 @@ async fn library(config: &Path) -> anyhow::Result<()> {
     let config = Config::load(config, &environment)?;
     let toolbox = Arc::new(build_toolbox(&config, &environment, Purpose::Run)?);
     let model = Arc::new(build_model(&config.model, &environment)?);
-    let scheduler = Scheduler::new(config.scheduler.options());
+    let scheduler = Scheduler::new(config.scheduler_options());
     let agent = |stream: bool| {
         let mut options = agent_options(&config, MODEL);
         options.stream = stream;
