@@ -7,6 +7,7 @@ mod batch;
 mod conflicts;
 mod driver;
 mod effects;
+mod limits;
 mod locks;
 mod rules;
 mod runs;
