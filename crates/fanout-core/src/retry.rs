@@ -38,7 +38,7 @@ impl Backoff {
         let doubled = 2_u32.saturating_pow(tried.saturating_sub(1));
         let ceiling = self.base.saturating_mul(doubled).min(self.max);
         let jittered = ceiling.mul_f64(random.clamp(0.0, 1.0));
-        Some(named.map_or(jittered, |named| named + jittered.min(self.base)))
+        Some(named.map_or(jittered, |named| named.saturating_add(jittered.min(self.base))))
     }
 }
 
