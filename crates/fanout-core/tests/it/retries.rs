@@ -274,3 +274,32 @@ async fn a_call_that_ends_in_its_second_wait_is_told_of_the_first_failure() {
     let message = &outcomes[0].result.as_ref().unwrap_err().message;
     assert!(message.contains("connection reset") && !message.contains("nothing was carried out"), "{message}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn in_a_pause_a_short_deadline_is_told_so_at_once_whatever_else_its_run_waits_for() {
+    let (scheduler, starts) = (scheduler(LimitOptions::default()), Starts::default());
+    let paused = flaky(9, busy(Some(ms(50_000))), &starts).with(|spec| spec.policy.deadline = ms(5000));
+    let mut first = scheduler.run(toolbox([paused]), RunOptions::new("first"));
+    assert_eq!(words(&all(&mut first, [("flaky", json!({"key": "a"}))]).await), "rate_limited");
+    let well = |name: &str, deadline| {
+        let tool = Does::new(name, |_| Box::pin(async { Ok(Output::text("done")) }));
+        tool.with(|spec| (spec.policy.limit, spec.policy.deadline) = (Some("api".into()), ms(deadline)))
+    };
+    let opens = well("opens", 5000).with(|spec| spec.policy.limit = None);
+    let tools = toolbox([well("patient", 120_000), opens, well("hasty", 5000)]);
+    let mut run = scheduler.run(tools, RunOptions::new("second"));
+    let mut batch = run.batch();
+    // The hasty call has the longer path: another one waits for it.
+    for (at, (tool, key)) in
+        [("patient", "b"), ("opens", "k"), ("hasty", "k"), ("patient", "k")].into_iter().enumerate()
+    {
+        batch.call(Call::new(at as u32, format!("c{at}"), tool, json!({ "key": key }))).unwrap();
+    }
+    batch.commit();
+    let begun = Instant::now();
+    while batch.unanswered() > 2 {
+        batch.progress().await;
+    }
+    assert_eq!(begun.elapsed(), ms(0));
+    assert_eq!(words(&batch.finish().await), "ok ok rate_limited ok");
+}
