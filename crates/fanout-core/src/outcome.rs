@@ -206,7 +206,7 @@ impl CallError {
         let mut error = json!({ "code": self.code.as_str(), "message": self.message });
         if let Some(wait) = self.retry_after {
             // Whole seconds, rounded up: coming back early would be refused again.
-            error["retry_after_s"] = json!(wait.as_millis().div_ceil(1000));
+            error["retry_after_s"] = json!(u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX));
         }
         json!({ "error": error }).to_string()
     }

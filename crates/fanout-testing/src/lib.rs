@@ -14,6 +14,10 @@ pub mod script;
 
 pub mod stage;
 
+pub mod api;
+
+pub mod crowd;
+
 pub mod foretell;
 
 pub mod store;

@@ -54,7 +54,7 @@ pub(super) struct Group {
     retries: f64,
     retries_at: Duration,
     /// How long an attempt takes, learned.
-    takes: Duration,
+    pub(super) takes: Duration,
 }
 
 impl Group {
@@ -190,9 +190,10 @@ impl Group {
         self.retries >= 1.0
     }
 
+    /// May leave less than nothing: what failed at one moment goes again together, and is earned afterwards.
     pub(super) fn spend_retry(&mut self, now: Duration) {
         self.earn(now);
-        self.retries = (self.retries - 1.0).max(0.0);
+        self.retries -= 1.0;
     }
 
     fn earn(&mut self, now: Duration) {
@@ -231,7 +232,9 @@ impl Group {
         let waiting = self.queue.len();
         let paced = self.paced(|_| waiting, now);
         let at_once = self.pressure.allowed().unwrap_or(usize::MAX).max(1);
-        let rounds = u32::try_from(waiting.div_ceil(at_once)).unwrap_or(u32::MAX);
+        // While none may start, whoever comes waits for one more to end than those who wait now.
+        let others = waiting + usize::from(!self.pressure.bears(self.running));
+        let rounds = u32::try_from(others.div_ceil(at_once)).unwrap_or(u32::MAX);
         paced.max(self.paused_for(now).saturating_add(self.takes.saturating_mul(rounds)))
     }
 

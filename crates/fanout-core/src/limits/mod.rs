@@ -195,7 +195,7 @@ impl Limits {
         &self.groups[group as usize].name
     }
 
-    /// Asks for one permit. `again` says that an attempt at this call failed before: it uses up the group's retries.
+    /// Asks for one permit. `again` says that it is for a call that failed before: it uses up one of the group's retries.
     ///
     /// Who is pushed out of a full queue for this, because their caller wants far more, is told.
     pub fn ask(
@@ -226,7 +226,9 @@ impl Limits {
     ) -> Asked {
         let state = &mut self.groups[group as usize];
         if let Err(until) = state.breaker.admit(now) {
-            return Asked::Refused(Refusal::Open { come_back: until.saturating_sub(now) });
+            let left = until.saturating_sub(now);
+            // The probe under way takes as long as any attempt.
+            return Asked::Refused(Refusal::Open { come_back: if left.is_zero() { state.takes } else { left } });
         }
         if self.free > 0 && state.queue.is_empty() && state.ready_for(&cost).is_some_and(|at| at <= now) {
             self.free -= 1;
@@ -301,6 +303,11 @@ impl Limits {
         let wait = state.paused_for(now);
         told.extend(state.queue.askers().map(|asker| Notice { asker, group, news: News::Paused(wait) }));
         true
+    }
+
+    /// For how long nothing starts in this group because the API asked for it.
+    pub fn paused_for(&self, group: GroupId, now: Duration) -> Duration {
+        self.groups[group as usize].paused_for(now)
     }
 
     /// Grants what may be granted by now.

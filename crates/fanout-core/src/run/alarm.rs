@@ -37,6 +37,8 @@ impl Alarm {
             }
             None => {
                 *due = Some(at);
+                // A runtime that is shutting down drops the task at once, and that takes the mutex.
+                drop(due);
                 let (due, earlier) = (Arc::clone(&self.due), Arc::clone(&self.earlier));
                 runtime.spawn(Watch { shared: Arc::downgrade(shared), due, earlier, is_mine: true }.run());
             }

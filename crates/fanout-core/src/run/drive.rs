@@ -144,10 +144,14 @@ impl Batch<'_> {
         match self.run.shared.permit(group, again, &self.run.options.caller, self.asker, &self.tell) {
             Wish::Granted(permit) => self.permitted(permit, now),
             Wish::Refused(refusal) => self.schedule.refused(group, refusal, now),
-            Wish::Queued { at_least } => {
+            Wish::Queued { at_least, paused } => {
                 match self.wishes.iter_mut().find(|(other, _)| *other == group) {
                     Some((_, count)) => *count += 1,
                     None => self.wishes.push((group, 1)),
+                }
+                // A pause holds for every call, a delay only for the last one.
+                if !paused.is_zero() {
+                    self.schedule.paused(group, paused, now);
                 }
                 self.schedule.delayed(group, at_least, now);
             }
@@ -248,8 +252,9 @@ impl Batch<'_> {
 
     fn answer(&mut self, call: Ix, mut result: Result<Arc<Output>, CallError>) {
         let item = &mut self.items[call];
-        if let Err(error @ CallError { code: ErrorCode::RateLimited, retry_after: None, .. }) = &mut result {
-            error.retry_after = Some(self.run.shared.come_back(item.limit.group));
+        if let Err(error @ CallError { code: ErrorCode::RateLimited, .. }) = &mut result {
+            // Whatever else was said: those who wait now come first.
+            error.retry_after = error.retry_after.max(Some(self.run.shared.come_back(item.limit.group)));
         }
         let max = item.tool.as_ref().map_or(usize::MAX, |tool| tool.spec.policy.result_max);
         let shown = shape(&result, max);

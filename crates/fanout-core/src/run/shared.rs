@@ -47,7 +47,11 @@ struct State {
 /// The answer to one wish for a permit.
 pub(super) enum Wish {
     Granted(PermitGuard),
-    Queued { at_least: Duration },
+    /// Not before so long, of which the group is paused for so much.
+    Queued {
+        at_least: Duration,
+        paused: Duration,
+    },
     Refused(Refusal),
 }
 
@@ -143,8 +147,9 @@ impl Shared {
             Asked::Refused(refusal) => Wish::Refused(refusal),
             Asked::Queued { at_least } => {
                 state.waiting_permits.entry(asker).or_insert_with(|| tell.clone());
+                let paused = state.limits.paused_for(group, now);
                 self.settle(state, told);
-                Wish::Queued { at_least }
+                Wish::Queued { at_least, paused }
             }
         }
     }

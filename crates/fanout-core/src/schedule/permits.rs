@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use super::terms::{Step, Treatment};
-use super::{Item, Phase, Schedule};
+use super::{Failed, Item, Phase, Schedule};
 use crate::graph::Ix;
 use crate::limits::{GroupId, Refusal};
 use crate::outcome::{CallError, ErrorCode};
+use crate::retry::{self, Again};
 
 impl Schedule {
     /// A permit of this group is there. Starts the call that it is best used for; answers `false` if nobody wants it any
@@ -36,7 +37,7 @@ impl Schedule {
         }
         // The last wish is for the call that would be the last to start.
         if let Some(call) = self.worst(group).filter(|call| self.gives_up(*call) < now.saturating_add(at_least)) {
-            self.end(call, self.rate_limited(call, "would not come up in time", Some(at_least)), now);
+            self.end(call, self.rate_limited(call, "would not come up in time", None), now);
         }
     }
 
@@ -46,7 +47,7 @@ impl Schedule {
         let mut short: Vec<Ix> = self.queued(group).filter(|call| self.gives_up(*call) < until).collect();
         short.sort_unstable();
         for call in short {
-            self.end(call, self.rate_limited(call, "is paused by the far side for longer than that", Some(wait)), now);
+            self.end(call, self.rate_limited(call, "is paused by the far side for longer than that", None), now);
         }
     }
 
@@ -70,7 +71,8 @@ impl Schedule {
         let item = &mut self.items[call];
         item.phase = Phase::Queued;
         let limit = &item.treatment.limit;
-        let (group, again) = (limit.group, item.attempts > 0);
+        let spends = |failed: &Failed| retry::again(&failed.error, item.treatment.terms.repeatable) == Again::Spend;
+        let (group, again) = (limit.group, item.failed.as_deref().is_some_and(spends));
         let at = now.saturating_add(limit.wait_max).min(item.deadline_at);
         self.ready.push(group, call, at.saturating_sub(now));
         if self.items[call].timer != Some(at) {
@@ -101,10 +103,14 @@ impl Schedule {
     }
 
     pub(super) fn rate_limited(&self, call: Ix, why: &str, come_back: Option<Duration>) -> CallError {
-        let Treatment { terms, limit, .. } = &self.items[call].treatment;
+        let Item { treatment: Treatment { terms, limit, .. }, failed, .. } = &self.items[call];
+        // What went before may have been carried out, if it was repeatable.
+        let so_far = failed.as_ref().map_or_else(
+            || "nothing was carried out".to_owned(),
+            |failed| format!("the last attempt failed ({})", failed.error),
+        );
         let message = format!(
-            "the budget of `{}` {why}, and `{}` waits at most {:?} for its turn; nothing was carried out, so it can be tried \
-             again later",
+            "the budget of `{}` {why}, and `{}` waits at most {:?} for its turn; {so_far}, so it can be tried again later",
             limit.name,
             terms.tool,
             limit.wait_max.min(terms.deadline)

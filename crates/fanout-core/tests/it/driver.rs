@@ -16,17 +16,18 @@ use fanout_core::toolbox::Toolbox;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+/// What a tool does.
 type Act = dyn Fn(Attempt) -> BoxFuture<'static, Result<Output, ToolError>> + Send + Sync;
 
 /// A tool that does what a closure says. `{key}` of its input is what it writes.
 #[derive(Clone)]
-struct Does {
+pub struct Does {
     spec: ToolSpec,
     act: Arc<Act>,
 }
 
 impl Does {
-    fn new(
+    pub fn new(
         name: &str,
         act: impl Fn(Attempt) -> BoxFuture<'static, Result<Output, ToolError>> + Send + Sync + 'static,
     ) -> Self {
@@ -36,7 +37,7 @@ impl Does {
         Self { spec, act: Arc::new(act) }
     }
 
-    fn with(mut self, change: impl FnOnce(&mut ToolSpec)) -> Self {
+    pub fn with(mut self, change: impl FnOnce(&mut ToolSpec)) -> Self {
         change(&mut self.spec);
         self
     }
@@ -74,12 +75,12 @@ fn straggler() -> Does {
     })
 }
 
-async fn work_on(hold: Hold, for_so_long: Duration) {
+pub async fn work_on(hold: Hold, for_so_long: Duration) {
     tokio::time::sleep(for_so_long).await;
     drop(hold);
 }
 
-fn toolbox(tools: impl IntoIterator<Item = Does>) -> Arc<Toolbox> {
+pub fn toolbox(tools: impl IntoIterator<Item = Does>) -> Arc<Toolbox> {
     let mut toolbox = Toolbox::new();
     for tool in tools {
         toolbox.add(tool).unwrap();
@@ -87,12 +88,12 @@ fn toolbox(tools: impl IntoIterator<Item = Does>) -> Arc<Toolbox> {
     Arc::new(toolbox)
 }
 
-fn words(outcomes: &[Arc<Outcome>]) -> String {
+pub fn words(outcomes: &[Arc<Outcome>]) -> String {
     let word = |outcome: &Arc<Outcome>| outcome.error_code().map_or("ok", ErrorCode::as_str);
     outcomes.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
-async fn all(run: &mut Run, calls: impl IntoIterator<Item = (&'static str, Value)>) -> Vec<Arc<Outcome>> {
+pub async fn all(run: &mut Run, calls: impl IntoIterator<Item = (&'static str, Value)>) -> Vec<Arc<Outcome>> {
     let mut batch = run.batch();
     for (at, (tool, input)) in calls.into_iter().enumerate() {
         batch.call(Call::new(at as u32, format!("c{at}"), tool, input)).unwrap();
@@ -100,7 +101,7 @@ async fn all(run: &mut Run, calls: impl IntoIterator<Item = (&'static str, Value
     batch.finish().await
 }
 
-fn ms(count: u64) -> Duration {
+pub fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 

@@ -3,11 +3,14 @@
 //! `FANOUT_SCHEDULES` says how many schedules a property plays; a failure prints its seed for `FANOUT_SEED`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up should fail where it stands")]
 
+mod alarm;
 mod batch;
 mod conflicts;
 mod driver;
 mod effects;
+mod limits;
 mod locks;
+mod retries;
 mod rules;
 mod runs;
 mod workloads;
