@@ -131,12 +131,13 @@ impl Shared {
         let (mut told, now) = (Vec::new(), self.now());
         let mut state = self.state();
         let asked = state.limits.ask(group, caller, asker, again, now, &mut told);
-        self.wish(state, asked, asker, tell, told)
+        self.wish(state, group, asked, asker, tell, told)
     }
 
     fn wish(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,
+        group: GroupId,
         asked: Asked,
         asker: Asker,
         tell: &UnboundedSender<Message>,
@@ -147,7 +148,7 @@ impl Shared {
             Asked::Refused(refusal) => Wish::Refused(refusal),
             Asked::Queued { at_least } => {
                 state.waiting_permits.entry(asker).or_insert_with(|| tell.clone());
-                let paused = state.limits.paused_for(group, now);
+                let paused = state.limits.paused_for(group, self.now());
                 self.settle(state, told);
                 Wish::Queued { at_least, paused }
             }
@@ -171,7 +172,7 @@ impl Shared {
         let (mut told, now) = (Vec::new(), self.now());
         let mut state = self.state();
         let asked = state.limits.ask_for(group, caller, asker, cost, now, &mut told);
-        self.wish(state, asked, asker, tell, told)
+        self.wish(state, group, asked, asker, tell, told)
     }
 
     /// Takes back one wish for a permit that was not granted.

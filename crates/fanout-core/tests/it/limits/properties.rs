@@ -27,6 +27,7 @@ fn random_group(rng: &mut Rng) -> Group {
         rate,
         burst: count(rng, 6),
         concurrency: rng.percent(60).then(|| count(rng, 8)),
+        ramp: None,
         queue_max: if rng.percent(50) { rng.below(40) } else { MANY },
         wait_max: millis(rng, 100, 20_000),
         retry: Backoff { attempts: 1 + rng.below(6) as u32, base: millis(rng, 0, 500), max: millis(rng, 50, 3000) },
