@@ -31,6 +31,10 @@ use futures_util::future::join_all;
 use reqwest::Client;
 use serde_json::{Value, json};
 
+/// The gateway's binary brings this one; the library's side gets the same, so that they differ in nothing else.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const RUNS: usize = 500;
 const TURNS: usize = 3;
 const CALLS: usize = 5;
@@ -94,7 +98,7 @@ async fn compare(pairs: usize) -> anyhow::Result<()> {
     let [whole, streamed] = modes;
     let settings = json!({
         "runs": RUNS, "turns": TURNS, "calls_a_turn": CALLS, "latency_ms": LATENCY_MS, "pairs": pairs,
-        "both": { "configuration": "the same file", "max_in_flight": IN_FLIGHT_MAX, "limit": { "concurrency": IN_FLIGHT_MAX, "max_queue": QUEUE_MAX }, "store": "memory",
+        "both": { "configuration": "the same file", "allocator": "mimalloc", "max_in_flight": IN_FLIGHT_MAX, "limit": { "concurrency": IN_FLIGHT_MAX, "max_queue": QUEUE_MAX }, "store": "memory",
                   "runtime": "tokio, one thread a core", "model": MODEL },
         "gateway": { "program": "fanout serve", "log": "at its default, to nowhere", "clients": "500 connections, kept", "keys": "none demanded" },
         "library": { "program": "benches/src/bin/gateway500.rs", "recorder": "none", "log": "none" },

@@ -141,8 +141,8 @@ fn settings(pairs: usize, answers: &Answers) -> Value {
         "answer_bytes": { "whole": answers.bytes(false), "streamed": answers.bytes(true), "events": PIECES + 5 },
         "bounds": { "cpu_ratio": CPU_RATIO_MAX, "added_ms": ADDED_MS_MAX, "on": "passed" },
         "both": { "sockets": "loopback, kept, nodelay", "runtime": "tokio, one thread a core", "model": MODEL },
-        "ours": { "program": "fanout serve", "tools": TOOLS, "log": "at its default, to nowhere", "keys": "none demanded" },
-        "bare": { "program": "benches/src/bin/bare.rs", "log": "none", "client": clients::settings()["model"] },
+        "ours": { "program": "fanout serve", "allocator": "mimalloc", "tools": TOOLS, "log": "at its default, to nowhere", "keys": "none demanded" },
+        "bare": { "program": "benches/src/bin/bare.rs", "allocator": "the system's", "log": "none", "client": clients::settings()["model"] },
     })
 }
 

@@ -21,6 +21,9 @@ use crate::shape::shape;
 use crate::tool::{Attempt, Hold, ToolError};
 use crate::{reference, retry};
 
+/// No call is told to come back sooner: what is known of a group that is refusing calls is not that exact.
+const COME_BACK_MIN: Duration = Duration::from_secs(1);
+
 impl Batch<'_> {
     pub(super) fn hear(&mut self, message: Message, now: Duration) {
         match message {
@@ -252,9 +255,10 @@ impl Batch<'_> {
 
     fn answer(&mut self, call: Ix, mut result: Result<Arc<Output>, CallError>) {
         let item = &mut self.items[call];
-        if let Err(error @ CallError { code: ErrorCode::RateLimited, .. }) = &mut result {
+        if let Err(error @ CallError { code: ErrorCode::RateLimited | ErrorCode::CircuitOpen, .. }) = &mut result {
             // Whatever else was said: those who wait now come first.
-            error.retry_after = error.retry_after.max(Some(self.run.shared.come_back(item.limit.group)));
+            let come_back = self.run.shared.come_back(item.limit.group).max(COME_BACK_MIN);
+            error.retry_after = error.retry_after.max(Some(come_back));
         }
         let max = item.tool.as_ref().map_or(usize::MAX, |tool| tool.spec.policy.result_max);
         let shown = shape(&result, max);

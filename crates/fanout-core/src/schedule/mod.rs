@@ -326,7 +326,8 @@ impl Schedule {
             Phase::Running => self.steps.push_back(Step::TimedOut(call)),
             Phase::Backoff if !by_deadline => self.queue(call, now),
             Phase::Queued if !by_deadline => {
-                let error = self.rate_limited(call, "did not come up", None);
+                let why = format!("it did not come within {}", self.patience_of(call));
+                let error = self.rate_limited(call, &why, None);
                 self.end(call, error, now);
             }
             Phase::Locking | Phase::Queued | Phase::Backoff => {

@@ -37,7 +37,8 @@ impl Schedule {
         }
         // The last wish is for the call that would be the last to start.
         if let Some(call) = self.worst(group).filter(|call| self.gives_up(*call) < now.saturating_add(at_least)) {
-            self.end(call, self.rate_limited(call, "would not come up in time", None), now);
+            let why = format!("it would not come within {}", self.patience_of(call));
+            self.end(call, self.rate_limited(call, &why, None), now);
         }
     }
 
@@ -47,7 +48,9 @@ impl Schedule {
         let mut short: Vec<Ix> = self.queued(group).filter(|call| self.gives_up(*call) < until).collect();
         short.sort_unstable();
         for call in short {
-            self.end(call, self.rate_limited(call, "is paused by the far side for longer than that", None), now);
+            let why =
+                format!("the API asked everyone to wait for longer than what is left of {}", self.patience_of(call));
+            self.end(call, self.rate_limited(call, &why, None), now);
         }
     }
 
@@ -56,7 +59,7 @@ impl Schedule {
     pub fn refused(&mut self, group: GroupId, refusal: Refusal, now: Duration) {
         let Some(call) = self.worst(group) else { return };
         let error = match refusal {
-            Refusal::Full { come_back } => self.rate_limited(call, "has a full queue", Some(come_back)),
+            Refusal::Full { come_back } => self.rate_limited(call, "the queue is full", Some(come_back)),
             Refusal::Open { come_back } => self.circuit_open(call, come_back),
         };
         self.end_unasked(call, error, now);
@@ -110,12 +113,18 @@ impl Schedule {
             |failed| format!("the last attempt failed ({})", failed.error),
         );
         let message = format!(
-            "the budget of `{}` {why}, and `{}` waits at most {:?} for its turn; {so_far}, so it can be tried again later",
-            limit.name,
-            terms.tool,
-            limit.wait_max.min(terms.deadline)
+            "`{}` has to wait for its turn at `{}`, and {why}; {so_far}, so it can be tried again later",
+            terms.tool, limit.name
         );
         CallError { retry_after: come_back, ..CallError::new(ErrorCode::RateLimited, message) }
+    }
+
+    /// How long this call waits for its turn at most, in words.
+    pub(super) fn patience_of(&self, call: Ix) -> String {
+        let Treatment { terms, limit, .. } = &self.items[call].treatment;
+        let (bound, what) =
+            if limit.wait_max <= terms.deadline { (limit.wait_max, "max_wait") } else { (terms.deadline, "deadline") };
+        format!("its {what} of {bound:?}")
     }
 
     pub(super) fn circuit_open(&self, call: Ix, come_back: Duration) -> CallError {
