@@ -17,6 +17,8 @@ pub enum Role {
     User,
     /// The model.
     Assistant,
+    /// The client's program, in the middle of the conversation; only with a beta header.
+    System,
 }
 
 /// One message of the history.
@@ -228,6 +230,7 @@ pub(crate) fn read_message(i: usize, text: &str) -> Result<Message, Refusal> {
     let role = match message.string("role").as_deref() {
         Some("user") => Role::User,
         Some("assistant") => Role::Assistant,
+        Some("system") => Role::System,
         _ => return Err(wrong(&format!("messages.{i}.role"), "'user' or 'assistant'")),
     };
     let content = message.get("content").ok_or_else(|| required(&format!("messages.{i}.content")))?;

@@ -10,7 +10,7 @@ pub(crate) mod results;
 use http::HeaderMap;
 use serde::Deserialize;
 
-use crate::conversation::{Conversation, Reading};
+use crate::conversation::{Conversation, Reading, Role};
 use crate::refusal::{Refusal, Rule};
 
 pub(crate) use request::{has_marker, whole_request};
@@ -58,10 +58,28 @@ pub(crate) fn headers(headers: &HeaderMap, key: Option<&str>) -> Result<(), Refu
     Ok(())
 }
 
+/// The beta header of system messages in the middle of a conversation, without its date. Claude Code 2.1 sends it.
+const SYSTEM_BETA: &str = "mid-conversation-system-";
+
+/// Checks that whoever sends system messages among the others has asked for that.
+pub(crate) fn roles(conversation: &Conversation, headers: &HeaderMap) -> Result<(), Refusal> {
+    let system = conversation.messages.iter().position(|message| message.role == Role::System);
+    match system {
+        Some(i) if !betas(headers).any(|beta| beta.starts_with(SYSTEM_BETA)) => {
+            Err(Refusal::invalid(Rule::Field, format!("messages.{i}.role: Input should be 'user' or 'assistant'")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn betas(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let betas = headers.get_all("anthropic-beta").iter().filter_map(|value| value.to_str().ok());
+    betas.flat_map(|value| value.split(',')).map(str::trim)
+}
+
 /// Whether the headers ask for server-held threads, by beta and version.
 pub(crate) fn threads_asked_for(headers: &HeaderMap) -> bool {
-    let beta = headers.get_all("anthropic-beta").iter().filter_map(|value| value.to_str().ok());
-    let asked = beta.flat_map(|value| value.split(',')).any(|beta| beta.trim() == THREADS_BETA);
+    let asked = betas(headers).any(|beta| beta == THREADS_BETA);
     asked && headers.get("anthropic-version").is_some_and(|version| version == THREADS_VERSION)
 }
 

@@ -19,6 +19,12 @@ pub(super) fn whole_history(messages: &[Message]) -> Result<(), Refusal> {
                     return Err(Refusal::invalid(Rule::Field, text));
                 }
             }
+            Role::System => {
+                if let Some(id) = ids(message, "tool_result").next() {
+                    let text = format!("messages.{i}: system messages hold no `tool_result` blocks: {id}");
+                    return Err(Refusal::invalid(Rule::Field, text));
+                }
+            }
             Role::User => {
                 if message.parts.is_empty() {
                     let text = format!("messages.{i}: user messages must have non-empty content");

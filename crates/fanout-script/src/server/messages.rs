@@ -111,6 +111,7 @@ impl Arrival {
         let continuation = state.threads.resolve(reading.thread.as_ref(), &mut reading.conversation)?;
         check::body(&reading)?;
         let (conversation, thread) = (reading.conversation, reading.thread);
+        check::roles(&conversation, &self.headers)?;
         check::messages(&conversation)?;
         let fidelity = state.options.fidelity;
         let hashed = Hashed::new(&conversation, fidelity);

@@ -220,3 +220,10 @@ async fn an_identical_request_after_a_400_is_a_violation_of_its_own() {
         desk.server.violations().into_iter().map(|violation| (violation.request, violation.rule)).collect();
     assert_eq!(rules, [(0, Rule::Field), (1, Rule::Field), (1, Rule::RepeatedRefusal)]);
 }
+
+#[tokio::test]
+async fn a_system_message_among_the_others_needs_its_beta_header() {
+    let body =
+        r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"},{"role":"system","content":"now"}]}"#;
+    check_body(body, Some((Rule::Field, 400, "messages.1.role: Input should be 'user' or 'assistant'"))).await;
+}

@@ -77,3 +77,19 @@ async fn what_a_run_cost_is_counted_for_models_with_a_price_alone() {
     assert_eq!(got.status, 200, "{}", got.text);
     assert_eq!(scene.metrics().await.matches(cost).count(), 1);
 }
+
+#[tokio::test]
+async fn system_messages_in_the_middle_stay_where_the_client_put_them() {
+    // As Claude Code sends them: after the user's message, with a beta header of their own.
+    let beta = [("anthropic-beta", "mid-conversation-system-2026-04-07")];
+    for stream in [false, true] {
+        let scene = Scene::open([turn("read r1"), turn("one"), turn("two")]);
+        let system = |text: &str| json!({"role": "system", "content": text});
+        let first = [user("a"), system("be brief")];
+        let got = scene.post("/v1/messages", &beta, request(stream, &first).to_string()).await.message();
+        let messages = [&first[..], &[said(&got), user("b"), system("be kind")]].concat();
+        let got = scene.post("/v1/messages", &beta, request(stream, &messages).to_string()).await;
+        assert_eq!(got.status, 200, "{}", got.text);
+        assert_eq!(history(&scene.asked()[2]), ["a", "be brief", "read r1", "=r1", "one", "b", "be kind"], "{stream}");
+    }
+}
