@@ -205,8 +205,9 @@ impl CallError {
         }
         let mut error = json!({ "code": self.code.as_str(), "message": self.message });
         if let Some(wait) = self.retry_after {
-            // Whole seconds, rounded up: coming back early would be refused again.
-            error["retry_after_s"] = json!(u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX));
+            // Whole seconds, rounded up: coming back early would be refused again. None at all is no wait that a refusal means.
+            let seconds = u64::try_from(wait.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u64::MAX);
+            error["retry_after_s"] = json!(seconds.max(1));
         }
         json!({ "error": error }).to_string()
     }
@@ -244,5 +245,19 @@ impl Outcome {
     /// Whether the `tool_result` says `is_error`.
     pub fn is_error(&self) -> bool {
         self.error_code().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_to_come_back_is_rounded_up_and_never_none() {
+        for (wait, shown) in [(0, 1), (1, 1), (1_000_000_000, 1), (1_000_000_001, 2)] {
+            let wait = Some(Duration::from_nanos(wait));
+            let body = CallError { retry_after: wait, ..CallError::new(ErrorCode::CircuitOpen, "open") }.body();
+            assert!(body.contains(&format!("\"retry_after_s\":{shown}}}")), "{wait:?}: {body}");
+        }
     }
 }

@@ -106,6 +106,7 @@ pub fn verdict(tool: &str, error: &ToolError, repeatable: bool) -> CallError {
             format!("{message}. Nothing was carried out: try again later, or go on without it"),
         ),
         ToolError::Busy { message, retry_after } => {
+            let message = format!("{message}. Nothing was carried out: try again later, or go on without it");
             CallError { retry_after: *retry_after, ..CallError::new(ErrorCode::RateLimited, message) }
         }
         ToolError::Conflict(message) => CallError::new(ErrorCode::Conflict, message),
@@ -183,5 +184,13 @@ mod tests {
         assert_eq!(code(ToolError::Stopped, true), ErrorCode::Cancelled);
         assert_eq!(timed_out("t", Duration::from_secs(1), "timeout", false).code, ErrorCode::OutcomeUnknown);
         assert_eq!(timed_out("t", Duration::from_secs(1), "timeout", true).code, ErrorCode::Timeout);
+    }
+
+    #[test]
+    fn a_call_that_was_refused_is_told_that_nothing_was_done_and_what_to_do() {
+        let busy = ToolError::Busy { message: "`pay` answered 429".into(), retry_after: Some(Duration::from_secs(7)) };
+        let told = verdict("pay", &busy, false);
+        assert_eq!(told.message, "`pay` answered 429. Nothing was carried out: try again later, or go on without it");
+        assert_eq!((told.code, told.retry_after), (ErrorCode::RateLimited, Some(Duration::from_secs(7))));
     }
 }

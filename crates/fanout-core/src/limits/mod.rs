@@ -38,6 +38,10 @@ pub type GroupId = u32;
 /// The group of calls that only the bound on all attempts concerns.
 pub const NO_GROUP: GroupId = 0;
 
+/// A probe under way is taken to last at least so long: nothing is known of an API that has not answered yet, and who comes
+/// back at once is refused again.
+const PROBE_MIN: Duration = Duration::from_secs(1);
+
 /// The budgets of this process.
 #[derive(Debug)]
 pub struct Limits {
@@ -228,7 +232,8 @@ impl Limits {
         if let Err(until) = state.breaker.admit(now) {
             let left = until.saturating_sub(now);
             // The probe under way takes as long as any attempt.
-            return Asked::Refused(Refusal::Open { come_back: if left.is_zero() { state.takes } else { left } });
+            let come_back = if left.is_zero() { state.takes.max(PROBE_MIN) } else { left };
+            return Asked::Refused(Refusal::Open { come_back });
         }
         if self.free > 0 && state.queue.is_empty() && state.ready_for(&cost).is_some_and(|at| at <= now) {
             self.free -= 1;

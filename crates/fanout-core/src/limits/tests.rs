@@ -166,7 +166,7 @@ fn a_breaker_that_opens_ends_all_waiting_in_its_group() {
     let open = Refusal::Open { come_back: come_back - at(1) };
     assert_eq!(ask(&mut limits, group, A, 4, at(2)), Asked::Refused(open));
     let probe = granted(ask(&mut limits, group, A, 5, at(16_000)));
-    let busy = Refusal::Open { come_back: at(0) };
+    let busy = Refusal::Open { come_back: at(1000) };
     assert_eq!(ask(&mut limits, group, A, 6, at(16_000)), Asked::Refused(busy), "one finds out");
     assert!(!limits.observe(probe, Signal::Answered, at(16_001), &mut told));
     limits.give_back(probe, at(16_001), &mut told);

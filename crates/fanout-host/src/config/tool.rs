@@ -162,6 +162,15 @@ fn policy(section: &Section<'_>, names: &BTreeMap<&str, Place>, limits: &BTreeMa
             section.page.mistake(spot, format!("`after` names `{tool}`, which is no tool of this file{hint}"));
         }
     }
+    let nested = section.get("nested").and_then(|field| field.boolean()).unwrap_or_default();
+    if let Some(spot) = section.spot_of("limit").filter(|_| nested) {
+        let message = format!(
+            "`limit` does nothing for {}: with `nested = true` the calls that it runs wait for permits, it does not; \
+             leave one of the two out",
+            section.name
+        );
+        section.page.mistake(&spot, message);
+    }
     Policy {
         timeout: section.get("timeout").and_then(|field| field.duration()).unwrap_or(default.timeout),
         deadline: section.get("deadline").and_then(|field| field.duration()).unwrap_or(default.deadline),
@@ -169,7 +178,7 @@ fn policy(section: &Section<'_>, names: &BTreeMap<&str, Place>, limits: &BTreeMa
         limit: section.get("limit").and_then(|field| limit(&field, limits)),
         after: after.into_iter().map(|(tool, _)| ToolName::from(tool)).collect(),
         idempotent: section.get("idempotent").and_then(|field| field.boolean()).unwrap_or_default(),
-        nested: section.get("nested").and_then(|field| field.boolean()).unwrap_or_default(),
+        nested,
         stop_on_failure: default.stop_on_failure,
     }
 }

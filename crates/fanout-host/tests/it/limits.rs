@@ -137,6 +137,16 @@ fn mistakes_name_their_place_and_what_would_be_right() {
 }
 
 #[test]
+fn a_tool_that_runs_calls_itself_names_no_group() {
+    let with = |more: &str| format!("[limits.x]\n{}", tool("f", "a.example", more));
+    let mistake = "fanout.toml:5:1: `limit` does nothing for [[tool]] `f`: with `nested = true` the calls that it runs wait for \
+                   permits, it does not; leave one of the two out";
+    check_text(&with("limit = \"x\"\nnested = true"), mistake);
+    check_text(&with("limit = \"x\"\nnested = false"), "none");
+    check_text(&with("nested = true"), "none");
+}
+
+#[test]
 fn a_tool_names_a_group_that_there_is() {
     let sections = "[limits.payments]\n[limits.crm]\n";
     let with = |limit: &str| format!("{sections}{}", tool("f", "a.example", limit));
