@@ -74,7 +74,8 @@ pub async fn converse(
     } else {
         close(&report, &watcher, loaded)?;
     }
-    Ok(report.status.into())
+    // What the API's limits leave no room for is a limit too.
+    Ok(if report.retry_after.is_some() { Ended::Limit } else { report.status.into() })
 }
 
 /// A missing price, with the lines to add: here a run always has a budget in dollars.

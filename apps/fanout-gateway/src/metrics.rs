@@ -2,13 +2,14 @@
 //!
 //! From [`watch`](crate::watch): what happened in each run; from the scheduler: how its limit groups stand. To `/metrics`.
 //!
-//! Never a run, a call or a key as a label; a tool is one only if we have it, since a model may ask for any name.
+//! Never a run, a call, a key or an account as a label; a tool is one only if we have it, since a model may ask for any name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use fanout_agent::MODEL_GROUPS;
 use fanout_core::call::ToolName;
 use fanout_core::limits::{BreakerState, GroupState};
 use fanout_core::toolbox::Toolbox;
@@ -21,6 +22,9 @@ pub(crate) const WHYS: [&str; 7] = ["reference", "conflict", "order", "lock", "l
 
 /// Stands for every tool that we do not have. No tool can be called so.
 const UNKNOWN_TOOL: &str = "(unknown)";
+
+/// What stands for all limit groups of requests to the model.
+const MODEL: &str = "model";
 
 /// Upper bounds of the histograms' buckets, in seconds: from a local function to a run's whole deadline.
 const BUCKETS: [f64; 16] =
@@ -135,14 +139,13 @@ impl Metrics {
         }
         head(&mut out, "fanout_limit_queue_depth", "gauge", "Calls that wait for a permit of a limit group.");
         let _ = writeln!(out, "fanout_limit_queue_depth{{group=\"{IN_FLIGHT}\"}} {}", numbers.queued);
-        for group in groups {
-            let name = escaped(group.name.as_str());
-            let _ = writeln!(out, "fanout_limit_queue_depth{{group=\"{name}\"}} {}", group.waiting);
+        let labels = labels(groups);
+        for (name, (waiting, _)) in &labels {
+            let _ = writeln!(out, "fanout_limit_queue_depth{{group=\"{}\"}} {waiting}", escaped(name));
         }
         head(&mut out, "fanout_breaker_open", "gauge", "1 while a limit group's breaker is open.");
-        for group in groups {
-            let (name, open) = (escaped(group.name.as_str()), group.breaker != BreakerState::Closed);
-            let _ = writeln!(out, "fanout_breaker_open{{group=\"{name}\"}} {}", u8::from(open));
+        for (name, (_, open)) in &labels {
+            let _ = writeln!(out, "fanout_breaker_open{{group=\"{}\"}} {}", escaped(name), u8::from(*open));
         }
         head(&mut out, "fanout_runs_active", "gauge", "Runs that have not ended.");
         let _ = writeln!(out, "fanout_runs_active {runs}");
@@ -184,6 +187,56 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
+/// How many wait in each group, and whether its breaker is open, by label: a group's name, but one label for all accounts at the
+/// model's API, however many keys clients bring.
+fn labels(groups: &[GroupState]) -> BTreeMap<&str, (usize, bool)> {
+    let mut labels = BTreeMap::<&str, (usize, bool)>::new();
+    for group in groups {
+        let name = group.name.as_str();
+        let label = if name.starts_with(MODEL_GROUPS) { MODEL } else { name };
+        let (waiting, open) = labels.entry(label).or_default();
+        *waiting += group.waiting;
+        *open |= group.breaker != BreakerState::Closed;
+    }
+    labels
+}
+
 fn escaped(label: &str) -> String {
     label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_accounts_at_the_models_api_are_one_label() {
+        let group = |name: &str, waiting, breaker| GroupState {
+            name: name.into(),
+            waiting,
+            running: 0,
+            concurrency: None,
+            paused_for: Duration::ZERO,
+            breaker,
+        };
+        let open = BreakerState::Open { for_: Duration::from_secs(1) };
+        let groups = [
+            group("payments", 1, BreakerState::HalfOpen),
+            group("model/api.example.com", 2, BreakerState::Closed),
+            group("model/api.example.com/7", 3, open),
+            group("model/api.example.com/11", 4, BreakerState::Closed),
+        ];
+        let text = Metrics::new(&Toolbox::default()).print(&groups);
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains("{group=")).collect();
+        assert_eq!(
+            lines,
+            [
+                "fanout_limit_queue_depth{group=\"in_flight\"} 0",
+                "fanout_limit_queue_depth{group=\"model\"} 9",
+                "fanout_limit_queue_depth{group=\"payments\"} 1",
+                "fanout_breaker_open{group=\"model\"} 1",
+                "fanout_breaker_open{group=\"payments\"} 1",
+            ]
+        );
+    }
 }

@@ -21,7 +21,7 @@ use crate::client::{Client, Handover, Offer, Ours, WritesAfterClient, result_blo
 use crate::conversation::Conversation;
 use crate::request::Template;
 use crate::running::Running;
-use crate::stop::{Cancel, Report, Status};
+use crate::stop::{Cancel, End, Report, Status};
 use crate::turn::result_of;
 
 /// What all runs of an agent have in common.
@@ -244,6 +244,7 @@ impl Agent {
         Report {
             status,
             reason,
+            retry_after: end.as_ref().err().and_then(End::retry_after),
             answer: running.answer,
             turns: running.turns,
             calls: running.calls,

@@ -27,5 +27,6 @@ pub use agent::{Agent, AgentError, AgentOptions, RunSettings, new_run_id};
 pub use budget::{Budget, BudgetError, Limits, Price};
 pub use client::{Handed, Handover, Offer, Ours, WritesAfterClient};
 pub use conversation::Conversation;
+pub use rates::MODEL_GROUPS;
 pub use stop::{Cancel, Report, Status};
 pub use turn::{calls_of, reply};

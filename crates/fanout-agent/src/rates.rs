@@ -22,9 +22,12 @@ const TOO_MANY: u16 = 429;
 /// The service is unavailable; the API is overloaded.
 const OVERLOADED: [u16; 2] = [503, 529];
 
+/// What the names of all limit groups of models begin with.
+pub const MODEL_GROUPS: &str = "model/";
+
 /// The limit group of a model: all that share its rate limits.
 pub(crate) fn group(model: &dyn Model) -> GroupName {
-    format!("model/{}", model.api()).into()
+    format!("{MODEL_GROUPS}{}", model.api()).into()
 }
 
 /// What a request takes of each of the API's budgets, as far as can be told before.

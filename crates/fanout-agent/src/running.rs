@@ -255,14 +255,22 @@ impl<'a> Running<'a> {
 
     /// Waits until the next request may be sent: many runs that share an API queue before it refuses them.
     async fn enter(&self, run: &Run, max_tokens: u32) -> Result<Pass, End> {
-        let deadline = sleep_until(self.deadline);
         let caller = &run.options().caller;
-        tokio::select! {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let cost = rates::cost(self.estimate(), max_tokens);
+        let wait = tokio::select! {
             biased;
-            pass = self.gate.enter(&self.api, caller, rates::cost(self.estimate(), max_tokens)) => Ok(pass),
-            reason = self.cancel.cancelled() => Err(End::Cancelled(reason)),
-            () = deadline => Err(self.out_of_time()),
-        }
+            entered = self.gate.enter(&self.api, caller, cost, left) => match entered {
+                Ok(pass) => return Ok(pass),
+                Err(wait) => wait,
+            },
+            reason = self.cancel.cancelled() => return Err(End::Cancelled(reason)),
+            () = sleep_until(self.deadline) => return Err(self.out_of_time()),
+        };
+        let reason = format!(
+            "the limits of the model's API leave no room for {wait:?}, which is longer than the {left:?} that are left of the run"
+        );
+        Err(End::RateLimited { reason, wait })
     }
 
     /// Whether and when a failed request goes again.

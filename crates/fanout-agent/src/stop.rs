@@ -45,6 +45,8 @@ pub struct Report {
     pub status: Status,
     /// A short word or sentence, where the state alone does not say why.
     pub reason: Option<String>,
+    /// When trying again makes sense: the model's API left no room before the run's time was over.
+    pub retry_after: Option<Duration>,
     /// The text of the model's last answer; what there is of it, if the run did not end as `done`.
     pub answer: String,
     /// How often the model was asked and answered.
@@ -67,6 +69,11 @@ pub struct Report {
 #[derive(Clone, Debug)]
 pub(crate) enum End {
     Failed(String),
+    /// The API's limits leave no room before the run's time is over.
+    RateLimited {
+        reason: String,
+        wait: Duration,
+    },
     Budget(BudgetError),
     Refused,
     Cancelled(String),
@@ -75,16 +82,24 @@ pub(crate) enum End {
 impl End {
     pub(crate) fn status(&self) -> Status {
         match self {
-            Self::Failed(_) => Status::Failed,
+            Self::Failed(_) | Self::RateLimited { .. } => Status::Failed,
             Self::Budget(_) => Status::Budget,
             Self::Refused => Status::Refused,
             Self::Cancelled(_) => Status::Cancelled,
         }
     }
 
+    /// When trying again makes sense, where that is known.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { wait, .. } => Some(*wait),
+            Self::Failed(_) | Self::Budget(_) | Self::Refused | Self::Cancelled(_) => None,
+        }
+    }
+
     pub(crate) fn reason(&self) -> Option<String> {
         match self {
-            Self::Failed(reason) | Self::Cancelled(reason) => Some(reason.clone()),
+            Self::Failed(reason) | Self::RateLimited { reason, .. } | Self::Cancelled(reason) => Some(reason.clone()),
             Self::Budget(error) => Some(error.to_string()),
             Self::Refused => None,
         }

@@ -199,6 +199,9 @@ impl Work {
 
     fn trouble_of(&self, report: &Report) -> ApiError {
         let reason = report.reason.clone().unwrap_or_else(|| format!("the run ended as `{}`", report.status.as_str()));
+        if let Some(wait) = report.retry_after {
+            return ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", reason).retry_after(wait);
+        }
         match report.status {
             Status::Budget if report.elapsed >= self.options.limits.deadline => {
                 ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline", reason)

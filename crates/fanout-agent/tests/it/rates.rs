@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fanout_agent::{Agent, AgentOptions, Conversation, Report, RunSettings, Status};
 use fanout_anthropic::{BoxFuture, Left, Model, ModelError, Part, RateLimits, Request, Response};
+use fanout_core::call::{CallerId, GroupName};
 use fanout_core::run::{Scheduler, SchedulerOptions};
 use fanout_core::toolbox::Toolbox;
 use tokio::time::Instant;
@@ -181,7 +182,7 @@ async fn a_sudden_crowd_is_let_in_slowly() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_whose_time_is_over_in_the_queue_ends_as_budget_and_leaves_no_place_behind() {
+async fn a_run_that_would_wait_past_its_deadline_ends_at_once_and_leaves_no_place_behind() {
     let api = Api::new(1, usize::MAX, |_| None);
     let mut options = AgentOptions::new("m");
     options.limits.deadline = Duration::from_secs(30);
@@ -189,7 +190,50 @@ async fn a_run_whose_time_is_over_in_the_queue_ends_as_budget_and_leaves_no_plac
     let agent = Agent::new(Arc::clone(&api) as _, scheduler.clone(), Arc::new(Toolbox::new()), options).unwrap();
     let first = agent.run(Conversation::from_prompt("go"), RunSettings::default()).await;
     let second = agent.run(Conversation::from_prompt("go"), RunSettings::default()).await;
-    assert_eq!((first.status, second.status), (Status::Done, Status::Budget));
+    assert_eq!((first.status, second.status), (Status::Done, Status::Failed));
+    assert!(second.retry_after.is_some_and(|wait| wait > Duration::from_secs(30)), "{:?}", second.reason);
+    assert!(second.elapsed < Duration::from_secs(1), "{:?}", second.elapsed);
     let waiting: usize = scheduler.limits().iter().map(|group| group.waiting).sum();
     assert_eq!((waiting, api.seen().len()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_longer_than_a_run_has_left_ends_all_who_would_wait_for_it_at_once() {
+    // 64 cross; the third is told of a wait that outlasts every run's quarter of an hour.
+    let api = Api::new(0, usize::MAX, |number| (number == 2).then_some((429, Some(Duration::from_secs(100_000)))));
+    let (reports, took) = runs(&api, 100).await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let waits: Vec<_> = reports.iter().filter_map(|report| report.retry_after).collect();
+    assert_eq!(waits.len(), 100 - 64, "{:?}", reports.iter().map(|report| &report.reason).collect::<Vec<_>>());
+    assert!(waits.iter().all(|wait| *wait > Duration::from_secs(3500)), "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_leaves_the_queue_holds_nobody_up() {
+    let api = Api::new(60, usize::MAX, |_| None);
+    let gate = Scheduler::new(SchedulerOptions::default()).gate().clone();
+    let (name, caller): (GroupName, CallerId) = ("model/x".into(), "c".into());
+    let limits = api.judge();
+    let pass = gate.enter(&name, &caller, [("requests", 1)].into_iter().collect(), Duration::MAX).await.unwrap();
+    let reading = |left: &Left| fanout_core::limits::Reading {
+        meter: left.budget,
+        limit: 60,
+        left: 0,
+        full_in: Duration::from_secs(60),
+    };
+    pass.read(&limits.budgets.iter().map(reading).collect::<Vec<_>>());
+    let enter = |requests| {
+        let (gate, name, caller) = (gate.clone(), "model/x".into(), "c".into());
+        async move { gate.enter(&name, &caller, [("requests", requests)].into_iter().collect(), Duration::MAX).await }
+    };
+    let began = Instant::now();
+    let first = tokio::spawn(enter(50));
+    tokio::task::yield_now().await;
+    let second = tokio::spawn(enter(1));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!first.is_finished() && !second.is_finished());
+    first.abort();
+    second.await.unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    drop(pass);
 }

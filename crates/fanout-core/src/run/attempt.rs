@@ -50,6 +50,8 @@ pub(super) struct Lease {
 struct Held {
     lock: Option<Arc<LockGuard>>,
     permit: Option<PermitGuard>,
+    /// The limit group knows how the attempt ended.
+    is_judged: bool,
     /// Who is told when all of it is gone.
     tell: Option<(UnboundedSender<Message>, Ix)>,
 }
@@ -61,12 +63,13 @@ impl Lease {
         tell: UnboundedSender<Message>,
         call: Ix,
     ) -> Arc<Self> {
-        Arc::new(Self { held: Mutex::new(Held { lock, permit, tell: Some((tell, call)) }) })
+        Arc::new(Self { held: Mutex::new(Held { lock, permit, is_judged: false, tell: Some((tell, call)) }) })
     }
 
-    /// Tells the limit group how the attempt ended.
+    /// Tells the limit group how the attempt ended. Only the first word counts: an answer that comes with its time-out does not.
     pub(super) fn observe(&self, signal: Option<Signal>, wait: Option<Duration>) -> Observed {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let signal = signal.filter(|_| !std::mem::replace(&mut held.is_judged, true));
         held.permit.as_ref().map_or_else(Observed::default, |permit| permit.observe(signal, wait))
     }
 

@@ -91,8 +91,12 @@ impl Batch<'_> {
 
     fn timed_out(&mut self, call: Ix, now: Duration) {
         let lease = self.items[call].running.as_ref().and_then(|running| running.lease.upgrade());
+        let item = &self.items[call];
+        // An attempt that the call's deadline ended early says nothing about the API, but for one that had most of its time.
+        let allowed = item.tool.as_ref().map_or(Duration::ZERO, |tool| tool.terms.timeout.min(tool.terms.deadline));
+        let signal = (now.saturating_sub(item.started_at) >= allowed / 2).then_some(Signal::Failed);
         if let Some(lease) = lease {
-            self.observed(call, lease.observe(Some(Signal::Failed), None));
+            self.observed(call, lease.observe(signal, None));
         }
         let has_retry = self.run.shared.has_retry(self.items[call].limit.group);
         self.schedule.timed_out(call, has_retry, now);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::time::Instant;
 
 use super::SchedulerOptions;
 use super::attempt::Message;
@@ -38,23 +39,34 @@ impl Gate {
     /// Waits for the turn of one request to this API, callers taking turns and each caller's requests in their order. `cost` is
     /// what it will take of what the API says is left.
     ///
-    /// It never gives up: how long is too long, the caller knows.
+    /// # Errors
+    /// How long it would have to wait at least, if that is longer than `patience`: as soon as that is known.
     ///
     /// # Cancellation
     /// Dropping the future gives up the place.
-    pub async fn enter(&self, api: &GroupName, caller: &CallerId, cost: Cost) -> Pass {
-        let shared = &self.shared;
+    pub async fn enter(
+        &self,
+        api: &GroupName,
+        caller: &CallerId,
+        cost: Cost,
+        patience: Duration,
+    ) -> Result<Pass, Duration> {
+        let (shared, until) = (&self.shared, Instant::now().checked_add(patience));
         let group = shared.group(api, LimitOptions::model);
         let (tell, mut messages) = unbounded_channel();
         let place = Place { shared, group, asker: shared.asker() };
+        let too_long =
+            |wait: Duration| until.is_some_and(|until| wait > until.saturating_duration_since(Instant::now()));
         loop {
             match shared.permit_for(group, cost.clone(), caller, place.asker, &tell) {
-                Wish::Granted(permit) => return Pass { permit },
+                Wish::Granted(permit) => return Ok(Pass { permit }),
+                Wish::Queued { at_least, .. } if too_long(at_least) => return Err(at_least),
                 // A model's group is never full and has no breaker; if it were set up otherwise, asking again is all there is.
                 Wish::Refused(_) => tokio::time::sleep(REFUSED_WAIT).await,
                 Wish::Queued { .. } => loop {
                     match messages.recv().await {
-                        Some(Message::Permit(permit)) => return Pass { permit },
+                        Some(Message::Permit(permit)) => return Ok(Pass { permit }),
+                        Some(Message::Paused { wait, .. }) if too_long(wait) => return Err(wait),
                         Some(Message::Unwatched) => shared.watch(),
                         Some(Message::Refused { .. }) | None => break,
                         Some(_) => {}

@@ -176,12 +176,14 @@ impl Shared {
     }
 
     /// Takes back one wish for a permit that was not granted.
-    pub(super) fn withdraw(&self, group: GroupId, asker: Asker) {
-        self.state().limits.withdraw(group, asker);
+    pub(super) fn withdraw(self: &Arc<Self>, group: GroupId, asker: Asker) {
+        let mut state = self.state();
+        state.limits.withdraw(group, asker);
+        self.move_up(state);
     }
 
     /// Forgets an asker and its `wishes`.
-    pub(super) fn forget(&self, asker: Asker, wishes: &[(GroupId, usize)]) {
+    pub(super) fn forget(self: &Arc<Self>, asker: Asker, wishes: &[(GroupId, usize)]) {
         let mut state = self.state();
         for (group, count) in wishes {
             for _ in 0..*count {
@@ -189,6 +191,16 @@ impl Shared {
             }
         }
         state.waiting_permits.remove(&asker);
+        if !wishes.is_empty() {
+            self.move_up(state);
+        }
+    }
+
+    /// Somebody has left a queue: who is behind may be less to wait for.
+    fn move_up(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        let mut told = Vec::new();
+        state.limits.advance(self.now(), &mut told);
+        self.settle(state, told);
     }
 
     /// Whether a failed call of this group may go again, as far as the group's retries go.

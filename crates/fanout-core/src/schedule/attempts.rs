@@ -37,6 +37,11 @@ impl Schedule {
             return;
         }
         let terms = Arc::clone(&self.items[call].treatment.terms);
+        if self.items[call].deadline_at <= now {
+            let error = retry::timed_out(terms.tool.as_str(), terms.deadline, "deadline", terms.repeatable);
+            self.stop(call, error, now);
+            return;
+        }
         let after = terms.timeout;
         let error = ToolError::Broken(format!("no answer from `{}` within its timeout of {after:?}", terms.tool));
         match self.again(call, &error, has_retry, now) {

@@ -319,10 +319,6 @@ impl Schedule {
         let by_deadline = item.deadline_at <= now;
         match item.phase {
             Phase::Stray => self.give_up(call, now),
-            Phase::Running if by_deadline => {
-                let error = retry::timed_out(terms.tool.as_str(), terms.deadline, "deadline", terms.repeatable);
-                self.stop(call, error, now);
-            }
             Phase::Running => self.steps.push_back(Step::TimedOut(call)),
             Phase::Backoff if !by_deadline => self.queue(call, now),
             Phase::Queued if !by_deadline => {

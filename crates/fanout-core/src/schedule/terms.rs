@@ -37,7 +37,7 @@ pub enum Step {
         /// Which try; the first is 1.
         number: u32,
     },
-    /// The running attempt is at its time-out; answer at once with [`Schedule::timed_out`](super::Schedule::timed_out).
+    /// The running attempt is at its time-out, or its call at its deadline; answer at once with [`Schedule::timed_out`](super::Schedule::timed_out).
     TimedOut(Ix),
     /// Stop the running attempt. [`Schedule::gone`](super::Schedule::gone) is still awaited.
     Stop(Ix),
