@@ -267,8 +267,9 @@ impl<'a> Running<'a> {
             reason = self.cancel.cancelled() => return Err(End::Cancelled(reason)),
             () = sleep_until(self.deadline) => return Err(self.out_of_time()),
         };
+        let (wait_s, left_s) = (wait.as_secs(), left.as_secs());
         let reason = format!(
-            "the limits of the model's API leave no room for {wait:?}, which is longer than the {left:?} that are left of the run"
+            "the limits of the model's API leave no room for {wait_s} s, and {left_s} s are left of the run: try again later"
         );
         Err(End::RateLimited { reason, wait })
     }

@@ -8,7 +8,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use axum::response::IntoResponse;
 use bytes::{Bytes, BytesMut};
 use fanout_agent::{Agent, AgentOptions, Cancel, Conversation, Offer, Report, RunSettings, Status};
 use fanout_anthropic::{ModelError, Raw, Request};
@@ -245,9 +244,10 @@ impl Work {
             },
         };
         let body = shown(&error);
+        let answer = error.into_answer(&self.request_id);
         let mut headers = self.own.clone();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        self.exchange.begin(Head { status: error.into_response().status(), headers });
+        headers.extend(answer.headers().clone());
+        self.exchange.begin(Head { status: answer.status(), headers });
         self.exchange.send(Bytes::from(body));
     }
 

@@ -108,3 +108,18 @@ async fn a_run_ends_before_its_client_gives_up() {
     assert_eq!(got.status, 504, "{}", got.text);
     scene.log.nobody_is_alive().await;
 }
+
+#[tokio::test]
+async fn a_wait_past_the_end_of_a_run_is_told_at_once_and_to_everyone() {
+    for stream in [false, true] {
+        let scene = Scene::open([turn("done").always(Fault::rate_limited(100_000))]);
+        let first = scene.ask(&request(stream, &[user("a")])).await;
+        assert_eq!((first.status, &first.headers["retry-after"]), (429, &"100000".parse().unwrap()), "{}", first.text);
+        let second = scene.ask(&request(stream, &[user("b")])).await;
+        assert_eq!(second.status, 429, "{}", second.text);
+        // After an hour somebody finds out whether the upstream meant it.
+        assert_eq!(second.headers["retry-after"], "3600");
+        assert!(second.text.contains(r#""error_code":"rate_limited""#), "{}", second.text);
+        assert_eq!(scene.server.requests().len(), 1);
+    }
+}
