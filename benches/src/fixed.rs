@@ -31,7 +31,7 @@ const ID: &str = "msg_000000000000000000000000";
 
 static IDS: AtomicU64 = AtomicU64::new(1);
 
-/// Both answers, as they are for the id [`ID`].
+/// Both answers, as they are for the id `ID`.
 #[derive(Debug)]
 pub struct Answers {
     whole: String,
