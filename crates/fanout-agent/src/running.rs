@@ -286,8 +286,12 @@ impl<'a> Running<'a> {
         match self.options.backoff.wait(self.failures, named, random()) {
             Some(wait) if wait < left => Ok(Next::AskAfter(wait)),
             Some(wait) => {
-                let reason = explained(error);
-                Err(End::Failed(format!("{reason}; the wait of {wait:?} is longer than what is left of the run")))
+                let reason =
+                    format!("{}; the wait of {wait:?} is longer than what is left of the run", explained(error));
+                Err(match named {
+                    Some(wait) => End::RateLimited { reason, wait },
+                    None => End::Failed(reason),
+                })
             }
             None => Err(End::Failed(format!("{} ({} tries)", explained(error), self.failures))),
         }
