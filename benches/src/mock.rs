@@ -55,6 +55,16 @@ pub async fn serve(listener: TcpListener) -> anyhow::Result<()> {
     Ok(axum::serve(listener, app).await?)
 }
 
+/// A process of its own: prints where it listens, and serves.
+///
+/// # Errors
+/// When there is no port, or it is lost.
+pub async fn main() -> anyhow::Result<()> {
+    let listener = listen().await?;
+    println!("http://{}", listener.local_addr()?);
+    serve(listener).await
+}
+
 #[derive(Deserialize)]
 struct Wait {
     ms: u64,

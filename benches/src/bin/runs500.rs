@@ -58,11 +58,7 @@ async fn main() -> anyhow::Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         [] => compare(PAIRS).await,
-        ["mock"] => {
-            let listener = mock::listen().await?;
-            println!("http://{}", listener.local_addr()?);
-            mock::serve(listener).await
-        }
+        ["mock"] => mock::main().await,
         ["side", side, mode, base] => measure(side, *mode == "streamed", base).await,
         [pairs] => compare(pairs.parse().context("the number of pairs")?).await,
         _ => bail!("one argument at most: the number of pairs"),
