@@ -23,7 +23,7 @@ use fanout_benches::statistics::{median, range, rounded};
 use fanout_benches::{machine, results, usage};
 use fanout_core::call::{CallId, CallerId};
 use fanout_core::effects::{EffectsSpec, Paths, Source, Template, TemplateError};
-use fanout_core::limits::{Asked, Asker, Grant, Limits, News, Notice};
+use fanout_core::limits::{Asked, Asker, Cost, Grant, Limits, News, Notice, Wish};
 use fanout_core::locks::{Locks, Ticket};
 use fanout_core::outcome::Output;
 use fanout_core::schedule::{Limit, Schedule, ScheduleOptions, Step, Terms, Treatment};
@@ -255,7 +255,9 @@ impl<'a> Batch<'a> {
                 Step::Lock(call) => self.lock(call, self.epoch.elapsed()),
                 Step::Permit { group, again } => {
                     let now = self.epoch.elapsed();
-                    let asked = self.permits.ask(group, &self.tool.caller, self.asker, again, now, &mut self.told);
+                    let (caller, asker) = (&self.tool.caller, self.asker);
+                    let wish = Wish { group, caller, asker, again, cost: Cost::new() };
+                    let asked = self.permits.ask(wish, now, &mut self.told);
                     if let Asked::Granted(grant) = asked {
                         self.spare = Some(grant);
                         self.schedule.permitted(group, now);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use fanout_core::call::{CallId, ToolName};
 use fanout_core::event::Why;
 use fanout_core::graph::Edge;
-use fanout_core::limits::{Asked, Grant, Limits, NO_GROUP, News, Notice};
+use fanout_core::limits::{Asked, Cost, Grant, Limits, NO_GROUP, News, Notice, Wish};
 use fanout_core::locks::{Locks, Ticket};
 use fanout_core::outcome::{CallError, ErrorCode, Output};
 use fanout_core::retry::Backoff;
@@ -440,7 +440,8 @@ impl Stage<'_> {
             Step::Permit { group, again } => {
                 let caller = format!("caller{}", scripts[run].caller);
                 let (asker, mut told) = ((run * 1000 + turn) as u64, Vec::new());
-                match self.permits.ask(group, &caller.as_str().into(), asker, again, now, &mut told) {
+                let wish = Wish { group, caller: &caller.as_str().into(), asker, again, cost: Cost::new() };
+                match self.permits.ask(wish, now, &mut told) {
                     Asked::Granted(grant) => {
                         self.permits_out += 1;
                         self.use_permit(run, grant, now);

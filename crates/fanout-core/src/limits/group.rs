@@ -117,6 +117,12 @@ impl Group {
         Some((asker, self.start(group, cost, now)))
     }
 
+    /// Nobody waits any longer. Answers who did, once for every wish.
+    pub(super) fn empty(&mut self) -> Vec<Asker> {
+        self.wanted.clear();
+        std::iter::from_fn(|| self.queue.pop()).collect()
+    }
+
     /// Takes back one wish of this asker. Answers whether there was one.
     pub(super) fn withdraw(&mut self, asker: Asker) -> bool {
         let had_one = self.queue.remove(asker);

@@ -38,10 +38,6 @@ pub type GroupId = u32;
 /// The group of calls that only the bound on all attempts concerns.
 pub const NO_GROUP: GroupId = 0;
 
-/// A probe under way is taken to last at least so long: nothing is known of an API that has not answered yet, and who comes
-/// back at once is refused again.
-const PROBE_MIN: Duration = Duration::from_secs(1);
-
 /// The budgets of this process.
 #[derive(Debug)]
 pub struct Limits {
@@ -63,6 +59,21 @@ pub struct Grant {
     generation: u32,
     number: u64,
     at: Duration,
+}
+
+/// What is asked for: one permit.
+#[derive(Clone, Debug)]
+pub struct Wish<'a> {
+    /// Of which group.
+    pub group: GroupId,
+    /// Who began the run.
+    pub caller: &'a CallerId,
+    /// Which batch asks.
+    pub asker: Asker,
+    /// It is for a call that failed before, and uses up one of the group's retries.
+    pub again: bool,
+    /// What it takes of the group's meters. Of wishes with a cost an asker has one at a time.
+    pub cost: Cost,
 }
 
 /// The answer to one wish.
@@ -199,44 +210,22 @@ impl Limits {
         &self.groups[group as usize].name
     }
 
-    /// Asks for one permit. `again` says that it is for a call that failed before: it uses up one of the group's retries.
+    /// Asks for one permit.
     ///
     /// Who is pushed out of a full queue for this, because their caller wants far more, is told.
-    pub fn ask(
-        &mut self,
-        group: GroupId,
-        caller: &CallerId,
-        asker: Asker,
-        again: bool,
-        now: Duration,
-        told: &mut Vec<Notice>,
-    ) -> Asked {
-        let asked = self.ask_for(group, caller, asker, Cost::new(), now, told);
-        if again && !matches!(asked, Asked::Refused(_)) {
-            self.groups[group as usize].spend_retry(now);
-        }
-        asked
-    }
-
-    /// The same for a first attempt that takes so much of the group's meters. Of such wishes an asker has one at a time.
-    pub fn ask_for(
-        &mut self,
-        group: GroupId,
-        caller: &CallerId,
-        asker: Asker,
-        cost: Cost,
-        now: Duration,
-        told: &mut Vec<Notice>,
-    ) -> Asked {
+    pub fn ask(&mut self, wish: Wish<'_>, now: Duration, told: &mut Vec<Notice>) -> Asked {
+        let Wish { group, caller, asker, again, cost } = wish;
         let state = &mut self.groups[group as usize];
         if let Err(until) = state.breaker.admit(now) {
-            let left = until.saturating_sub(now);
             // The probe under way takes as long as any attempt.
-            let come_back = if left.is_zero() { state.takes.max(PROBE_MIN) } else { left };
+            let come_back = until.saturating_sub(now).max(state.takes);
             return Asked::Refused(Refusal::Open { come_back });
         }
         if self.free > 0 && state.queue.is_empty() && state.ready_for(&cost).is_some_and(|at| at <= now) {
             self.free -= 1;
+            if again {
+                state.spend_retry(now);
+            }
             return Asked::Granted(state.start(group, cost, now));
         }
         if state.queue.len() >= state.options.queue_max {
@@ -251,6 +240,9 @@ impl Limits {
             self.waiting.push(group);
         }
         state.push(caller, asker, cost);
+        if again {
+            state.spend_retry(now);
+        }
         Asked::Queued { at_least: state.wait_of(asker, now) }
     }
 
@@ -279,7 +271,7 @@ impl Limits {
             let come_back = state.options.breaker.cool_down;
             let refused = News::Refused(Refusal::Open { come_back });
             let notice = |asker| Notice { asker, group: grant.group, news: refused.clone() };
-            told.extend(std::iter::from_fn(|| state.queue.pop()).map(notice));
+            told.extend(state.empty().into_iter().map(notice));
             self.forget_idle();
         }
         // A bound that has risen may let somebody start.

@@ -21,9 +21,13 @@ fn paced(calls: u32, burst: u32) -> LimitOptions {
     LimitOptions { rate: Some(rate), burst: NonZeroU32::new(burst).unwrap(), ..LimitOptions::default() }
 }
 
+fn wish(group: GroupId, caller: &CallerId, asker: Asker) -> Wish<'_> {
+    Wish { group, caller, asker, again: false, cost: Cost::new() }
+}
+
 fn ask(limits: &mut Limits, group: GroupId, caller: &str, asker: Asker, now: Duration) -> Asked {
     let mut told = Vec::new();
-    let asked = limits.ask(group, &caller.into(), asker, false, now, &mut told);
+    let asked = limits.ask(wish(group, &caller.into(), asker), now, &mut told);
     assert!(told.is_empty(), "{told:?}");
     asked
 }
@@ -111,7 +115,7 @@ fn a_full_queue_refuses_with_the_time_to_come_back() {
     let full = Refusal::Full { come_back: at(300) };
     assert_eq!(ask(&mut limits, group, A, 1, at(0)), Asked::Refused(full));
     let mut told = Vec::new();
-    let asked = limits.ask(group, &"b".into(), 2, false, at(0), &mut told);
+    let asked = limits.ask(wish(group, &"b".into(), 2), at(0), &mut told);
     queued(asked, at(200));
     let pushed_out = Notice { asker: 1, group, news: News::Refused(full) };
     assert_eq!(told, [pushed_out], "who wants far more than others makes room for them");
@@ -166,7 +170,7 @@ fn a_breaker_that_opens_ends_all_waiting_in_its_group() {
     let open = Refusal::Open { come_back: come_back - at(1) };
     assert_eq!(ask(&mut limits, group, A, 4, at(2)), Asked::Refused(open));
     let probe = granted(ask(&mut limits, group, A, 5, at(16_000)));
-    let busy = Refusal::Open { come_back: at(1000) };
+    let busy = Refusal::Open { come_back: at(0) };
     assert_eq!(ask(&mut limits, group, A, 6, at(16_000)), Asked::Refused(busy), "one finds out");
     assert!(!limits.observe(probe, Signal::Answered, at(16_001), &mut told));
     limits.give_back(probe, at(16_001), &mut told);
@@ -180,7 +184,7 @@ fn retries_are_a_share_of_what_went_well() {
     let mut spend = |limits: &mut Limits, now| {
         let mut spent = 0;
         while limits.has_retry(group, now) && spent < 1000 {
-            let asked = limits.ask(group, &A.into(), 1, true, now, &mut told);
+            let asked = limits.ask(Wish { again: true, ..wish(group, &A.into(), 1) }, now, &mut told);
             limits.give_back(granted(asked), now, &mut told);
             spent += 1;
         }

@@ -9,20 +9,17 @@ use serde_json::Value;
 
 use super::attempt::{Lease, Message, spawn};
 use super::batch::{Batch, Running};
-use super::shared::{Observed, PermitGuard, Wish};
+use super::shared::{Observed, PermitGuard, Reply};
 use crate::call::{Link, Need};
 use crate::effects::Effects;
 use crate::event::What;
 use crate::graph::Ix;
-use crate::limits::{GroupId, Signal};
+use crate::limits::{Cost, GroupId, Signal, Wish};
 use crate::outcome::{CallError, ErrorCode, Outcome, Output};
 use crate::schedule::Step;
 use crate::shape::shape;
 use crate::tool::{Attempt, Hold, ToolError};
 use crate::{reference, retry};
-
-/// No call is told to come back sooner: what is known of a group that is refusing calls is not that exact.
-const COME_BACK_MIN: Duration = Duration::from_secs(1);
 
 impl Batch<'_> {
     pub(super) fn hear(&mut self, message: Message, now: Duration) {
@@ -148,10 +145,12 @@ impl Batch<'_> {
     }
 
     fn permit(&mut self, group: GroupId, again: bool, now: Duration) {
-        match self.run.shared.permit(group, again, &self.run.options.caller, self.asker, &self.tell) {
-            Wish::Granted(permit) => self.permitted(permit, now),
-            Wish::Refused(refusal) => self.schedule.refused(group, refusal, now),
-            Wish::Queued { at_least, paused } => {
+        let caller = &self.run.options.caller;
+        let wish = Wish { group, caller, asker: self.asker, again, cost: Cost::new() };
+        match self.run.shared.permit(wish, &self.tell) {
+            Reply::Granted(permit) => self.permitted(permit, now),
+            Reply::Refused(refusal) => self.schedule.refused(group, refusal, now),
+            Reply::Queued { at_least, paused } => {
                 match self.wishes.iter_mut().find(|(other, _)| *other == group) {
                     Some((_, count)) => *count += 1,
                     None => self.wishes.push((group, 1)),
@@ -261,7 +260,7 @@ impl Batch<'_> {
         let item = &mut self.items[call];
         if let Err(error @ CallError { code: ErrorCode::RateLimited | ErrorCode::CircuitOpen, .. }) = &mut result {
             // Whatever else was said: those who wait now come first.
-            let come_back = self.run.shared.come_back(item.limit.group).max(COME_BACK_MIN);
+            let come_back = self.run.shared.come_back(item.limit.group);
             error.retry_after = error.retry_after.max(Some(come_back));
         }
         let max = item.tool.as_ref().map_or(usize::MAX, |tool| tool.spec.policy.result_max);

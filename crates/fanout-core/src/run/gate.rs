@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use super::SchedulerOptions;
 use super::attempt::Message;
-use super::shared::{PermitGuard, Shared, Wish};
+use super::shared::{PermitGuard, Reply, Shared};
 use crate::call::{CallerId, GroupName};
-use crate::limits::{Asker, Cost, GroupId, GroupState, LimitOptions, Reading, Signal};
+use crate::limits::{Asker, Cost, GroupId, GroupState, LimitOptions, Reading, Signal, Wish};
 
 /// Where requests to models wait for their turn. Cloning it copies a pointer.
 #[derive(Clone)]
@@ -58,12 +58,13 @@ impl Gate {
         let too_long =
             |wait: Duration| until.is_some_and(|until| wait > until.saturating_duration_since(Instant::now()));
         loop {
-            match shared.permit_for(group, cost.clone(), caller, place.asker, &tell) {
-                Wish::Granted(permit) => return Ok(Pass { permit }),
-                Wish::Queued { at_least, .. } if too_long(at_least) => return Err(at_least),
+            let wish = Wish { group, caller, asker: place.asker, again: false, cost: cost.clone() };
+            match shared.permit(wish, &tell) {
+                Reply::Granted(permit) => return Ok(Pass { permit }),
+                Reply::Queued { at_least, .. } if too_long(at_least) => return Err(at_least),
                 // A model's group is never full and has no breaker; if it were set up otherwise, asking again is all there is.
-                Wish::Refused(_) => tokio::time::sleep(REFUSED_WAIT).await,
-                Wish::Queued { .. } => loop {
+                Reply::Refused(_) => tokio::time::sleep(REFUSED_WAIT).await,
+                Reply::Queued { .. } => loop {
                     match messages.recv().await {
                         Some(Message::Permit(permit)) => return Ok(Pass { permit }),
                         Some(Message::Paused { wait, .. }) if too_long(wait) => return Err(wait),

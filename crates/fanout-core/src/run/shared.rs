@@ -15,11 +15,11 @@ use tokio::time::Instant;
 use super::SchedulerOptions;
 use super::alarm::Alarm;
 use super::attempt::Message;
-use crate::call::{CallerId, GroupName};
+use crate::call::GroupName;
 use crate::effects::Effects;
 use crate::graph::Ix;
 use crate::limits::{
-    Asked, Asker, Cost, Grant, GroupId, GroupState, LimitOptions, Limits, News, Notice, Reading, Refusal, Signal,
+    Asked, Asker, Grant, GroupId, GroupState, LimitOptions, Limits, News, Notice, Reading, Refusal, Signal, Wish,
 };
 use crate::locks::{Locks, Ticket};
 use crate::schedule::{Limit, Schedule, ScheduleOptions};
@@ -45,7 +45,7 @@ struct State {
 }
 
 /// The answer to one wish for a permit.
-pub(super) enum Wish {
+pub(super) enum Reply {
     Granted(PermitGuard),
     /// Not before so long, of which the group is paused for so much.
     Queued {
@@ -120,37 +120,18 @@ impl Shared {
     }
 
     /// Asks for a permit; if there is none now, a message will bring it, or say that none will come.
-    pub(super) fn permit(
-        self: &Arc<Self>,
-        group: GroupId,
-        again: bool,
-        caller: &CallerId,
-        asker: Asker,
-        tell: &UnboundedSender<Message>,
-    ) -> Wish {
+    pub(super) fn permit(self: &Arc<Self>, wish: Wish<'_>, tell: &UnboundedSender<Message>) -> Reply {
         let (mut told, now) = (Vec::new(), self.now());
+        let (group, asker) = (wish.group, wish.asker);
         let mut state = self.state();
-        let asked = state.limits.ask(group, caller, asker, again, now, &mut told);
-        self.wish(state, group, asked, asker, tell, told)
-    }
-
-    fn wish(
-        self: &Arc<Self>,
-        mut state: MutexGuard<'_, State>,
-        group: GroupId,
-        asked: Asked,
-        asker: Asker,
-        tell: &UnboundedSender<Message>,
-        told: Vec<Notice>,
-    ) -> Wish {
-        match asked {
-            Asked::Granted(grant) => Wish::Granted(PermitGuard { shared: Arc::clone(self), grant }),
-            Asked::Refused(refusal) => Wish::Refused(refusal),
+        match state.limits.ask(wish, now, &mut told) {
+            Asked::Granted(grant) => Reply::Granted(PermitGuard { shared: Arc::clone(self), grant }),
+            Asked::Refused(refusal) => Reply::Refused(refusal),
             Asked::Queued { at_least } => {
                 state.waiting_permits.entry(asker).or_insert_with(|| tell.clone());
-                let paused = state.limits.paused_for(group, self.now());
+                let paused = state.limits.paused_for(group, now);
                 self.settle(state, told);
-                Wish::Queued { at_least, paused }
+                Reply::Queued { at_least, paused }
             }
         }
     }
@@ -158,21 +139,6 @@ impl Shared {
     /// The group of that name, made of these options if there is none.
     pub(super) fn group(&self, name: &GroupName, options: impl FnOnce() -> LimitOptions) -> GroupId {
         self.state().limits.group(name, options)
-    }
-
-    /// The same for what is no call, and takes so much of the group's meters.
-    pub(super) fn permit_for(
-        self: &Arc<Self>,
-        group: GroupId,
-        cost: Cost,
-        caller: &CallerId,
-        asker: Asker,
-        tell: &UnboundedSender<Message>,
-    ) -> Wish {
-        let (mut told, now) = (Vec::new(), self.now());
-        let mut state = self.state();
-        let asked = state.limits.ask_for(group, caller, asker, cost, now, &mut told);
-        self.wish(state, group, asked, asker, tell, told)
     }
 
     /// Takes back one wish for a permit that was not granted.

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use fanout_core::limits::{Asked, Grant, Limits, NO_GROUP, News};
+use fanout_core::limits::{Asked, Cost, Grant, Limits, NO_GROUP, News, Wish};
 use fanout_core::locks::{Locks, Ticket};
 use fanout_testing::seed::{Rng, each_seed};
 use fanout_testing::touches::Touches;
@@ -89,7 +89,8 @@ fn permits_are_never_too_many_never_idle_never_lost_and_go_round() {
             match rng.below(5) {
                 0 | 1 => {
                     let asker = caller * 10 + run;
-                    let asked = permits.ask(NO_GROUP, &name, asker, false, Duration::ZERO, &mut Vec::new());
+                    let wish = Wish { group: NO_GROUP, caller: &name, asker, again: false, cost: Cost::new() };
+                    let asked = permits.ask(wish, Duration::ZERO, &mut Vec::new());
                     if let Asked::Granted(grant) = asked {
                         grants.push(grant);
                         out += 1;
