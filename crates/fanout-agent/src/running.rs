@@ -286,8 +286,11 @@ impl<'a> Running<'a> {
         match self.options.backoff.wait(self.failures, named, random()) {
             Some(wait) if wait < left => Ok(Next::AskAfter(wait)),
             Some(wait) => {
-                let reason =
-                    format!("{}; the wait of {wait:?} is longer than what is left of the run", explained(error));
+                let reason = format!(
+                    "{}; the wait of {} s is longer than what is left of the run",
+                    explained(error),
+                    wait.as_secs()
+                );
                 Err(match named {
                     Some(wait) => End::RateLimited { reason, wait },
                     None => End::Failed(reason),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::terms::Step;
-use super::{Failed, Item, Phase, Schedule};
+use super::{Failed, Phase, Schedule};
 use crate::graph::Ix;
 use crate::outcome::{CallError, ErrorCode, Output};
 use crate::retry::{self, Again};
@@ -51,6 +51,7 @@ impl Schedule {
             }
             None => {
                 let error = retry::timed_out(terms.tool.as_str(), after, "timeout", terms.repeatable);
+                let error = self.with_attempts(call, error);
                 self.stop(call, error, now);
             }
         }
@@ -94,13 +95,17 @@ impl Schedule {
 
     /// What an attempt's error means for its call, now that it does not go again.
     pub(super) fn verdict(&self, call: Ix, error: &ToolError) -> CallError {
-        let Item { treatment, attempts, .. } = &self.items[call];
-        let terms = &treatment.terms;
-        let mut verdict = retry::verdict(terms.tool.as_str(), error, terms.repeatable);
-        if *attempts > 1 && verdict.code != ErrorCode::OutcomeUnknown {
-            verdict.message.push_str(&format!(" ({attempts} attempts failed)"));
+        let terms = &self.items[call].treatment.terms;
+        self.with_attempts(call, retry::verdict(terms.tool.as_str(), error, terms.repeatable))
+    }
+
+    /// Says how often the call was tried, if that was more than once.
+    fn with_attempts(&self, call: Ix, mut error: CallError) -> CallError {
+        let attempts = self.items[call].attempts;
+        if attempts > 1 && error.code != ErrorCode::OutcomeUnknown {
+            error.message.push_str(&format!(" ({attempts} attempts failed)"));
         }
-        verdict
+        error
     }
 
     /// A number in 0..1, from the seed: splitmix64.

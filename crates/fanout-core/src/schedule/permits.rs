@@ -129,9 +129,12 @@ impl Schedule {
 
     pub(super) fn circuit_open(&self, call: Ix, come_back: Duration) -> CallError {
         let Item { treatment: Treatment { terms, limit, .. }, failed, .. } = &self.items[call];
-        let last = failed.as_ref().map_or_else(String::new, |failed| format!(" (the last error: {})", failed.error));
+        let so_far = failed.as_ref().map_or_else(
+            || "was not sent".to_owned(),
+            |failed| format!("was not sent again (the last error: {})", failed.error),
+        );
         let message = format!(
-            "`{}` is failing and is left alone for a while, so `{}` was not sent{last}; try again later or go on without it",
+            "`{}` is failing and is left alone for a while, so `{}` {so_far}; try again later or go on without it",
             limit.name, terms.tool
         );
         CallError { retry_after: Some(come_back), ..CallError::new(ErrorCode::CircuitOpen, message) }
