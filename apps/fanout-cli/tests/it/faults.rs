@@ -41,29 +41,32 @@ fn recovers(came: Came) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_mended_ends_with_a_sentence_that_says_what_to_do() {
     let cap = "; no wait was named, so this may be a spending cap: look at the account's limits before trying again";
-    for (fault, start, end) in [
-        (Fault::status(400), "failed: the API answered 400 `invalid_request_error`: ", ")"),
+    for (fault, status, start, end) in [
+        (Fault::status(400), 1, "failed: the API answered 400 `invalid_request_error`: ", ")"),
         (
             Fault::status(401),
+            1,
             "failed: the API answered 401 `authentication_error`: ",
             "; check the key: ANTHROPIC_API_KEY, or `api_key` in `[model]`",
         ),
         (
             Fault::status(404),
+            1,
             "failed: the API answered 404 `not_found_error`: ",
             "; check `name` and `base_url` in `[model]`",
         ),
-        (Fault::status(429), "failed: the API answered 429 `rate_limit_error`: ", cap),
+        (Fault::status(429), 1, "failed: the API answered 429 `rate_limit_error`: ", cap),
         (
             Fault::rate_limited(86_400),
+            3,
             "failed: the API answered 429 `rate_limit_error`: ",
             "is longer than what is left of the run",
         ),
-        (Fault::overloaded(), "failed: the API answered 529 `overloaded_error`: ", "(4 tries)"),
-        (Fault::html(500), "failed: the API answered 500 `unknown_error`: <html>", "(4 tries)"),
+        (Fault::overloaded(), 1, "failed: the API answered 529 `overloaded_error`: ", "(4 tries)"),
+        (Fault::html(500), 1, "failed: the API answered 500 `unknown_error`: <html>", "(4 tries)"),
     ] {
         for came in meet(faulty(fault), "").await {
-            ends(came, 1, start, end);
+            ends(came, status, start, end);
         }
     }
 }
