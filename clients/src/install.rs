@@ -9,7 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::digest::{SHA512, digest};
+use serde_json::Value;
 
 use crate::system::{NODE, NPM, PYTHON};
 
@@ -121,6 +125,50 @@ pub fn node_package(name: &str, source: &Path) -> anyhow::Result<PathBuf> {
     // The sources may be newer than the packages.
     copy(source, &place)?;
     Ok(place)
+}
+
+/// A package of a lock file, and the files of it that are wanted: it may be some hundred megabytes unpacked.
+#[derive(Debug)]
+pub struct Package {
+    /// Its name.
+    pub name: &'static str,
+    /// Its files, relative to it.
+    pub files: &'static [&'static str],
+}
+
+/// Where the named files of the packages of `clients/NAME` are, each package in a folder of its name. Nothing else of them is
+/// unpacked, and nothing of them is run.
+///
+/// # Errors
+/// When npm or tar is absent, or a package can't be had or is not the one that the lock file names.
+pub fn files_of(name: &str, packages: &[Package]) -> anyhow::Result<PathBuf> {
+    NPM.meet()?;
+    let lock = root().join("clients").join(name).join("package-lock.json");
+    installed(name, &lock, |place| {
+        let locked: Value = serde_json::from_slice(&fs::read(&lock)?)?;
+        packages.iter().try_for_each(|package| unpack(package, &locked, place))
+    })
+}
+
+fn unpack(package: &Package, locked: &Value, place: &Path) -> anyhow::Result<()> {
+    let of_lock = &locked["packages"][format!("node_modules/{}", package.name)];
+    let text =
+        |key: &str| of_lock[key].as_str().with_context(|| format!("the lock file has no {key} of {}", package.name));
+    let (version, integrity) = (text("version")?, text("integrity")?);
+    let packed = place.join("packed");
+    fs::create_dir_all(&packed)?;
+    let wanted = format!("{}@{version}", package.name);
+    run(Command::new("npm").args(["pack", "--silent", &wanted]).current_dir(&packed))?;
+    let archive = fs::read_dir(&packed)?.next().context("npm packed nothing")??.path();
+    let hash = digest(&SHA512, &fs::read(&archive)?);
+    let found = format!("sha512-{}", STANDARD.encode(hash));
+    ensure!(found == integrity, "{wanted} is {found}, and the lock file names {integrity}");
+    let folder = place.join(package.name);
+    fs::create_dir_all(&folder)?;
+    let files = package.files.iter().map(|file| format!("package/{file}"));
+    run(Command::new("tar").arg("-xzf").arg(&archive).args(["--strip-components=1", "-C"]).arg(&folder).args(files))?;
+    fs::remove_dir_all(&packed)?;
+    Ok(())
 }
 
 /// The root of the project.

@@ -1,4 +1,5 @@
-//! Real clients against `fanout serve` and `fanout mcp`: the official SDKs, a Next.js app, and the MCP conformance suite.
+//! Real clients against `fanout serve` and `fanout mcp`: the official SDKs, a Next.js app, the MCP conformance suite; and large
+//! public OpenAPI documents.
 //!
 //! From the `fanout` binary whose path is given. To whoever runs the tests: one line per conversation, and an error that
 //! names each one that went otherwise than it should: through the gateway otherwise than straight with the model, or over
@@ -8,6 +9,7 @@
 mod client;
 mod conformance;
 mod conversation;
+mod documents;
 mod install;
 mod mcp;
 mod nextjs;
@@ -23,11 +25,12 @@ use anyhow::Context;
 
 use client::Client;
 
-const CLIENTS: [&str; 5] = ["python", "typescript", "mcp", "conformance", "nextjs"];
+const CLIENTS: [&str; 6] = ["python", "typescript", "mcp", "conformance", "nextjs", "documents"];
 
 const USAGE: &str = "\
 usage: fanout-clients FANOUT [NAME...]
-       FANOUT is the binary to test; NAMEs choose among the clients (python, typescript, mcp, conformance, nextjs) and the
+       FANOUT is the binary to test; NAMEs choose among the clients (python, typescript, mcp, conformance, nextjs,
+       documents) and the
        conversations";
 
 #[tokio::main]
@@ -87,6 +90,9 @@ async fn run(fanout: &Path, chosen: &[String]) -> anyhow::Result<usize> {
     }
     if !wanted("nextjs", &["both routes"], chosen).is_empty() {
         failed += usize::from(!tell("nextjs", "both routes", nextjs::test(&fanout).await));
+    }
+    if !wanted("documents", &["every operation"], chosen).is_empty() {
+        failed += usize::from(!tell("documents", "every operation", documents::test(&fanout).await));
     }
     Ok(failed)
 }

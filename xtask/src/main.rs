@@ -59,7 +59,7 @@ fn test() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The official SDKs, a Next.js app and the MCP conformance suite against the built binary. What they need is installed from
+/// The official SDKs, a Next.js app, the MCP conformance suite and large OpenAPI documents against the built binary. What they need is installed from
 /// their lock files.
 fn clients(names: impl Iterator<Item = String>) -> anyhow::Result<()> {
     step("build", cargo(["build", "--locked", "-p", "fanout-cli", "-p", "fanout-clients"]))?;

@@ -54,6 +54,17 @@ pub struct ToolSpec {
     pub safe: bool,
     /// How calls of it are treated.
     pub policy: Policy,
+    /// What a declaration of it could say; nothing acts on it.
+    pub proposal: Option<Proposal>,
+}
+
+/// A declaration that a source proposes for a person to review, and where it would stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// Where in the configuration the tool is described, such as ``[openapi.shop] tools."orders/create"``.
+    pub place: String,
+    /// The template of the key that it touches; `None`: nothing finer than its whole source is known.
+    pub key: Option<String>,
 }
 
 impl ToolSpec {
@@ -67,6 +78,7 @@ impl ToolSpec {
             source,
             safe: false,
             policy: Policy::default(),
+            proposal: None,
         }
     }
 

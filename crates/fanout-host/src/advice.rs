@@ -27,10 +27,25 @@ pub fn declaration(spec: &ToolSpec) -> String {
 
 /// Where the line goes, and the line.
 pub fn advice(spec: &ToolSpec) -> String {
-    format!("[[tool]] `{}`: {}", spec.name, declaration(spec))
+    match &spec.proposal {
+        Some(_) => line(spec),
+        None => format!("[[tool]] `{}`: {}", spec.name, declaration(spec)),
+    }
+}
+
+/// The line as it is written where the tool is described: for one of a source's many tools with the place that it goes to,
+/// as in ``[openapi.shop] tools."orders/get" = { reads = ["orders/{id}/*"] }``.
+pub fn line(spec: &ToolSpec) -> String {
+    match &spec.proposal {
+        Some(proposal) => format!("{} = {{ {} }}", proposal.place, declaration(spec)),
+        None => declaration(spec),
+    }
 }
 
 fn key(spec: &ToolSpec) -> String {
+    if let Some(key) = spec.proposal.as_ref().and_then(|proposal| proposal.key.clone()) {
+        return key;
+    }
     let name = spec.name.as_str();
     let words: Vec<&str> = name.rsplit("__").next().unwrap_or(name).split(['_', '-']).collect();
     let nouns = singular(&match words.split_first() {

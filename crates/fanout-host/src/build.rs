@@ -8,11 +8,12 @@ use std::net::IpAddr;
 
 use fanout_anthropic::{HttpModel, HttpOptions, OptionsError};
 use fanout_core::toolbox::{Toolbox, ToolboxError};
-use fanout_tools::http::{HttpClient, HttpTool, HttpToolError};
+use fanout_tools::http::{HttpClient, HttpTool, HttpToolBuilder, HttpToolError};
+use fanout_tools::openapi::OperationError;
 use http::Uri;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::{Config, ModelConfig, Place, Setting, SettingError, ToolConfig};
+use crate::config::{Config, ModelConfig, OpenapiConfig, Place, Setting, SettingError, ToolConfig};
 use crate::environment::Environment;
 
 /// Why what the configuration describes cannot run.
@@ -32,6 +33,19 @@ pub enum BuildError {
         #[source]
         source: Box<HttpToolError>,
     },
+    /// An operation cannot be a tool, now that its settings are known.
+    #[error("{place}: `{operation}` of [openapi.{name}] cannot be a tool")]
+    Operation {
+        /// Where its section stands.
+        place: Place,
+        /// The section's name.
+        name: String,
+        /// What the configuration calls it.
+        operation: String,
+        /// What is wrong.
+        #[source]
+        source: Box<OperationError>,
+    },
     /// The toolbox does not take a tool.
     #[error(transparent)]
     Toolbox(#[from] ToolboxError),
@@ -50,7 +64,7 @@ pub enum Purpose {
     Look,
 }
 
-/// Makes every tool of the configuration, in its order. All of them share their connections.
+/// Makes every tool of the configuration, in its order: each [[tool]], then the operations of each document. All of them share their connections.
 ///
 /// # Errors
 /// The first tool that cannot be made, with the place where it stands.
@@ -60,7 +74,58 @@ pub fn build_toolbox(config: &Config, environment: &Environment, purpose: Purpos
     for tool in &config.tools {
         toolbox.add(build_tool(tool, environment, purpose, &client)?)?;
     }
+    for document in &config.openapi {
+        add_operations(&mut toolbox, document, environment, purpose, &client)?;
+    }
     Ok(toolbox)
+}
+
+fn secret(setting: &Setting, environment: &Environment, purpose: Purpose) -> Result<SecretString, SettingError> {
+    match purpose {
+        Purpose::Run => setting.fill(environment),
+        Purpose::Look => Ok(setting.with("").into()),
+    }
+}
+
+/// Adds every operation of a document.
+fn add_operations(
+    toolbox: &mut Toolbox,
+    document: &OpenapiConfig,
+    environment: &Environment,
+    purpose: Purpose,
+    client: &HttpClient,
+) -> Result<(), BuildError> {
+    let base_url = document.base_url.as_ref().map(|url| url.fill(environment)).transpose()?;
+    let base_url = base_url.as_ref().map(ExposeSecret::expose_secret);
+    let one = |(scheme, setting): &(String, Setting)| Ok((scheme.clone(), secret(setting, environment, purpose)?));
+    let auth = document.auth.iter().map(one).collect::<Result<Vec<_>, SettingError>>()?;
+    let section = format!("[openapi.{}]", document.name);
+    for tool in &document.tools {
+        let wrong = |source| BuildError::Operation {
+            place: document.place.clone(),
+            name: document.name.clone(),
+            operation: tool.operation.outline.label(),
+            source: Box::new(source),
+        };
+        let builder = tool.operation.builder(&section, base_url, &auth).map_err(wrong)?;
+        let mut builder = declared(builder, tool.reads.as_ref(), tool.writes.as_ref()).policy(tool.policy.clone());
+        if document.undeclared_parallel {
+            builder = builder.undeclared_parallel();
+        }
+        toolbox.add(builder.build(client).map_err(|error| wrong(error.into()))?)?;
+    }
+    Ok(())
+}
+
+fn declared(builder: HttpToolBuilder, reads: Option<&Vec<String>>, writes: Option<&Vec<String>>) -> HttpToolBuilder {
+    let builder = match reads {
+        Some(reads) => builder.reads(reads.iter().map(String::as_str)),
+        None => builder,
+    };
+    match writes {
+        Some(writes) => builder.writes(writes.iter().map(String::as_str)),
+        None => builder,
+    }
 }
 
 fn build_tool(
@@ -70,10 +135,7 @@ fn build_tool(
     client: &HttpClient,
 ) -> Result<HttpTool, BuildError> {
     let http = &tool.http;
-    let secret = |setting: &Setting| match purpose {
-        Purpose::Run => setting.fill(environment),
-        Purpose::Look => Ok(setting.with("").into()),
-    };
+    let secret = |setting: &Setting| secret(setting, environment, purpose);
     let url = http.url.fill(environment)?;
     let mut builder = HttpTool::builder(tool.name.as_str(), http.method.clone(), url.expose_secret())
         .description(&tool.description)
@@ -88,13 +150,7 @@ fn build_tool(
     if let Some(body) = http.body {
         builder = builder.body(body);
     }
-    if let Some(reads) = &tool.reads {
-        builder = builder.reads(reads.iter().map(String::as_str));
-    }
-    if let Some(writes) = &tool.writes {
-        builder = builder.writes(writes.iter().map(String::as_str));
-    }
-    builder.build(client).map_err(|source| BuildError::Tool {
+    declared(builder, tool.reads.as_ref(), tool.writes.as_ref()).build(client).map_err(|source| BuildError::Tool {
         place: tool.place.clone(),
         tool: tool.name.clone(),
         source: Box::new(source),

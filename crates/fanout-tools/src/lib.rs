@@ -1,11 +1,16 @@
 //! The hands: where tools come from.
 //!
 //! In reading order: [`schema`] compares templates with the schema of an input, [`function`] makes a tool of a function of
-//! the program itself, and `http` (feature `http`) makes one of an endpoint.
+//! the program itself; with the feature `http`, `http` makes one of an endpoint, and `openapi` one of each operation of a
+//! document, under the names that `naming` gives to what a source brings.
 //! Each of them ends in something that implements [`Tool`](fanout_core::tool::Tool); when it runs, and beside what, is
 //! decided in `fanout-core` alone.
 
 pub mod function;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "http")]
+pub mod naming;
+#[cfg(feature = "http")]
+pub mod openapi;
 pub mod schema;

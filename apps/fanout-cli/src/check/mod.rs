@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 
 use fanout_core::effects::{EffectsSpec, Template};
 use fanout_core::tool::ToolSpec;
-use fanout_host::advice::declaration;
+use fanout_host::advice::line;
 use fanout_host::build::Purpose;
 use fanout_host::groups::{group_of, groups};
 use serde_json::json;
@@ -57,8 +57,10 @@ pub fn check(common: &Common) -> anyhow::Result<Ended> {
 /// Whether calls of this tool wait for others of their source only because nobody said what they touch.
 fn serialises(spec: &ToolSpec, all: &[&ToolSpec]) -> bool {
     let writes = |spec: &ToolSpec| !spec.effects.inferred_writes.is_empty();
+    // `undeclared = "parallel"`: by choice it touches nothing.
+    let touches = |spec: &ToolSpec| !spec.effects.inferred_reads.is_empty() || writes(spec);
     let same_source = |other: &&&ToolSpec| other.source == spec.source;
-    !spec.effects.is_declared() && all.iter().filter(same_source).any(|other| writes(other) || writes(spec))
+    !spec.effects.is_declared() && touches(spec) && all.iter().filter(same_source).any(|other| writes(other) || writes(spec))
 }
 
 /// A conflict between sources that nobody would see: inferred keys are told apart by their source, so a tool that says nothing
@@ -83,7 +85,7 @@ impl fmt::Display for Unseen<'_> {
             elsewhere.source,
             tool.name,
             elsewhere.name,
-            declaration(tool)
+            line(tool)
         )
     }
 }
@@ -141,7 +143,7 @@ fn print(text: &mut String, spec: &ToolSpec, serialises: bool) {
             text,
             "  waits for other calls of {}; to be reviewed and added: {}",
             spec.source,
-            declaration(spec)
+            line(spec)
         );
     }
 }
@@ -155,7 +157,7 @@ fn to_json(spec: &ToolSpec, serialises: bool) -> serde_json::Value {
         "timeout_ms": spec.policy.timeout.as_millis(), "deadline_ms": spec.policy.deadline.as_millis(),
         "limit": group_of(spec).map(|group| group.to_string()),
         "after": spec.policy.after.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "serialises": serialises, "proposed": serialises.then(|| declaration(spec)),
+        "serialises": serialises, "proposed": serialises.then(|| line(spec)),
     })
 }
 

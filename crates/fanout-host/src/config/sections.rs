@@ -4,7 +4,7 @@
 //!
 //! What a single tool says is read in `tool`, what an external API bears in `limits`, what the gateway is told in `server`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fanout_agent::Price;
@@ -15,7 +15,7 @@ use super::field::Field;
 use super::later::Kind;
 use super::page::{Page, Section, Spot};
 use super::setting::Setting;
-use super::{limits, server, tool};
+use super::{limits, openapi, server, tool};
 
 /// `[model]`: whom to ask.
 #[derive(Clone, Debug)]
@@ -113,13 +113,16 @@ pub(super) fn read(page: &Page<'_>) -> Config {
     let Some(table) = page.table() else { return Config::default() };
     let top = Section::new(page, "", Kind::Top, table.span(), Some(table.get_ref()));
     let limits = limits::read_all(&top);
+    let documents = openapi::open_all(&top);
+    let names: BTreeSet<String> = tool::names(page, &top).into_iter().chain(openapi::names(&documents)).collect();
     let config = Config {
         file: None,
         model: model(&part(page, &top, "model", "MODEL", Kind::Whole)),
         run: run(&part(page, &top, "run", "RUN", Kind::Whole)),
         scheduler: scheduler(&part(page, &top, "scheduler", "SCHEDULER", Kind::Whole)),
         server: server::read(&part(page, &top, "server", "SERVER", Kind::Server)),
-        tools: tool::read_all(page, &top, &limits),
+        tools: tool::read_all(page, &top, &names, &limits),
+        openapi: openapi::read_all(documents, &names, &limits),
         limits,
         prices: prices(&top),
         warnings: Vec::new(),

@@ -5,7 +5,7 @@
 //!
 //! Nothing is built and no secret is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fanout_core::call::{GroupName, ToolName};
 use fanout_core::effects::Template;
@@ -64,16 +64,24 @@ const METHODS: [Method; 7] =
 /// The longest name that the Messages API takes.
 const NAME_MAX: usize = 128;
 
-/// Reads every `[[tool]]`; those with mistakes are left out.
+/// Reads every `[[tool]]`; those with mistakes are left out. `names` are those of all tools of the file.
 pub(super) fn read_all<'a>(
     page: &'a Page<'a>,
     top: &Section<'a>,
+    names: &BTreeSet<String>,
     limits: &BTreeMap<String, LimitConfig>,
 ) -> Vec<ToolConfig> {
+    sections(top).iter().filter_map(|section| read(page, section, names, limits)).collect()
+}
+
+/// The names of every `[[tool]]`, each checked.
+pub(super) fn names<'a>(page: &'a Page<'a>, top: &Section<'a>) -> Vec<String> {
+    checked_names(page, &sections(top)).into_keys().map(str::to_owned).collect()
+}
+
+fn sections<'a>(top: &Section<'a>) -> Vec<Section<'a>> {
     let fields = top.get("tool").map(|field| field.tables()).unwrap_or_default();
-    let sections: Vec<Section<'a>> = fields.iter().filter_map(section_of).collect();
-    let names = names(page, &sections);
-    sections.iter().filter_map(|section| read(section, &names, limits)).collect()
+    fields.iter().filter_map(section_of).collect()
 }
 
 fn section_of<'a>(field: &Field<'a>) -> Option<Section<'a>> {
@@ -83,8 +91,8 @@ fn section_of<'a>(field: &Field<'a>) -> Option<Section<'a>> {
     field.section(called, Kind::Tool)
 }
 
-/// The names of all tools, each checked.
-fn names<'a>(page: &'a Page<'a>, sections: &[Section<'a>]) -> BTreeMap<&'a str, Place> {
+/// The names, each with its place.
+fn checked_names<'a>(page: &'a Page<'a>, sections: &[Section<'a>]) -> BTreeMap<&'a str, Place> {
     let mut names: BTreeMap<&str, Place> = BTreeMap::new();
     for section in sections {
         let Some(field) = section.get("name") else {
@@ -107,11 +115,11 @@ fn names<'a>(page: &'a Page<'a>, sections: &[Section<'a>]) -> BTreeMap<&'a str, 
 }
 
 fn read(
+    page: &Page<'_>,
     section: &Section<'_>,
-    names: &BTreeMap<&str, Place>,
+    names: &BTreeSet<String>,
     limits: &BTreeMap<String, LimitConfig>,
 ) -> Option<ToolConfig> {
-    let page = section.page;
     let name = section.get("name").filter(Field::is_string).and_then(|field| field.string());
     let description = section.get("description").and_then(|field| field.string()).unwrap_or_default();
     let input_schema = input_schema(section);
@@ -152,12 +160,18 @@ fn read(
     })
 }
 
-fn policy(section: &Section<'_>, names: &BTreeMap<&str, Place>, limits: &BTreeMap<String, LimitConfig>) -> Policy {
+/// How calls of a tool are treated, by its own word.
+pub(super) fn policy(
+    section: &Section<'_>,
+    names: &BTreeSet<String>,
+    limits: &BTreeMap<String, LimitConfig>,
+) -> Policy {
     let default = Policy::default();
     let after = section.get("after").and_then(|field| field.strings()).unwrap_or_default();
     for (tool, spot) in &after {
-        if !names.contains_key(tool) {
-            let hint = nearest(tool, names.keys().copied()).map(|meant| format!("; did you mean `{meant}`?"));
+        if !names.contains(*tool) {
+            let hint =
+                nearest(tool, names.iter().map(String::as_str)).map(|meant| format!("; did you mean `{meant}`?"));
             let hint = hint.unwrap_or_default();
             section.page.mistake(spot, format!("`after` names `{tool}`, which is no tool of this file{hint}"));
         }
@@ -184,7 +198,7 @@ fn policy(section: &Section<'_>, names: &BTreeMap<&str, Place>, limits: &BTreeMa
 }
 
 /// The limit group that a tool names.
-fn limit(field: &Field<'_>, limits: &BTreeMap<String, LimitConfig>) -> Option<GroupName> {
+pub(super) fn limit(field: &Field<'_>, limits: &BTreeMap<String, LimitConfig>) -> Option<GroupName> {
     let name = field.string()?;
     if limits.contains_key(name) {
         return Some(name.into());
@@ -197,7 +211,8 @@ fn limit(field: &Field<'_>, limits: &BTreeMap<String, LimitConfig>) -> Option<Gr
     None
 }
 
-fn templates(field: &Field<'_>, fields: &Fields) -> Option<Vec<String>> {
+/// Templates of effects, each held against the fields of the input.
+pub(super) fn templates(field: &Field<'_>, fields: &Fields) -> Option<Vec<String>> {
     let mut texts = Vec::new();
     for (text, spot) in field.strings()? {
         match Template::parse(text) {

@@ -6,3 +6,4 @@ mod keys;
 mod limits;
 mod lines;
 mod mistakes;
+mod openapi;

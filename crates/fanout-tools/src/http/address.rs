@@ -12,7 +12,7 @@ use serde_json::Value;
 use url::Url;
 
 /// All but the unreserved characters of RFC 3986: what is left means nothing to anybody.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Why a text is not the template of a URL. None repeats what may be a secret: the query and the user's part.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

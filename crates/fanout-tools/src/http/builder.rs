@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use fanout_core::call::ToolName;
 use fanout_core::effects::{EffectsSpec, Source, Template, TemplateError};
-use fanout_core::tool::{Policy, ToolSpec};
+use fanout_core::tool::{Policy, Proposal, ToolSpec};
 use http::header::{ACCEPT, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use secrecy::{ExposeSecret, SecretString};
@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::address::{Address, AddressError, Text};
 use super::client::{HttpClient, HttpClientError};
+use super::parameter::{Parameter, ParameterPlace};
 use super::request::{Body, Layout};
 use super::tool::{Endpoint, HttpTool};
 use crate::schema::Fields;
@@ -49,6 +50,12 @@ pub struct HttpToolBuilder {
     reads: Option<Vec<String>>,
     writes: Option<Vec<String>>,
     policy: Policy,
+    parameters: Vec<Parameter>,
+    renamed: Vec<(String, String)>,
+    body_optional: bool,
+    fixed: Vec<(ParameterPlace, String, SecretString)>,
+    inferred: bool,
+    proposal: Option<Proposal>,
 }
 
 impl HttpToolBuilder {
@@ -65,6 +72,12 @@ impl HttpToolBuilder {
             reads: None,
             writes: None,
             policy: Policy::default(),
+            parameters: Vec::new(),
+            renamed: Vec::new(),
+            body_optional: false,
+            fixed: Vec::new(),
+            inferred: true,
+            proposal: None,
         }
     }
 
@@ -96,6 +109,49 @@ impl HttpToolBuilder {
     /// How the inputs that neither URL nor query take are sent.
     pub fn body(mut self, body: Body) -> Self {
         self.body = Some(body);
+        self
+    }
+
+    /// Without any input for it, no body is sent.
+    pub fn body_optional(mut self) -> Self {
+        self.body_optional = true;
+        self
+    }
+
+    /// Gives one input a place and a style of its own.
+    pub fn parameter(mut self, parameter: Parameter) -> Self {
+        self.parameters.push(parameter);
+        self
+    }
+
+    /// Sends a field of the body under another name.
+    pub fn rename(mut self, field: impl Into<String>, name: impl Into<String>) -> Self {
+        self.renamed.push((field.into(), name.into()));
+        self
+    }
+
+    /// Adds a pair that every request carries in its query. Its value is a secret.
+    pub fn secret_query(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
+        self.fixed.push((ParameterPlace::Query, name.into(), value.into()));
+        self
+    }
+
+    /// Adds a cookie that every request carries. Its value is a secret.
+    pub fn secret_cookie(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
+        self.fixed.push((ParameterPlace::Cookie, name.into(), value.into()));
+        self
+    }
+
+    /// Takes it to touch nothing as long as nothing is declared: calls of it wait for none of its host, by its author's
+    /// choice.
+    pub fn undeclared_parallel(mut self) -> Self {
+        self.inferred = false;
+        self
+    }
+
+    /// What its author might declare; shown where a declaration is missing.
+    pub fn proposal(mut self, proposal: Proposal) -> Self {
+        self.proposal = Some(proposal);
         self
     }
 
@@ -138,6 +194,7 @@ impl HttpToolBuilder {
             effects,
             safe,
             policy: self.policy,
+            proposal: self.proposal,
             ..ToolSpec::new(self.name, source)
         };
         let client = client.to(layout.address.origin(), spec.repeatable(), spec.policy.timeout)?;
@@ -149,7 +206,8 @@ impl HttpToolBuilder {
         let source = Source::http(&address.host());
         let fields = Fields::of(&self.input_schema);
         let all_of = if is_safe(&self.method) { EffectsSpec::reads_all_of } else { EffectsSpec::writes_all_of };
-        let mut effects = all_of(&source);
+        let infers = self.inferred || self.reads.is_some() || self.writes.is_some();
+        let mut effects = if infers { all_of(&source) } else { EffectsSpec::default() };
         effects.reads = self.reads.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
         effects.writes = self.writes.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
         let headers = parse_headers(&self.headers)?;
@@ -162,7 +220,7 @@ impl HttpToolBuilder {
         if matches!(method, Method::CONNECT | Method::TRACE) {
             return Err(HttpToolError::Method { method });
         }
-        if self.body.is_some() && is_safe(&method) {
+        if self.body.is_some_and(|body| body != Body::Nothing) && is_safe(&method) {
             return Err(HttpToolError::NoBody { method });
         }
         let text = |(name, template): &(String, String)| match Text::parse(template) {
@@ -170,7 +228,16 @@ impl HttpToolBuilder {
             Err(_) => Err(HttpToolError::Query { name: name.clone() }),
         };
         let query = self.query.iter().map(text).collect::<Result<_, _>>()?;
-        let layout = Layout { body: self.body.or(Layout::default_body(&method)), method, address, query };
+        let layout = Layout {
+            body: self.body.or(Layout::default_body(&method)),
+            method,
+            address,
+            query,
+            parameters: self.parameters.clone(),
+            renamed: self.renamed.clone(),
+            body_optional: self.body_optional,
+            fixed: self.fixed.clone(),
+        };
         for field in layout.fields().filter_map(<[_]>::first) {
             if !fields.has(field) {
                 return Err(unknown_field("the url or the query", field, fields));

@@ -82,12 +82,12 @@ impl fmt::Debug for HttpTool {
 
 impl Endpoint {
     async fn call(&self, attempt: &Attempt) -> Result<Output, ToolError> {
-        let Prepared { mut url, body } = self.layout.prepare(&attempt.input)?;
+        let Prepared { mut url, headers, body } = self.layout.prepare(&attempt.input)?;
         let method = &self.layout.method;
         let follows = matches!(*method, Method::GET | Method::HEAD);
         let mut followed = 0;
         loop {
-            let response = self.send(attempt, url.clone(), body.as_ref()).await?;
+            let response = self.send(attempt, url.clone(), &headers, body.as_ref()).await?;
             let waits = Waits::of(response.headers(), SystemTime::now());
             // Before the body has come: whoever waits for it would go on to send.
             if let Some(wait) = waits.pause(response.status()) {
@@ -114,17 +114,25 @@ impl Endpoint {
         }
     }
 
-    async fn send(&self, attempt: &Attempt, url: Url, body: Option<&Payload>) -> Result<reqwest::Response, ToolError> {
+    async fn send(
+        &self,
+        attempt: &Attempt,
+        url: Url,
+        given: &HeaderMap,
+        body: Option<&Payload>,
+    ) -> Result<reqwest::Response, ToolError> {
         let method = self.layout.method.clone();
         let place = format!("{method} {}", shown(&url));
-        let mut headers = self.headers.clone();
+        // What the author wrote wins over what an input says.
+        let mut headers = given.clone();
+        headers.extend(self.headers.clone());
         if !matches!(method, Method::GET | Method::HEAD) && !headers.contains_key(&IDEMPOTENCY_KEY) {
             headers.extend(key_header(&attempt.idempotency_key).map(|key| (IDEMPOTENCY_KEY.clone(), key)));
         }
         let mut request = self.client.request(method, url);
         if let Some(payload) = body {
             if !headers.contains_key(CONTENT_TYPE) {
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static(payload.content_type));
+                headers.insert(CONTENT_TYPE, payload.content_type.clone());
             }
             request = request.body(payload.bytes.clone());
         }

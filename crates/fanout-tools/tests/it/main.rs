@@ -6,6 +6,7 @@ mod batch;
 mod faults;
 mod function;
 mod http;
+mod openapi;
 mod pressure;
 mod server;
 mod wire;
