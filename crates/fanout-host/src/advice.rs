@@ -4,6 +4,7 @@
 //! A proposal only: what a tool really touches, only its author knows.
 
 use fanout_core::tool::ToolSpec;
+use fanout_tools::name::tool_name;
 
 /// Words that begin a tool's name and say what is done, not to what.
 const VERBS: [&str; 30] = [
@@ -27,7 +28,14 @@ pub fn declaration(spec: &ToolSpec) -> String {
 
 /// Where the line goes, and the line.
 pub fn advice(spec: &ToolSpec) -> String {
-    format!("[[tool]] `{}`: {}", spec.name, declaration(spec))
+    let name = spec.name.as_str();
+    match spec.source.as_str().strip_prefix("mcp/") {
+        Some(server) => {
+            let tool = name.strip_prefix(&tool_name(server, "")).unwrap_or(name);
+            format!("[mcp_servers.{server}] tools.{tool} = {{ {} }}", declaration(spec))
+        }
+        None => format!("[[tool]] `{name}`: {}", declaration(spec)),
+    }
 }
 
 fn key(spec: &ToolSpec) -> String {

@@ -10,6 +10,8 @@ pub(super) enum Kind {
     Top,
     /// A `[[tool]]`.
     Tool,
+    /// A tool of a source, in its `tools.NAME`.
+    Declared,
     /// `[server]`.
     Server,
     /// `[store]`.
@@ -19,16 +21,15 @@ pub(super) enum Kind {
 }
 
 /// Where, which key, and what would be lost if it were ignored.
-const LATER: [(Kind, &str, &str); 15] = [
-    (Kind::Top, "mcp_config", "MCP servers cannot be connected yet"),
+const LATER: [(Kind, &str, &str); 14] = [
     (Kind::Top, "openapi", "no tools can be made of OpenAPI documents yet; write each as a [[tool]] with `http`"),
-    (Kind::Top, "mcp_servers", "MCP servers cannot be connected yet"),
     (Kind::Top, "database", "no database can be used yet"),
     (Kind::Top, "workspace", "there are no file tools yet"),
     (Kind::Top, "project", "there are no teams yet"),
     (Kind::Top, "worker", "there are no background runs yet"),
     (Kind::Top, "notify", "nobody would be notified"),
     (Kind::Tool, "approval", "nobody would be asked before the tool runs"),
+    (Kind::Declared, "approval", "nobody would be asked before the tool runs"),
     (Kind::Tool, "sql", "no database can be used yet"),
     (Kind::Tool, "command", "no programs can be run yet"),
     (Kind::Tool, "undeclared", "calls without declared effects always keep their order"),
@@ -46,7 +47,7 @@ pub(super) fn sentence(kind: Kind, key: &str) -> Option<String> {
 /// Whether a key that stands on a tool is one of its limit group: a budget is an API's, not a tool's.
 pub(super) fn is_of_limits(kind: Kind, key: &str) -> bool {
     let keys = ["rate", "burst", "concurrency", "max_queue", "max_wait", "retry", "breaker"];
-    kind == Kind::Tool && keys.contains(&key)
+    matches!(kind, Kind::Tool | Kind::Declared) && keys.contains(&key)
 }
 
 /// The keys of later versions, for guessing what was meant.

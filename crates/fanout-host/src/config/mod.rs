@@ -4,13 +4,15 @@
 //! To [`build`](crate::build) and to the surfaces, as plain structs; every mistake comes with its place.
 //!
 //! In reading order: `page` is the text with its places, `field` reads one value of it, `units` durations, rates and sizes,
-//! `setting` texts with `${NAME}` in them; `sections`, `limits`, `server` and `tool` know the keys; `later` the keys of later versions; `find`
+//! `setting` texts with `${NAME}` in them; `sections`, `limits`, `server`, `tool`, `mcp` and `mcp_file` know the keys; `later` the keys of later versions; `find`
 //! looks for the file. Nothing is connected to and nothing is built.
 
 mod field;
 mod find;
 mod later;
 mod limits;
+mod mcp;
+mod mcp_file;
 mod page;
 mod sections;
 mod server;
@@ -21,6 +23,7 @@ mod units;
 pub use find::FindError;
 pub(crate) use limits::written;
 pub use limits::{IN_FLIGHT, LimitConfig};
+pub use mcp::{McpReachConfig, McpServerConfig, SourceToolConfig};
 pub use page::{ConfigErrors, Mistake, Place};
 pub use sections::{ModelConfig, RunConfig, SchedulerConfig};
 pub use server::{PortError, ServerConfig, WritesAfterClient};
@@ -54,6 +57,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// `[[tool]]`, in the order of the file; the names differ.
     pub tools: Vec<ToolConfig>,
+    /// `[mcp_servers.NAME]` and those of `mcp_config`, by name.
+    pub mcp_servers: BTreeMap<String, McpServerConfig>,
     /// `[prices."MODEL"]`.
     pub prices: BTreeMap<String, Price>,
     /// What is allowed and perhaps not meant, in the order of the file.

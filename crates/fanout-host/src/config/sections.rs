@@ -2,7 +2,7 @@
 //!
 //! From the page. To the options, with the defaults of the contract.
 //!
-//! What a single tool says is read in `tool`, what an external API bears in `limits`, what the gateway is told in `server`.
+//! What a single tool says is read in `tool`, what an external API bears in `limits`, what the gateway is told in `server`, an MCP server in `mcp`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::field::Field;
 use super::later::Kind;
 use super::page::{Page, Section, Spot};
 use super::setting::Setting;
-use super::{limits, server, tool};
+use super::{limits, mcp, server, tool};
 
 /// `[model]`: whom to ask.
 #[derive(Clone, Debug)]
@@ -113,12 +113,14 @@ pub(super) fn read(page: &Page<'_>) -> Config {
     let Some(table) = page.table() else { return Config::default() };
     let top = Section::new(page, "", Kind::Top, table.span(), Some(table.get_ref()));
     let limits = limits::read_all(&top);
+    let server = server::read(&part(page, &top, "server", "SERVER", Kind::Server));
     let config = Config {
         file: None,
         model: model(&part(page, &top, "model", "MODEL", Kind::Whole)),
         run: run(&part(page, &top, "run", "RUN", Kind::Whole)),
         scheduler: scheduler(&part(page, &top, "scheduler", "SCHEDULER", Kind::Whole)),
-        server: server::read(&part(page, &top, "server", "SERVER", Kind::Server)),
+        mcp_servers: mcp::read_all(page, &top, &limits, &server),
+        server,
         tools: tool::read_all(page, &top, &limits),
         limits,
         prices: prices(&top),

@@ -175,7 +175,7 @@ fn policy(section: &Section<'_>, names: &BTreeMap<&str, Place>, limits: &BTreeMa
 }
 
 /// The limit group that a tool names.
-fn limit(field: &Field<'_>, limits: &BTreeMap<String, LimitConfig>) -> Option<GroupName> {
+pub(super) fn limit(field: &Field<'_>, limits: &BTreeMap<String, LimitConfig>) -> Option<GroupName> {
     let name = field.string()?;
     if limits.contains_key(name) {
         return Some(name.into());
