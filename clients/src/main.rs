@@ -1,4 +1,5 @@
-//! Real clients against `fanout serve` and `fanout mcp`: the official SDKs, a Next.js app, and the MCP conformance suite.
+//! Real clients against `fanout serve` and `fanout mcp`: the official SDKs, a Next.js app, and the MCP conformance suite; and
+//! real MCP servers as its sources.
 //!
 //! From the `fanout` binary whose path is given. To whoever runs the tests: one line per conversation, and an error that
 //! names each one that went otherwise than it should: through the gateway otherwise than straight with the model, or over
@@ -11,6 +12,7 @@ mod conversation;
 mod install;
 mod mcp;
 mod nextjs;
+mod servers;
 mod stage;
 mod system;
 mod tools;
@@ -23,11 +25,12 @@ use anyhow::Context;
 
 use client::Client;
 
-const CLIENTS: [&str; 5] = ["python", "typescript", "mcp", "conformance", "nextjs"];
+const CLIENTS: [&str; 6] = ["python", "typescript", "mcp", "conformance", "nextjs", "servers"];
 
 const USAGE: &str = "\
 usage: fanout-clients FANOUT [NAME...]
-       FANOUT is the binary to test; NAMEs choose among the clients (python, typescript, mcp, conformance, nextjs) and the
+       FANOUT is the binary to test; NAMEs choose among the clients (python, typescript, mcp, conformance, nextjs, servers)
+       and the
        conversations";
 
 #[tokio::main]
@@ -38,7 +41,7 @@ async fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let chosen: Vec<String> = arguments.collect();
-    let names = [conversation::names(), mcp::CONVERSATIONS.to_vec()].concat();
+    let names = [conversation::names(), mcp::CONVERSATIONS.to_vec(), servers::TRIED.to_vec()].concat();
     if let Some(name) = chosen.iter().map(String::as_str).find(|name| !CLIENTS.contains(name) && !names.contains(name))
     {
         eprintln!("there is no `{name}`; the conversations are {}\n{USAGE}", names.join(", "));
@@ -87,6 +90,13 @@ async fn run(fanout: &Path, chosen: &[String]) -> anyhow::Result<usize> {
     }
     if !wanted("nextjs", &["both routes"], chosen).is_empty() {
         failed += usize::from(!tell("nextjs", "both routes", nextjs::test(&fanout).await));
+    }
+    let tried = wanted("servers", &servers::TRIED, chosen);
+    if !tried.is_empty() {
+        let installed = install::servers()?;
+        for name in tried {
+            failed += usize::from(!tell("servers", name, servers::hold(name, &installed, &fanout).await));
+        }
     }
     Ok(failed)
 }
