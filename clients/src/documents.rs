@@ -70,7 +70,7 @@ async fn read(fanout: &Path, document: &Path) -> anyhow::Result<usize> {
     ensure!(long.is_none(), "{long:?} is longer than 64");
     ensure!(names.iter().collect::<BTreeSet<_>>().len() == operations, "two tools have one name");
     // One alone: by its path, whatever its method is.
-    let path = paths.keys().last().context("no paths")?;
+    let path = paths.keys().next_back().context("no paths")?;
     let alone = self::names(fanout, document, &format!("include = [{:?}]\n", format!("* {path}"))).await?;
     let changed = alone.iter().find(|name| !names.contains(name));
     ensure!(changed.is_none() && !alone.is_empty(), "{changed:?} is called otherwise where it is chosen alone");

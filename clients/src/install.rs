@@ -26,13 +26,7 @@ const NPM_CI: [&str; 4] = ["ci", "--no-audit", "--no-fund", "--loglevel=error"];
 /// When `python3` is absent or too old, or the packages can't be had.
 pub fn python() -> anyhow::Result<tokio::process::Command> {
     let source = root().join("clients/python");
-    let lock = source.join("requirements.txt");
-    PYTHON.meet()?;
-    let place = installed("python", &lock, |place| {
-        run(Command::new("python3").args(["-m", "venv"]).arg(place))?;
-        let pip = place.join("bin/pip");
-        run(Command::new(pip).args(["install", "--quiet", "--no-deps", "--require-hashes", "-r"]).arg(&lock))
-    })?;
+    let place = venv("python", &source.join("requirements.txt"))?;
     let mut command = tokio::process::Command::new(place.join("bin/python"));
     command.arg(source.join("conversations.py"));
     Ok(command)
@@ -58,6 +52,37 @@ pub fn mcp() -> anyhow::Result<tokio::process::Command> {
     let mut command = on_node("node")?;
     command.arg(place.join("conversations.mjs"));
     Ok(command)
+}
+
+/// Real MCP servers, installed.
+#[derive(Debug)]
+pub struct Servers {
+    everything: String,
+    files: String,
+    python: String,
+}
+
+impl Servers {
+    /// The variables by which `clients/servers/fanout.toml` names them.
+    pub fn variables(&self) -> Vec<(&str, &str)> {
+        vec![("EVERYTHING", &self.everything), ("FILES", &self.files), ("PYTHON", &self.python)]
+    }
+}
+
+/// The MCP servers of `clients/servers`.
+///
+/// # Errors
+/// As [`typescript`] and [`python`].
+pub fn servers() -> anyhow::Result<Servers> {
+    let source = root().join("clients/servers");
+    let node = node_package("servers", &source)?.join("node_modules/@modelcontextprotocol");
+    let python = venv("servers-python", &source.join("requirements.txt"))?;
+    let text = |path: PathBuf| path.to_str().map(str::to_owned).context("a path that is no text");
+    Ok(Servers {
+        everything: text(node.join("server-everything/dist/index.js"))?,
+        files: text(node.join("server-filesystem/dist/index.js"))?,
+        python: text(python.join("bin/python"))?,
+    })
 }
 
 /// The command that starts the official MCP conformance suite, without its arguments.
@@ -169,6 +194,16 @@ fn unpack(package: &Package, locked: &Value, place: &Path) -> anyhow::Result<()>
     run(Command::new("tar").arg("-xzf").arg(&archive).args(["--strip-components=1", "-C"]).arg(&folder).args(files))?;
     fs::remove_dir_all(&packed)?;
     Ok(())
+}
+
+/// A Python environment of its own with what a lock file names.
+fn venv(name: &str, lock: &Path) -> anyhow::Result<PathBuf> {
+    PYTHON.meet()?;
+    installed(name, lock, |place| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(place))?;
+        let pip = place.join("bin/pip");
+        run(Command::new(pip).args(["install", "--quiet", "--no-deps", "--require-hashes", "-r"]).arg(lock))
+    })
 }
 
 /// The root of the project.

@@ -1,5 +1,5 @@
-//! Real clients against `fanout serve` and `fanout mcp`: the official SDKs, a Next.js app, the MCP conformance suite; and large
-//! public OpenAPI documents.
+//! Real clients against `fanout serve` and `fanout mcp`: the official SDKs, a Next.js app, and the MCP conformance suite; real
+//! MCP servers as its sources; and large public OpenAPI documents.
 //!
 //! From the `fanout` binary whose path is given. To whoever runs the tests: one line per conversation, and an error that
 //! names each one that went otherwise than it should: through the gateway otherwise than straight with the model, or over
@@ -13,6 +13,7 @@ mod documents;
 mod install;
 mod mcp;
 mod nextjs;
+mod servers;
 mod stage;
 mod system;
 mod tools;
@@ -25,12 +26,12 @@ use anyhow::Context;
 
 use client::Client;
 
-const CLIENTS: [&str; 6] = ["python", "typescript", "mcp", "conformance", "nextjs", "documents"];
+const CLIENTS: [&str; 7] = ["python", "typescript", "mcp", "conformance", "nextjs", "documents", "servers"];
 
 const USAGE: &str = "\
 usage: fanout-clients FANOUT [NAME...]
        FANOUT is the binary to test; NAMEs choose among the clients (python, typescript, mcp, conformance, nextjs,
-       documents) and the
+       documents, servers) and the
        conversations";
 
 #[tokio::main]
@@ -41,7 +42,7 @@ async fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let chosen: Vec<String> = arguments.collect();
-    let names = [conversation::names(), mcp::CONVERSATIONS.to_vec()].concat();
+    let names = [conversation::names(), mcp::CONVERSATIONS.to_vec(), servers::TRIED.to_vec()].concat();
     if let Some(name) = chosen.iter().map(String::as_str).find(|name| !CLIENTS.contains(name) && !names.contains(name))
     {
         eprintln!("there is no `{name}`; the conversations are {}\n{USAGE}", names.join(", "));
@@ -93,6 +94,13 @@ async fn run(fanout: &Path, chosen: &[String]) -> anyhow::Result<usize> {
     }
     if !wanted("documents", &["every operation"], chosen).is_empty() {
         failed += usize::from(!tell("documents", "every operation", documents::test(&fanout).await));
+    }
+    let tried = wanted("servers", &servers::TRIED, chosen);
+    if !tried.is_empty() {
+        let installed = install::servers()?;
+        for name in tried {
+            failed += usize::from(!tell("servers", name, servers::hold(name, &installed, &fanout).await));
+        }
     }
     Ok(failed)
 }

@@ -104,6 +104,14 @@ impl Gateway {
         Self::start(fanout, config, &[], &[("TOOLS_URL", tools)]).await
     }
 
+    /// Serves the tools of this configuration's MCP servers, which it names by these variables.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn of_servers(config: &str, variables: &[(&str, &str)], fanout: &Path) -> anyhow::Result<Self> {
+        Self::start(fanout, config, &[], variables).await
+    }
+
     async fn start(fanout: &Path, config: &str, flags: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("fanout.toml"), config)?;
@@ -125,6 +133,11 @@ impl Gateway {
     /// Where it listens.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where it runs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What it has logged.

@@ -26,9 +26,9 @@ struct Stopped {
 
 /// Runs the calls on standard input.
 pub fn call(common: &Common) -> anyhow::Result<Ended> {
-    let loaded = Loaded::read(common, Purpose::Run)?;
-    let asked = from_stdin()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let loaded = Loaded::read(common, Purpose::Run).await?;
+        let asked = from_stdin()?;
         let watcher = Arc::new(Watcher::new(common.json));
         let cancel = Cancel::default();
         on_interrupt({

@@ -31,7 +31,7 @@ pub fn demo(common: &Common) -> anyhow::Result<Ended> {
         // The surroundings are left out: a variable that is set for real work must not change the demo.
         let environment = Environment::default();
         let config = Config::parse("the demo", &tools_toml(&shop.base_url()), Path::new("."), &environment)?;
-        let loaded = Loaded::build(config, environment, Purpose::Run)?;
+        let loaded = Loaded::build(config, environment, Purpose::Run).await?;
         let model = HttpModel::new(HttpOptions { base_url: server.base_url(), ..HttpOptions::default() })?;
         if !common.json {
             let place = "(a scripted Claude and a shop with slow APIs, on this machine)";

@@ -1,4 +1,5 @@
-//! `fanout explain`: what would wait for what. Runs nothing.
+//! `fanout explain`: what would wait for what. Runs no call; MCP servers are started for their lists, without which their
+//! tools would be unknown.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use crate::show::{give, give_styled, plain};
 
 /// Prints the graph of the calls on standard input.
 pub fn explain(common: &Common, explain: &Explain) -> anyhow::Result<Ended> {
-    let loaded = Loaded::read(common, Purpose::Look)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let loaded = runtime.block_on(Loaded::read(common, Purpose::Look))?;
     let explanation = Explanation::of(from_stdin()?.calls, Arc::clone(&loaded.toolbox))?;
     let format = if common.json { Format::Json } else { explain.format };
     match format {

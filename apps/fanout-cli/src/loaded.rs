@@ -8,6 +8,7 @@ use fanout_core::run::Scheduler;
 use fanout_core::toolbox::Toolbox;
 use fanout_host::build::{Purpose, build_toolbox};
 use fanout_host::config::Config;
+use fanout_host::connect::{Trouble, connect};
 use fanout_host::environment::Environment;
 use fanout_host::groups::unused;
 
@@ -19,11 +20,14 @@ pub struct Loaded {
     pub config: Config,
     pub environment: Environment,
     pub toolbox: Arc<Toolbox>,
+    /// What of the sources cannot be used; said already, as warnings.
+    pub troubles: Vec<Trouble>,
 }
 
 impl Loaded {
     /// Reads the file that the flags name, or the one that is found, and builds its tools.
-    pub fn read(common: &Common, purpose: Purpose) -> anyhow::Result<Self> {
+    /// Sources whose tools only they know are connected.
+    pub async fn read(common: &Common, purpose: Purpose) -> anyhow::Result<Self> {
         let environment = Environment::of_process();
         let config = match &common.config {
             Some(path) => Config::load(path, &environment)?,
@@ -32,19 +36,25 @@ impl Loaded {
         if purpose == Purpose::Run {
             check_depth(&environment, config.run.max_depth)?;
         }
-        Self::build(config, environment, purpose)
+        Self::build(config, environment, purpose).await
     }
 
-    /// Builds the tools of a configuration.
-    pub fn build(config: Config, environment: Environment, purpose: Purpose) -> anyhow::Result<Self> {
+    /// Builds the tools of a configuration. A source that cannot be used is warned of, and its tools are missing: one server
+    /// that is down must not keep all others from their work, and the model is not offered what cannot run.
+    pub async fn build(config: Config, environment: Environment, purpose: Purpose) -> anyhow::Result<Self> {
         for warning in &config.warnings {
             say(format!("warning: {warning}"));
         }
-        let toolbox = Arc::new(build_toolbox(&config, &environment, purpose)?);
+        let mut toolbox = build_toolbox(&config, &environment, purpose)?;
+        let troubles = connect(&mut toolbox, &config, &environment).await;
+        for trouble in &troubles {
+            say(format!("warning: {trouble}"));
+        }
+        let toolbox = Arc::new(toolbox);
         for warning in unused(&config, &toolbox) {
             say(format!("warning: {warning}"));
         }
-        Ok(Self { config, environment, toolbox })
+        Ok(Self { config, environment, toolbox, troubles })
     }
 
     /// A scheduler within the configuration's bounds.

@@ -24,7 +24,8 @@ pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
     if let Some(client) = mcp.print_config {
         return print_config(common, client);
     }
-    let loaded = Loaded::read(common, Purpose::Run)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let loaded = runtime.block_on(Loaded::read(common, Purpose::Run))?;
     if loaded.toolbox.is_empty() {
         say("warning: the configuration has no tools, so there is nothing to offer");
     }
@@ -33,7 +34,6 @@ pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
         scheduler: loaded.scheduler(),
         calls_max: usize::try_from(loaded.config.run.max_calls).unwrap_or(usize::MAX),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let mut ended = Ended::Done;
         let mut signals = Signals::listen()?;

@@ -20,7 +20,8 @@ use crate::show::{
 
 /// Asks the model, runs its calls, answers, until it is done.
 pub fn run(common: &Common, run: &Run) -> anyhow::Result<Ended> {
-    let loaded = Loaded::read(common, Purpose::Run)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let loaded = runtime.block_on(Loaded::read(common, Purpose::Run))?;
     if run.prompt.trim().is_empty() {
         bail!("the prompt is empty; say what to ask, as in: fanout run \"Which orders are late?\"");
     }
@@ -40,7 +41,6 @@ pub fn run(common: &Common, run: &Run) -> anyhow::Result<Ended> {
     options.system.clone_from(&run.system);
     let model: Arc<dyn Model> = Arc::new(model);
     let conversation = Conversation::from_prompt(&run.prompt);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(converse(common, &loaded, model, options, conversation))
 }
 

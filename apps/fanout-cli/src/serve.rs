@@ -31,7 +31,7 @@ pub fn serve(common: &Common, serve: &Serve) -> anyhow::Result<Ended> {
     let _last = log(common).context("the log has no thread to write it")?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         if !serve.demo {
-            let loaded = Loaded::read(common, Purpose::Run)?;
+            let loaded = Loaded::read(common, Purpose::Run).await?;
             let upstream = build_upstream(&loaded.config.model, &loaded.environment)?;
             return until_stopped(common, loaded, upstream, false).await;
         }
@@ -40,7 +40,7 @@ pub fn serve(common: &Common, serve: &Serve) -> anyhow::Result<Ended> {
             .context("the scripted Claude cannot open a port on 127.0.0.1")?;
         let environment = surroundings(&Environment::of_process());
         let config = Config::parse("the demo", &tools_toml(&shop.base_url()), Path::new("."), &environment)?;
-        let loaded = Loaded::build(config, environment, Purpose::Run)?;
+        let loaded = Loaded::build(config, environment, Purpose::Run).await?;
         // The scripted Claude takes any key, and none of the user's may go there.
         let upstream = Upstream { base_url: claude.base_url(), api_key: Some("scripted".into()) };
         until_stopped(common, loaded, upstream, true).await

@@ -2,13 +2,15 @@
 //!
 //! In reading order: [`schema`] compares templates with the schema of an input, [`function`] makes a tool of a function of
 //! the program itself; with the feature `http`, `http` makes one of an endpoint, and `openapi` one of each operation of a
-//! document, under the names that `naming` gives to what a source brings.
+//! document; with `mcp`, `mcp` makes them of what an MCP server lists. `naming` is what the tools of such sources are called.
 //! Each of them ends in something that implements [`Tool`](fanout_core::tool::Tool); when it runs, and beside what, is
 //! decided in `fanout-core` alone.
 
 pub mod function;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "mcp")]
+pub mod mcp;
 #[cfg(feature = "http")]
 pub mod naming;
 #[cfg(feature = "http")]

@@ -28,6 +28,12 @@ pub fn distinct_tool_name(source: &str, tool: &str, what: &str) -> ToolName {
     with_hash(&valid(&format!("{source}__{tool}")), what)
 }
 
+/// Where the configuration describes one tool of a source: ``[openapi.shop] tools."orders/get"``, `[mcp_servers.files] tools.read`.
+pub fn place_of(section: &str, tool: &str) -> String {
+    let bare = !tool.is_empty() && valid(tool) == tool;
+    if bare { format!("{section} tools.{tool}") } else { format!("{section} tools.{tool:?}") }
+}
+
 fn with_hash(name: &str, hashed: &str) -> ToolName {
     let hash = digest(&SHA256, hashed.as_bytes());
     let hex: String = hash.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
@@ -58,6 +64,8 @@ mod tests {
         ] {
             assert_eq!(tool_name("github", tool).as_str(), name);
         }
+        assert_eq!(place_of("[a.b]", "c-d"), "[a.b] tools.c-d");
+        assert_eq!(place_of("[a.b]", "c/d"), "[a.b] tools.\"c/d\"");
         let one = distinct_tool_name("a", "b", "GET /b");
         assert!(one.as_str().starts_with("a__b_") && one != distinct_tool_name("a", "b", "GET /c"), "{one}");
     }

@@ -4,6 +4,7 @@ mod limits;
 
 use std::fmt::{self, Write as _};
 
+use anyhow::ensure;
 use fanout_core::effects::{EffectsSpec, Template};
 use fanout_core::tool::ToolSpec;
 use fanout_host::advice::line;
@@ -18,7 +19,8 @@ use crate::show::{ERROR, QUIET, STRONG, give, give_styled, styled, time};
 
 /// Lists the tools with their effects and bounds, the limit groups with their budgets, and the lines that are missing.
 pub fn check(common: &Common) -> anyhow::Result<Ended> {
-    let loaded = Loaded::read(common, Purpose::Look)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let loaded = runtime.block_on(Loaded::read(common, Purpose::Look))?;
     let specs: Vec<&ToolSpec> = loaded.toolbox.iter().map(|tool| &tool.spec).collect();
     if common.json {
         for spec in &specs {
@@ -31,7 +33,11 @@ pub fn check(common: &Common) -> anyhow::Result<Ended> {
             let (tool, message) = (unseen.tool.name.as_str(), unseen.to_string());
             give(&json!({ "type": "warning", "tool": tool, "message": message }).to_string())?;
         }
-        return Ok(Ended::Done);
+        for trouble in &loaded.troubles {
+            let message = trouble.to_string();
+            give(&json!({ "type": "trouble", "source": trouble.source, "message": message }).to_string())?;
+        }
+        return ended(&loaded);
     }
     let mut text = match &loaded.config.file {
         Some(file) => format!("{}: {} tools\n", file.display(), specs.len()),
@@ -51,6 +57,13 @@ pub fn check(common: &Common) -> anyhow::Result<Ended> {
         let _ = writeln!(text, "\n{} {unseen}", styled(ERROR, "warning:"));
     }
     give_styled(&text)?;
+    ended(&loaded)
+}
+
+/// An error, after everything was listed, where a source cannot be used as it is configured.
+fn ended(loaded: &Loaded) -> anyhow::Result<Ended> {
+    let count = loaded.troubles.len();
+    ensure!(count == 0, "{count} of what the configuration asks of its sources cannot be had; the warnings say what");
     Ok(Ended::Done)
 }
 
@@ -60,7 +73,9 @@ fn serialises(spec: &ToolSpec, all: &[&ToolSpec]) -> bool {
     // `undeclared = "parallel"`: by choice it touches nothing.
     let touches = |spec: &ToolSpec| !spec.effects.inferred_reads.is_empty() || writes(spec);
     let same_source = |other: &&&ToolSpec| other.source == spec.source;
-    !spec.effects.is_declared() && touches(spec) && all.iter().filter(same_source).any(|other| writes(other) || writes(spec))
+    !spec.effects.is_declared()
+        && touches(spec)
+        && all.iter().filter(same_source).any(|other| writes(other) || writes(spec))
 }
 
 /// A conflict between sources that nobody would see: inferred keys are told apart by their source, so a tool that says nothing
@@ -139,12 +154,7 @@ fn print(text: &mut String, spec: &ToolSpec, serialises: bool) {
     let limit = group_of(spec).map_or_else(|| "; no limit group".to_owned(), |group| format!("; limit {group}"));
     let _ = writeln!(text, "  timeout {}; deadline {}{limit}{after}", time(policy.timeout), time(policy.deadline));
     if serialises {
-        let _ = writeln!(
-            text,
-            "  waits for other calls of {}; to be reviewed and added: {}",
-            spec.source,
-            line(spec)
-        );
+        let _ = writeln!(text, "  waits for other calls of {}; to be reviewed and added: {}", spec.source, line(spec));
     }
 }
 

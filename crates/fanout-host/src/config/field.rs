@@ -242,7 +242,7 @@ impl<'a> Field<'a> {
 }
 
 /// Tables in which secrets stand: a text in their place may be one that slipped.
-const MAY_BE_SECRET: [&str; 4] = ["headers", "http", "model", "query"];
+const MAY_BE_SECRET: [&str; 7] = ["args", "env", "headers", "http", "http_headers", "model", "query"];
 
 fn type_of(value: &DeValue<'_>) -> &'static str {
     match value {

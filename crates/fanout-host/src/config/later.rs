@@ -23,9 +23,7 @@ pub(super) enum Kind {
 }
 
 /// Where, which key, and what would be lost if it were ignored.
-const LATER: [(Kind, &str, &str); 15] = [
-    (Kind::Top, "mcp_config", "MCP servers cannot be connected yet"),
-    (Kind::Top, "mcp_servers", "MCP servers cannot be connected yet"),
+const LATER: [(Kind, &str, &str); 13] = [
     (Kind::Top, "database", "no database can be used yet"),
     (Kind::Top, "workspace", "there are no file tools yet"),
     (Kind::Top, "project", "there are no teams yet"),

@@ -4,29 +4,34 @@
 //! To [`build`](crate::build) and to the surfaces, as plain structs; every mistake comes with its place.
 //!
 //! In reading order: `page` is the text with its places, `field` reads one value of it, `units` durations, rates and sizes,
-//! `setting` texts with `${NAME}` in them; `sections`, `limits`, `server`, `tool` and `openapi` know the keys; `later` the keys of later versions; `find`
+//! `setting` texts with `${NAME}` in them; `sections`, `limits`, `server`, `tool`, `source`, `openapi`, `mcp` and `mcp_file` know the keys; `later` the keys of later versions; `find`
 //! looks for the file. Nothing is connected to and nothing is built.
 
 mod field;
 mod find;
 mod later;
 mod limits;
+mod mcp;
+mod mcp_file;
 mod openapi;
 mod page;
 mod sections;
 mod server;
 mod setting;
+mod source;
 mod tool;
 mod units;
 
 pub use find::FindError;
 pub(crate) use limits::written;
 pub use limits::{IN_FLIGHT, LimitConfig};
+pub use mcp::{McpReachConfig, McpServerConfig};
 pub use openapi::{OpenapiConfig, OpenapiTool};
 pub use page::{ConfigErrors, Mistake, Place};
 pub use sections::{ModelConfig, RunConfig, SchedulerConfig};
 pub use server::{PortError, ServerConfig, WritesAfterClient};
 pub use setting::{Setting, SettingError};
+pub use source::SourceToolConfig;
 pub use tool::{HttpConfig, ToolConfig};
 
 use std::collections::BTreeMap;
@@ -58,6 +63,8 @@ pub struct Config {
     pub tools: Vec<ToolConfig>,
     /// `[openapi.NAME]`, by name.
     pub openapi: Vec<OpenapiConfig>,
+    /// `[mcp_servers.NAME]` and those of `mcp_config`, by name.
+    pub mcp_servers: BTreeMap<String, McpServerConfig>,
     /// `[prices."MODEL"]`.
     pub prices: BTreeMap<String, Price>,
     /// What is allowed and perhaps not meant, in the order of the file.

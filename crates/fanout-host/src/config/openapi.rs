@@ -6,7 +6,7 @@
 //! A document is a file: what tools there are, and what they are called, must not change under a running program, and a
 //! look at a configuration needs no network. Nothing is built and no secret is read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use fanout_core::tool::Policy;
@@ -18,7 +18,7 @@ use super::later::Kind;
 use super::limits::LimitConfig;
 use super::page::{Place, Section, Spot};
 use super::setting::Setting;
-use super::tool::{limit, policy, templates};
+use super::source::{self, Names, Said, SourceToolConfig, said};
 
 /// A document and what was said of its tools.
 #[derive(Clone, Debug)]
@@ -162,27 +162,33 @@ fn hint(name: &str, known: &[Outline]) -> String {
 /// Reads what the sections say of their tools. `names` are those of all tools of the file.
 pub(super) fn read_all(
     opened: Vec<Opened<'_>>,
-    names: &BTreeSet<String>,
+    names: &Names,
     limits: &BTreeMap<String, LimitConfig>,
 ) -> Vec<OpenapiConfig> {
     opened.into_iter().map(|opened| read(opened, names, limits)).collect()
 }
 
-fn read(opened: Opened<'_>, names: &BTreeSet<String>, limits: &BTreeMap<String, LimitConfig>) -> OpenapiConfig {
+fn read(opened: Opened<'_>, names: &Names, limits: &BTreeMap<String, LimitConfig>) -> OpenapiConfig {
     let Opened { section, name, place, chosen, known, schemes } = opened;
     let base_url = section.get("base_url").and_then(|field| Some((field.setting()?, field.spot)));
     let auth = auth(&section, &schemes);
-    let group = section.get("limit").and_then(|field| limit(&field, limits));
-    let stop_on_failure = section.get("stop_on_failure").and_then(|field| field.boolean()).unwrap_or_default();
-    let undeclared_parallel = section.get("undeclared").is_some_and(|field| is_parallel(&field));
-    let default = Policy { limit: group, stop_on_failure, ..Policy::default() };
-    let plain = |operation| OpenapiTool { operation, reads: None, writes: None, policy: default.clone() };
+    let Said { policy, parallel } = said(&section, limits);
+    let plain = |operation| OpenapiTool { operation, reads: None, writes: None, policy: policy.clone() };
+    let own = |outline: &Outline| [outline.label(), outline.place()].map(|name| (name, outline.tool.clone()));
+    let own = chosen.iter().flat_map(|operation| own(&operation.outline)).collect();
+    let names = Names { own: Some(own), ..names.clone() };
     let mut tools: Vec<OpenapiTool> = chosen.into_iter().map(plain).collect();
     if let Some(said) = section.get("tools").and_then(|field| field.section("`tools`", Kind::Whole)) {
         for (spot, field) in said.all() {
             let wanted = |outline: &Outline| outline.label() == field.key || outline.place() == field.key;
             match tools.iter_mut().find(|tool| wanted(&tool.operation.outline)) {
-                Some(tool) => declare(tool, &field, &section.name, names, limits),
+                Some(tool) => {
+                    let fields = Fields::of(tool.operation.input_schema());
+                    let said = source::tool(&field, &section.name, Some(&fields), &names, limits, &policy);
+                    if let Some(SourceToolConfig { reads, writes, policy, .. }) = said {
+                        (tool.reads, tool.writes, tool.policy) = (reads, writes, policy);
+                    }
+                }
                 None => {
                     let why = match known.iter().any(wanted) {
                         true => ", which is not among the tools: `include` or `exclude` leaves it out".to_owned(),
@@ -196,24 +202,7 @@ fn read(opened: Opened<'_>, names: &BTreeSet<String>, limits: &BTreeMap<String, 
     check_servers(&section, base_url.as_ref(), &tools);
     section.finish();
     let base_url = base_url.map(|(setting, _)| setting);
-    OpenapiConfig { name, base_url, auth, undeclared_parallel, tools, place }
-}
-
-fn declare(
-    tool: &mut OpenapiTool,
-    field: &Field<'_>,
-    source: &str,
-    names: &BTreeSet<String>,
-    limits: &BTreeMap<String, LimitConfig>,
-) {
-    let Some(section) = field.section(format!("{source} tools.{:?}", field.key), Kind::SourceTool) else { return };
-    let fields = Fields::of(tool.operation.input_schema());
-    tool.reads = section.get("reads").and_then(|field| templates(&field, &fields));
-    tool.writes = section.get("writes").and_then(|field| templates(&field, &fields));
-    let own = policy(&section, names, limits);
-    let limit = own.limit.clone().or_else(|| tool.policy.limit.clone());
-    tool.policy = Policy { limit, stop_on_failure: tool.policy.stop_on_failure, ..own };
-    section.finish();
+    OpenapiConfig { name, base_url, auth, undeclared_parallel: parallel, tools, place }
 }
 
 fn auth(section: &Section<'_>, schemes: &[String]) -> Vec<(String, Setting)> {
@@ -234,17 +223,6 @@ fn auth(section: &Section<'_>, schemes: &[String]) -> Vec<(String, Setting)> {
         auth.extend(field.setting().map(|setting| (field.key.clone(), setting)));
     }
     auth
-}
-
-fn is_parallel(field: &Field<'_>) -> bool {
-    match field.string() {
-        Some("parallel") => true,
-        Some("serial") | None => false,
-        Some(_) => {
-            field.expected("\"serial\" or \"parallel\"");
-            false
-        }
-    }
 }
 
 /// Notes a `base_url` that cannot be used, and the want of one.

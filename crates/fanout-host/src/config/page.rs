@@ -92,7 +92,7 @@ pub(super) enum Spot {
 
 /// A text on its way to options.
 pub(super) struct Page<'a> {
-    file: &'a str,
+    pub(super) file: &'a str,
     text: &'a str,
     pub(super) folder: &'a Path,
     pub(super) environment: &'a Environment,
@@ -123,6 +123,16 @@ impl<'a> Page<'a> {
 
     pub(super) fn warning(&self, spot: &Spot, message: impl Into<String>) {
         self.warnings.borrow_mut().push(Mistake { place: self.place(spot), message: message.into() });
+    }
+
+    /// Notes what is wrong in another file.
+    pub(super) fn mistake_at(&self, mistake: Mistake) {
+        self.mistakes.borrow_mut().push(mistake);
+    }
+
+    /// Notes what is perhaps not meant, in whatever file.
+    pub(super) fn warning_at(&self, warning: Mistake) {
+        self.warnings.borrow_mut().push(warning);
     }
 
     pub(super) fn place(&self, spot: &Spot) -> Place {

@@ -2,20 +2,22 @@
 //!
 //! From the page. To the options, with the defaults of the contract.
 //!
-//! What a single tool says is read in `tool`, what an external API bears in `limits`, what the gateway is told in `server`.
+//! What a single tool says is read in `tool`, what an external API bears in `limits`, what the gateway is told in `server`, an MCP server in `mcp`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fanout_agent::Price;
 use fanout_core::run::SchedulerOptions;
+use fanout_tools::naming::tool_name;
 
 use super::Config;
 use super::field::Field;
 use super::later::Kind;
 use super::page::{Page, Section, Spot};
 use super::setting::Setting;
-use super::{limits, openapi, server, tool};
+use super::source::Names;
+use super::{limits, mcp, openapi, server, tool};
 
 /// `[model]`: whom to ask.
 #[derive(Clone, Debug)]
@@ -113,14 +115,21 @@ pub(super) fn read(page: &Page<'_>) -> Config {
     let Some(table) = page.table() else { return Config::default() };
     let top = Section::new(page, "", Kind::Top, table.span(), Some(table.get_ref()));
     let limits = limits::read_all(&top);
+    let server = server::read(&part(page, &top, "server", "SERVER", Kind::Server));
+    let mcp_servers = mcp::read_all(page, &top, &limits, &server);
     let documents = openapi::open_all(&top);
-    let names: BTreeSet<String> = tool::names(page, &top).into_iter().chain(openapi::names(&documents)).collect();
+    let names = Names {
+        known: tool::names(page, &top).into_iter().chain(openapi::names(&documents)).collect(),
+        open: mcp_servers.keys().map(|server| tool_name(server, "").to_string()).collect(),
+        own: Some(BTreeMap::new()),
+    };
     let config = Config {
         file: None,
         model: model(&part(page, &top, "model", "MODEL", Kind::Whole)),
         run: run(&part(page, &top, "run", "RUN", Kind::Whole)),
         scheduler: scheduler(&part(page, &top, "scheduler", "SCHEDULER", Kind::Whole)),
-        server: server::read(&part(page, &top, "server", "SERVER", Kind::Server)),
+        mcp_servers,
+        server,
         tools: tool::read_all(page, &top, &names, &limits),
         openapi: openapi::read_all(documents, &names, &limits),
         limits,

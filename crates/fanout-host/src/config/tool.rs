@@ -5,9 +5,9 @@
 //!
 //! Nothing is built and no secret is read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use fanout_core::call::{GroupName, ToolName};
+use fanout_core::call::GroupName;
 use fanout_core::effects::Template;
 use fanout_core::tool::Policy;
 use fanout_tools::http::{Body, HttpTool, HttpToolBuilder, HttpToolError};
@@ -20,6 +20,7 @@ use super::later::Kind;
 use super::limits::{LimitConfig, written};
 use super::page::{Page, Place, Section, Spot};
 use super::setting::Setting;
+use super::source::Names;
 
 /// One tool.
 #[derive(Clone, Debug)]
@@ -68,7 +69,7 @@ const NAME_MAX: usize = 128;
 pub(super) fn read_all<'a>(
     page: &'a Page<'a>,
     top: &Section<'a>,
-    names: &BTreeSet<String>,
+    names: &Names,
     limits: &BTreeMap<String, LimitConfig>,
 ) -> Vec<ToolConfig> {
     sections(top).iter().filter_map(|section| read(page, section, names, limits)).collect()
@@ -117,15 +118,15 @@ fn checked_names<'a>(page: &'a Page<'a>, sections: &[Section<'a>]) -> BTreeMap<&
 fn read(
     page: &Page<'_>,
     section: &Section<'_>,
-    names: &BTreeSet<String>,
+    names: &Names,
     limits: &BTreeMap<String, LimitConfig>,
 ) -> Option<ToolConfig> {
     let name = section.get("name").filter(Field::is_string).and_then(|field| field.string());
     let description = section.get("description").and_then(|field| field.string()).unwrap_or_default();
     let input_schema = input_schema(section);
     let fields = input_schema.as_ref().map(Fields::of).unwrap_or_else(|| Fields::of(&Value::Bool(true)));
-    let reads = section.get("reads").and_then(|field| templates(&field, &fields));
-    let writes = section.get("writes").and_then(|field| templates(&field, &fields));
+    let reads = section.get("reads").and_then(|field| templates(&field, Some(&fields)));
+    let writes = section.get("writes").and_then(|field| templates(&field, Some(&fields)));
     let policy = policy(section, names, limits);
     let http = match section.get("http") {
         Some(field) => endpoint(&field, section, input_schema.as_ref()),
@@ -161,19 +162,15 @@ fn read(
 }
 
 /// How calls of a tool are treated, by its own word.
-pub(super) fn policy(
-    section: &Section<'_>,
-    names: &BTreeSet<String>,
-    limits: &BTreeMap<String, LimitConfig>,
-) -> Policy {
+pub(super) fn policy(section: &Section<'_>, names: &Names, limits: &BTreeMap<String, LimitConfig>) -> Policy {
     let default = Policy::default();
-    let after = section.get("after").and_then(|field| field.strings()).unwrap_or_default();
-    for (tool, spot) in &after {
-        if !names.contains(*tool) {
-            let hint =
-                nearest(tool, names.iter().map(String::as_str)).map(|meant| format!("; did you mean `{meant}`?"));
-            let hint = hint.unwrap_or_default();
-            section.page.mistake(spot, format!("`after` names `{tool}`, which is no tool of this file{hint}"));
+    let mut after = Vec::new();
+    for (tool, spot) in section.get("after").and_then(|field| field.strings()).unwrap_or_default() {
+        match names.find(tool) {
+            Ok(name) => after.push(name),
+            Err(hint) => {
+                section.page.mistake(&spot, format!("`after` names `{tool}`, which is no tool of this file{hint}"));
+            }
         }
     }
     let nested = section.get("nested").and_then(|field| field.boolean()).unwrap_or_default();
@@ -190,7 +187,7 @@ pub(super) fn policy(
         deadline: section.get("deadline").and_then(|field| field.duration()).unwrap_or(default.deadline),
         result_max: section.get("max_result").and_then(|field| field.size()).unwrap_or(default.result_max),
         limit: section.get("limit").and_then(|field| limit(&field, limits)),
-        after: after.into_iter().map(|(tool, _)| ToolName::from(tool)).collect(),
+        after,
         idempotent: section.get("idempotent").and_then(|field| field.boolean()).unwrap_or_default(),
         nested,
         stop_on_failure: default.stop_on_failure,
@@ -211,13 +208,14 @@ pub(super) fn limit(field: &Field<'_>, limits: &BTreeMap<String, LimitConfig>) -
     None
 }
 
-/// Templates of effects, each held against the fields of the input.
-pub(super) fn templates(field: &Field<'_>, fields: &Fields) -> Option<Vec<String>> {
+/// Templates of effects, each held against the fields of the input, where they are known.
+pub(super) fn templates(field: &Field<'_>, fields: Option<&Fields>) -> Option<Vec<String>> {
     let mut texts = Vec::new();
     for (text, spot) in field.strings()? {
         match Template::parse(text) {
             Ok(template) => {
-                for lacking in template.fields().filter(|name| !fields.has(name)) {
+                let named = fields.map(|fields| template.fields().map(move |name| (fields, name)));
+                for (fields, lacking) in named.into_iter().flatten().filter(|(fields, name)| !fields.has(name)) {
                     let hint = fields.nearest(lacking).map(|meant| format!("; did you mean `{meant}`?"));
                     let hint = hint.unwrap_or_default();
                     let message = format!("`{text}` names `{lacking}`, which the input lacks{hint}");

@@ -219,8 +219,6 @@ fn what_is_not_toml_is_reported_with_each_place_and_nothing_else() {
 fn what_is_not_in_this_version_is_refused() {
     let later = |key: &str, lost: &str| format!("`{key}` is not in this version of fanout: {lost}");
     for (text, key, lost) in [
-        ("mcp_config = \".mcp.json\"", "mcp_config", "MCP servers cannot be connected yet"),
-        ("mcp_servers.a = {}", "mcp_servers", "MCP servers cannot be connected yet"),
         ("database.a = {}", "database", "no database can be used yet"),
         ("workspace = {}", "workspace", "there are no file tools yet"),
         ("project.a = {}", "project", "there are no teams yet"),

@@ -24,7 +24,7 @@ pub const BODY_MAX: usize = 16 * 1024 * 1024;
 pub(super) const ERROR_BODY_MAX: usize = 64 * 1024;
 
 /// The largest picture that the model can be shown, in bytes: the Messages API takes 5 MB in base64.
-const IMAGE_MAX: usize = 3_750_000;
+pub(crate) const IMAGE_MAX: usize = 3_750_000;
 
 /// So many characters of an error's body are repeated to the model.
 const EXCERPT_MAX: usize = 500;
@@ -141,7 +141,7 @@ fn kind_of(media: &str, body: &[u8]) -> Kind {
 }
 
 /// What a picture is by its first bytes. The Messages API refuses a whole request for one that is not what it says.
-fn picture(body: &[u8]) -> Option<&'static str> {
+pub(crate) fn picture(body: &[u8]) -> Option<&'static str> {
     match body {
         [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
         [0xFF, 0xD8, 0xFF, ..] => Some("image/jpeg"),
@@ -175,7 +175,7 @@ fn described(body: &[u8], media: &str) -> Output {
 }
 
 /// `1,234,567`.
-pub(super) fn thousands(number: usize) -> String {
+pub(crate) fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

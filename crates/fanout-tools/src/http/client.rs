@@ -81,7 +81,7 @@ impl HttpClient {
 
     /// The client for a host, and for a tool with this time-out that is `repeatable` or not. Certificates are read when the
     /// first `https` tool asks, because that takes longer than a whole call on loopback.
-    pub(super) fn to(
+    pub(crate) fn to(
         &self,
         origin: &Url,
         repeatable: bool,

@@ -7,13 +7,13 @@
 //! Nothing here sends a request twice: that is decided in `fanout-core`, from what an attempt came to.
 
 mod address;
-mod answer;
+pub(crate) mod answer;
 mod builder;
-mod client;
+pub(crate) mod client;
 mod parameter;
 mod request;
 mod tool;
-mod waits;
+pub(crate) mod waits;
 
 pub use address::AddressError;
 pub use answer::BODY_MAX;

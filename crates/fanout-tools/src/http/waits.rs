@@ -104,7 +104,7 @@ impl Waits {
 }
 
 /// `Retry-After`: seconds or a date; a date that is past is no wait.
-fn retry_after(text: &str, clock: SystemTime) -> Option<Duration> {
+pub(crate) fn retry_after(text: &str, clock: SystemTime) -> Option<Duration> {
     let wait = number(text).or_else(|| {
         let when = httpdate::parse_http_date(text).ok()?;
         Some(when.duration_since(clock).unwrap_or_default())

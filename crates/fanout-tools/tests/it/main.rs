@@ -1,4 +1,5 @@
-//! Tools as a program meets them: functions with types, and endpoints of a real server on loopback.
+//! Tools as a program meets them: functions with types, endpoints of a real server on loopback, and an MCP server that is a
+//! script.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -6,6 +7,9 @@ mod batch;
 mod faults;
 mod function;
 mod http;
+mod mcp;
+mod mcp_faults;
+mod mcp_server;
 mod openapi;
 mod pressure;
 mod server;

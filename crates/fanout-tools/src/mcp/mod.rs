@@ -1,0 +1,19 @@
+//! The tools of an MCP server.
+//!
+//! From whoever knows how to reach a server, through [`McpServer`]; to a [`Toolbox`](fanout_core::toolbox::Toolbox), as
+//! [`McpTool`]s.
+//! In the order of a call: `tool` is what the toolbox holds; `server` finds the connection, and starts the server again if
+//! it is gone; `process` is a server that we start ourselves, `connection` the talk with it; `answer` reads what came back,
+//! `failure` what did not.
+//! Nothing here calls a tool twice: that is decided in `fanout-core`, from what an attempt came to.
+
+mod answer;
+mod connection;
+mod failure;
+mod process;
+mod server;
+mod tool;
+
+pub use failure::McpError;
+pub use server::{McpListed, McpReach, McpServer};
+pub use tool::{McpTool, McpToolError, McpToolOptions};
