@@ -1,11 +1,15 @@
-//! Tools as a program meets them: functions with types, and endpoints of a real server on loopback.
+//! Tools as a program meets them: functions with types, endpoints of a real server on loopback, and real programs.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod batch;
+#[cfg(unix)]
+mod command;
 mod faults;
 mod function;
 mod http;
+#[cfg(unix)]
+mod injection;
 mod pressure;
 mod server;
 mod wire;
