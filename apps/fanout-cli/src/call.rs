@@ -31,7 +31,7 @@ pub fn call(common: &Common) -> anyhow::Result<Ended> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let watcher = Arc::new(Watcher::new(common.json));
         let cancel = Cancel::default();
-        on_interrupt({
+        on_interrupt(&loaded.programs, {
             let cancel = cancel.clone();
             move || cancel.cancel("interrupted")
         })?;
@@ -53,6 +53,8 @@ pub fn call(common: &Common) -> anyhow::Result<Ended> {
                 say(advice);
             }
         }
+        drop(timeline);
+        loaded.programs.gone().await;
         Ok(if cancel.reason().is_some() { Ended::Interrupted } else { Ended::Done })
     })
 }

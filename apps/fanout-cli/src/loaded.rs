@@ -10,6 +10,7 @@ use fanout_host::build::{Purpose, build_toolbox};
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
 use fanout_host::groups::unused;
+use fanout_tools::command::Programs;
 
 use crate::args::Common;
 use crate::show::say;
@@ -19,6 +20,8 @@ pub struct Loaded {
     pub config: Config,
     pub environment: Environment,
     pub toolbox: Arc<Toolbox>,
+    /// What the tools start; none of it may be left behind.
+    pub programs: Programs,
 }
 
 impl Loaded {
@@ -40,11 +43,12 @@ impl Loaded {
         for warning in &config.warnings {
             say(format!("warning: {warning}"));
         }
-        let toolbox = Arc::new(build_toolbox(&config, &environment, purpose)?);
+        let programs = Programs::new();
+        let toolbox = Arc::new(build_toolbox(&config, &environment, purpose, &programs)?);
         for warning in unused(&config, &toolbox) {
             say(format!("warning: {warning}"));
         }
-        Ok(Self { config, environment, toolbox })
+        Ok(Self { config, environment, toolbox, programs })
     }
 
     /// A scheduler within the configuration's bounds.

@@ -8,11 +8,14 @@ use std::net::IpAddr;
 
 use fanout_anthropic::{HttpModel, HttpOptions, OptionsError};
 use fanout_core::toolbox::{Toolbox, ToolboxError};
+use fanout_tools::command::{CommandTool, CommandToolError, Programs};
 use fanout_tools::http::{HttpClient, HttpTool, HttpToolError};
 use http::Uri;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::{Config, ModelConfig, Place, Setting, SettingError, ToolConfig};
+use crate::config::{
+    CommandConfig, Config, HttpConfig, Implementation, ModelConfig, Place, Setting, SettingError, ToolConfig, Variable,
+};
 use crate::environment::Environment;
 
 /// Why what the configuration describes cannot run.
@@ -30,7 +33,7 @@ pub enum BuildError {
         tool: String,
         /// What is wrong.
         #[source]
-        source: Box<HttpToolError>,
+        source: Box<ToolMistake>,
     },
     /// The toolbox does not take a tool.
     #[error(transparent)]
@@ -38,6 +41,17 @@ pub enum BuildError {
     /// There can be no client for the model.
     #[error(transparent)]
     Model(#[from] OptionsError),
+}
+
+/// What is wrong with a tool.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolMistake {
+    /// With an endpoint.
+    #[error(transparent)]
+    Http(#[from] HttpToolError),
+    /// With a program.
+    #[error(transparent)]
+    Command(#[from] CommandToolError),
 }
 
 /// What a toolbox is made for.
@@ -50,55 +64,126 @@ pub enum Purpose {
     Look,
 }
 
-/// Makes every tool of the configuration, in its order. All of them share their connections.
+/// Makes every tool of the configuration, in its order. All of them share their connections; what they start stands among
+/// `programs`.
 ///
 /// # Errors
 /// The first tool that cannot be made, with the place where it stands.
-pub fn build_toolbox(config: &Config, environment: &Environment, purpose: Purpose) -> Result<Toolbox, BuildError> {
+pub fn build_toolbox(
+    config: &Config,
+    environment: &Environment,
+    purpose: Purpose,
+    programs: &Programs,
+) -> Result<Toolbox, BuildError> {
     let client = HttpClient::new();
+    let surroundings = Surroundings { environment, purpose, client: &client, programs };
     let mut toolbox = Toolbox::new();
     for tool in &config.tools {
-        toolbox.add(build_tool(tool, environment, purpose, &client)?)?;
+        match &tool.implementation {
+            Implementation::Http(http) => toolbox.add(surroundings.http_tool(tool, http)?)?,
+            Implementation::Command(command) => toolbox.add(surroundings.command_tool(tool, command)?)?,
+        }
     }
     Ok(toolbox)
 }
 
-fn build_tool(
-    tool: &ToolConfig,
-    environment: &Environment,
+/// What tools are made from, their own description aside.
+struct Surroundings<'a> {
+    environment: &'a Environment,
     purpose: Purpose,
-    client: &HttpClient,
-) -> Result<HttpTool, BuildError> {
-    let http = &tool.http;
-    let secret = |setting: &Setting| match purpose {
-        Purpose::Run => setting.fill(environment),
-        Purpose::Look => Ok(setting.with("").into()),
-    };
-    let url = http.url.fill(environment)?;
-    let mut builder = HttpTool::builder(tool.name.as_str(), http.method.clone(), url.expose_secret())
-        .description(&tool.description)
-        .input_schema(tool.input_schema.clone())
-        .policy(tool.policy.clone());
-    for (name, value) in &http.headers {
-        builder = builder.header(name, secret(value)?);
+    client: &'a HttpClient,
+    programs: &'a Programs,
+}
+
+impl Surroundings<'_> {
+    fn http_tool(&self, tool: &ToolConfig, http: &HttpConfig) -> Result<HttpTool, BuildError> {
+        let secret = |setting: &Setting| match self.purpose {
+            Purpose::Run => setting.fill(self.environment),
+            Purpose::Look => Ok(setting.with("").into()),
+        };
+        let url = http.url.fill(self.environment)?;
+        let mut builder = HttpTool::builder(tool.name.as_str(), http.method.clone(), url.expose_secret())
+            .description(&tool.description)
+            .input_schema(tool.input_schema.clone())
+            .policy(tool.policy.clone());
+        for (name, value) in &http.headers {
+            builder = builder.header(name, secret(value)?);
+        }
+        for (name, template) in &http.query {
+            builder = builder.query(name, secret(template)?.expose_secret());
+        }
+        if let Some(body) = http.body {
+            builder = builder.body(body);
+        }
+        if let Some(reads) = &tool.reads {
+            builder = builder.reads(reads.iter().map(String::as_str));
+        }
+        if let Some(writes) = &tool.writes {
+            builder = builder.writes(writes.iter().map(String::as_str));
+        }
+        builder.build(self.client).map_err(|error| wrong(tool, error.into()))
     }
-    for (name, template) in &http.query {
-        builder = builder.query(name, secret(template)?.expose_secret());
+
+    fn command_tool(&self, tool: &ToolConfig, command: &CommandConfig) -> Result<CommandTool, BuildError> {
+        let mut builder = CommandTool::builder(tool.name.as_str(), command.program.as_str())
+            .description(&tool.description)
+            .input_schema(tool.input_schema.clone())
+            .policy(tool.policy.clone())
+            .folder(&command.cwd)
+            .output_max(command.max_output);
+        let template = |setting: &Setting| match self.purpose {
+            Purpose::Run => setting.fill_template(self.environment),
+            // What is left out must not have an input begin the argument.
+            Purpose::Look => Ok(setting.with("x").into()),
+        };
+        for setting in &command.args {
+            builder = builder.argument(template(setting)?);
+        }
+        if let Some(setting) = &command.stdin {
+            builder = builder.stdin(template(setting)?);
+        }
+        if self.purpose == Purpose::Run {
+            for variable in &command.env {
+                match variable {
+                    Variable::Inherited(name) => {
+                        if let Some(value) = self.environment.get(name) {
+                            builder = builder.variable(name, value);
+                        }
+                    }
+                    Variable::Set(name, setting) => {
+                        builder = builder.variable(name, setting.fill(self.environment)?.expose_secret());
+                    }
+                }
+            }
+            builder = builder.variable("FANOUT_DEPTH", self.depth().to_string());
+            let in_env = command.env.iter().filter_map(|variable| match variable {
+                Variable::Inherited(_) => None,
+                Variable::Set(_, setting) => Some(setting),
+            });
+            for setting in command.args.iter().chain(&command.stdin).chain(in_env) {
+                for (name, value) in setting.secrets(self.environment)? {
+                    builder = builder.secret(name, value);
+                }
+            }
+        }
+        if let Some(reads) = &tool.reads {
+            builder = builder.reads(reads.iter().map(String::as_str));
+        }
+        if let Some(writes) = &tool.writes {
+            builder = builder.writes(writes.iter().map(String::as_str));
+        }
+        builder.build(self.programs).map_err(|error| wrong(tool, error.into()))
     }
-    if let Some(body) = http.body {
-        builder = builder.body(body);
+
+    /// How deep a `fanout` stands that a program of ours starts: one deeper than this one.
+    fn depth(&self) -> u32 {
+        let own = self.environment.get("FANOUT_DEPTH").and_then(|depth| depth.trim().parse::<u32>().ok());
+        own.unwrap_or_default().saturating_add(1)
     }
-    if let Some(reads) = &tool.reads {
-        builder = builder.reads(reads.iter().map(String::as_str));
-    }
-    if let Some(writes) = &tool.writes {
-        builder = builder.writes(writes.iter().map(String::as_str));
-    }
-    builder.build(client).map_err(|source| BuildError::Tool {
-        place: tool.place.clone(),
-        tool: tool.name.clone(),
-        source: Box::new(source),
-    })
+}
+
+fn wrong(tool: &ToolConfig, source: ToolMistake) -> BuildError {
+    BuildError::Tool { place: tool.place.clone(), tool: tool.name.clone(), source: Box::new(source) }
 }
 
 /// Makes the client of `[model]`.

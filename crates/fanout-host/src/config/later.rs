@@ -19,7 +19,7 @@ pub(super) enum Kind {
 }
 
 /// Where, which key, and what would be lost if it were ignored.
-const LATER: [(Kind, &str, &str); 15] = [
+const LATER: [(Kind, &str, &str); 14] = [
     (Kind::Top, "mcp_config", "MCP servers cannot be connected yet"),
     (Kind::Top, "openapi", "no tools can be made of OpenAPI documents yet; write each as a [[tool]] with `http`"),
     (Kind::Top, "mcp_servers", "MCP servers cannot be connected yet"),
@@ -30,7 +30,6 @@ const LATER: [(Kind, &str, &str); 15] = [
     (Kind::Top, "notify", "nobody would be notified"),
     (Kind::Tool, "approval", "nobody would be asked before the tool runs"),
     (Kind::Tool, "sql", "no database can be used yet"),
-    (Kind::Tool, "command", "no programs can be run yet"),
     (Kind::Tool, "undeclared", "calls without declared effects always keep their order"),
     (Kind::Tool, "stop_on_failure", "calls would go on after a failure"),
     (Kind::Server, "jwt", "no end user's token would be verified"),

@@ -4,9 +4,10 @@
 //! To [`build`](crate::build) and to the surfaces, as plain structs; every mistake comes with its place.
 //!
 //! In reading order: `page` is the text with its places, `field` reads one value of it, `units` durations, rates and sizes,
-//! `setting` texts with `${NAME}` in them; `sections`, `limits`, `server` and `tool` know the keys; `later` the keys of later versions; `find`
+//! `setting` texts with `${NAME}` in them; `sections`, `limits`, `server`, `tool` and `command` know the keys; `later` the keys of later versions; `find`
 //! looks for the file. Nothing is connected to and nothing is built.
 
+mod command;
 mod field;
 mod find;
 mod later;
@@ -18,6 +19,7 @@ mod setting;
 mod tool;
 mod units;
 
+pub use command::{CommandConfig, Variable};
 pub use find::FindError;
 pub(crate) use limits::written;
 pub use limits::{IN_FLIGHT, LimitConfig};
@@ -25,7 +27,7 @@ pub use page::{ConfigErrors, Mistake, Place};
 pub use sections::{ModelConfig, RunConfig, SchedulerConfig};
 pub use server::{PortError, ServerConfig, WritesAfterClient};
 pub use setting::{Setting, SettingError};
-pub use tool::{HttpConfig, ToolConfig};
+pub use tool::{HttpConfig, Implementation, ToolConfig};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

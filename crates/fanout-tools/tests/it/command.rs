@@ -61,17 +61,9 @@ impl Scene {
     }
 
     /// What one call comes to, and what the model reads of it.
-    #[track_caller]
-    fn check<'s>(
-        &'s self,
-        tool: CommandToolBuilder,
-        word_expected: &'s str,
-        text: &'s str,
-    ) -> impl Future<Output = ()> + 's {
-        async move {
-            let outcome = self.call(tool, json!({})).await;
-            assert_eq!((word(&outcome).as_str(), shown(&outcome).contains(text)), (word_expected, true), "{outcome:?}");
-        }
+    async fn check(&self, tool: CommandToolBuilder, expected: &str, text: &str) {
+        let outcome = self.call(tool, json!({})).await;
+        assert_eq!((word(&outcome).as_str(), shown(&outcome).contains(text)), (expected, true), "{outcome:?}");
     }
 
     fn path(&self, name: &str) -> PathBuf {
