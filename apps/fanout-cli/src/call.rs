@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use fanout_agent::{Cancel, reply};
+use fanout_anthropic::Message;
 use fanout_core::call::RunId;
 use fanout_core::event::What;
 use fanout_core::outcome::{CallError, ErrorCode, Outcome};
@@ -31,30 +32,44 @@ pub fn call(common: &Common) -> anyhow::Result<Ended> {
         let asked = from_stdin()?;
         let watcher = Arc::new(Watcher::new(common.json));
         let cancel = Cancel::default();
-        on_interrupt({
+        on_interrupt(&loaded.programs, {
             let cancel = cancel.clone();
             move || cancel.cancel("interrupted")
         })?;
         let run = fanout_agent::new_run_id();
         let used = Used { calls: u32::try_from(asked.calls.len()).unwrap_or(u32::MAX), ..Used::default() };
         let (outcomes, stopped) = run_calls(&loaded, asked, run.clone(), &watcher, &cancel).await?;
-        let message = reply(&outcomes);
-        let timeline = watcher.timeline();
-        if common.json {
-            let message: serde_json::Value = serde_json::from_str(message.raw().as_str())?;
-            print_line(&json!({ "type": "reply", "run": run.as_str(), "message": message }));
-            let (status, reason) =
-                stopped.as_ref().map_or(("done", None), |stopped| (stopped.status, Some(stopped.reason.as_str())));
-            give(&run_ended(run.as_str(), status, reason, timeline.figures(), &used).to_string())?;
-        } else {
-            give(message.raw().as_str())?;
-            say(figures(&timeline.figures()));
-            if let Some(advice) = advise(&timeline, &loaded.toolbox) {
-                say(advice);
-            }
-        }
+        tell(common, &loaded, run.as_str(), &reply(&outcomes), stopped.as_ref(), &watcher, &used)?;
+        loaded.programs.gone().await;
         Ok(if cancel.reason().is_some() { Ended::Interrupted } else { Ended::Done })
     })
+}
+
+/// Writes the reply, and what the batch took.
+fn tell(
+    common: &Common,
+    loaded: &Loaded,
+    run: &str,
+    message: &Message,
+    stopped: Option<&Stopped>,
+    watcher: &Watcher,
+    used: &Used,
+) -> anyhow::Result<()> {
+    let timeline = watcher.timeline();
+    if common.json {
+        let message: serde_json::Value = serde_json::from_str(message.raw().as_str())?;
+        print_line(&json!({ "type": "reply", "run": run, "message": message }));
+        let (status, reason) =
+            stopped.map_or(("done", None), |stopped| (stopped.status, Some(stopped.reason.as_str())));
+        give(&run_ended(run, status, reason, timeline.figures(), used).to_string())?;
+    } else {
+        give(message.raw().as_str())?;
+        say(figures(&timeline.figures()));
+        if let Some(advice) = advise(&timeline, &loaded.toolbox) {
+            say(advice);
+        }
+    }
+    Ok(())
 }
 
 /// One batch, within the configuration's bounds for one response and one run.

@@ -2,20 +2,25 @@
 
 use std::io;
 
+use fanout_tools::command::Programs;
+
 use crate::exit::INTERRUPTED;
 use crate::show::say;
 
-/// From now on the first signal calls `stop`, so that what runs can end in good order, and the second ends the process.
+/// From now on the first signal calls `stop`, so that what runs can end in good order, and the second ends the process and
+/// `programs` with it.
 ///
 /// # Errors
 /// When the signals cannot be listened to.
-pub fn on_interrupt(stop: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub fn on_interrupt(programs: &Programs, stop: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let programs = programs.clone();
     let mut signals = Signals::listen()?;
     tokio::spawn(async move {
         signals.next().await;
         say("stopping; once more stops at once");
         stop();
         signals.next().await;
+        programs.kill();
         std::process::exit(INTERRUPTED.into());
     });
     Ok(())

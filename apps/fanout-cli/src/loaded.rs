@@ -11,6 +11,7 @@ use fanout_host::config::Config;
 use fanout_host::connect::{Trouble, connect};
 use fanout_host::environment::Environment;
 use fanout_host::groups::unused;
+use fanout_tools::command::Programs;
 
 use crate::args::Common;
 use crate::show::say;
@@ -22,6 +23,8 @@ pub struct Loaded {
     pub toolbox: Arc<Toolbox>,
     /// What of the sources cannot be used; said already, as warnings.
     pub troubles: Vec<Trouble>,
+    /// What the tools start; none of it may be left behind.
+    pub programs: Programs,
 }
 
 impl Loaded {
@@ -45,7 +48,8 @@ impl Loaded {
         for warning in &config.warnings {
             say(format!("warning: {warning}"));
         }
-        let mut toolbox = build_toolbox(&config, &environment, purpose)?;
+        let programs = Programs::new();
+        let mut toolbox = build_toolbox(&config, &environment, purpose, &programs)?;
         let troubles = connect(&mut toolbox, &config, &environment).await;
         for trouble in &troubles {
             say(format!("warning: {trouble}"));
@@ -54,7 +58,7 @@ impl Loaded {
         for warning in unused(&config, &toolbox) {
             say(format!("warning: {warning}"));
         }
-        Ok(Self { config, environment, toolbox, troubles })
+        Ok(Self { config, environment, toolbox, troubles, programs })
     }
 
     /// A scheduler within the configuration's bounds.

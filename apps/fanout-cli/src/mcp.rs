@@ -43,7 +43,9 @@ pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
                 ended = Ended::Interrupted;
             }
         };
-        serve_mcp_stdio(options, stopped).await?;
+        let served = serve_mcp_stdio(options, stopped).await;
+        loaded.programs.gone().await;
+        served?;
         anyhow::Ok(ended)
     });
     // A read of standard input may still wait for a client that says nothing, and cannot be called off.

@@ -62,7 +62,7 @@ pub async fn converse(
         cancel: cancel.clone(),
         ..RunSettings::default()
     };
-    on_interrupt(move || cancel.cancel("interrupted"))?;
+    on_interrupt(&loaded.programs, move || cancel.cancel("interrupted"))?;
     let report = agent.run(conversation, settings).await;
     if common.json {
         let used = Used { turns: report.turns, calls: report.calls, usage: report.usage, cost_usd: report.cost_usd };
@@ -74,6 +74,7 @@ pub async fn converse(
     } else {
         close(&report, &watcher, loaded)?;
     }
+    loaded.programs.gone().await;
     // What the API's limits leave no room for is a limit too.
     Ok(if report.retry_after.is_some() { Ended::Limit } else { report.status.into() })
 }

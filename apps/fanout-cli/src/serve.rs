@@ -14,6 +14,7 @@ use fanout_host::environment::Environment;
 use fanout_host::keys::KeysFile;
 use fanout_script::shop::{Shop, story, tools_toml};
 use fanout_script::{Server, ServerOptions};
+use fanout_tools::command::Programs;
 use serde_json::json;
 
 use crate::args::{Common, Serve};
@@ -61,6 +62,7 @@ async fn until_stopped(common: &Common, loaded: Loaded, upstream: Upstream, demo
     })?;
     let address = listener.local_addr()?;
     let keys = KeysFile::at(&loaded.config.server.keys_file);
+    let programs = loaded.programs.clone();
     let has_upstream_key = upstream.api_key.is_some();
     let gateway = Gateway::new(GatewayOptions {
         scheduler: loaded.scheduler(),
@@ -79,7 +81,8 @@ async fn until_stopped(common: &Common, loaded: Loaded, upstream: Upstream, demo
         warn("`api_key` of [model] is not set: clients of the Messages API must bring a key of their own");
     }
     let mut ended = Ended::Done;
-    fanout_gateway::serve(listener, &gateway, async { ended = stopped(signals).await }, GRACE).await;
+    fanout_gateway::serve(listener, &gateway, async { ended = stopped(signals, programs.clone()).await }, GRACE).await;
+    programs.gone().await;
     Ok(ended)
 }
 
@@ -120,14 +123,15 @@ fn warn(message: &str) {
     say(format!("{} {message}", styled(ERROR, "warning:")));
 }
 
-/// Waits for the signal that stops it in good order, and has a second one end the process.
-async fn stopped(mut signals: Signals) -> Ended {
+/// Waits for the signal that stops it in good order, and has a second one end the process and `programs` with it.
+async fn stopped(mut signals: Signals, programs: Programs) -> Ended {
     let ended = match signals.next().await {
         Signal::Interrupt => Ended::Interrupted,
         Signal::Terminate => Ended::Done,
     };
     tokio::spawn(async move {
         signals.next().await;
+        programs.kill();
         std::process::exit(INTERRUPTED.into());
     });
     ended

@@ -27,6 +27,7 @@ use fanout_host::build::{Purpose, build_model, build_toolbox};
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
 use fanout_host::options::agent_options;
+use fanout_tools::command::Programs;
 use futures_util::future::join_all;
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -189,7 +190,7 @@ fn prompt() -> String {
 async fn library(config: &Path) -> anyhow::Result<()> {
     let environment = Environment::of_process();
     let config = Config::load(config, &environment)?;
-    let toolbox = Arc::new(build_toolbox(&config, &environment, Purpose::Run)?);
+    let toolbox = Arc::new(build_toolbox(&config, &environment, Purpose::Run, &Programs::new())?);
     let model = Arc::new(build_model(&config.model, &environment)?);
     let scheduler = Scheduler::new(config.scheduler_options());
     let agent = |stream: bool| {

@@ -8,12 +8,16 @@ use std::net::IpAddr;
 
 use fanout_anthropic::{HttpModel, HttpOptions, OptionsError};
 use fanout_core::toolbox::{Toolbox, ToolboxError};
+use fanout_tools::command::{CommandTool, CommandToolError, Programs};
 use fanout_tools::http::{HttpClient, HttpTool, HttpToolBuilder, HttpToolError};
 use fanout_tools::openapi::OperationError;
 use http::Uri;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::{Config, ModelConfig, OpenapiConfig, Place, Setting, SettingError, ToolConfig};
+use crate::config::{
+    CommandConfig, Config, HttpConfig, Implementation, ModelConfig, OpenapiConfig, Place, Setting, SettingError,
+    ToolConfig, Variable,
+};
 use crate::environment::Environment;
 
 /// Why what the configuration describes cannot run.
@@ -31,7 +35,7 @@ pub enum BuildError {
         tool: String,
         /// What is wrong.
         #[source]
-        source: Box<HttpToolError>,
+        source: Box<ToolMistake>,
     },
     /// An operation cannot be a tool, now that its settings are known.
     #[error("{place}: `{operation}` of [openapi.{name}] cannot be a tool")]
@@ -54,6 +58,17 @@ pub enum BuildError {
     Model(#[from] OptionsError),
 }
 
+/// What is wrong with a tool.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolMistake {
+    /// With an endpoint.
+    #[error(transparent)]
+    Http(#[from] HttpToolError),
+    /// With a program.
+    #[error(transparent)]
+    Command(#[from] CommandToolError),
+}
+
 /// What a toolbox is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -64,57 +79,145 @@ pub enum Purpose {
     Look,
 }
 
-/// Makes every tool of the configuration, in its order: each [[tool]], then the operations of each document. All of them share their connections.
+/// Makes every tool of the configuration, in its order: each [[tool]], then the operations of each document. All of them
+/// share their connections; what they start stands among `programs`.
 ///
 /// # Errors
 /// The first tool that cannot be made, with the place where it stands.
-pub fn build_toolbox(config: &Config, environment: &Environment, purpose: Purpose) -> Result<Toolbox, BuildError> {
+pub fn build_toolbox(
+    config: &Config,
+    environment: &Environment,
+    purpose: Purpose,
+    programs: &Programs,
+) -> Result<Toolbox, BuildError> {
     let client = HttpClient::new();
+    let surroundings = Surroundings { environment, purpose, client: &client, programs };
     let mut toolbox = Toolbox::new();
     for tool in &config.tools {
-        toolbox.add(build_tool(tool, environment, purpose, &client)?)?;
+        match &tool.implementation {
+            Implementation::Http(http) => toolbox.add(surroundings.http_tool(tool, http)?)?,
+            Implementation::Command(command) => toolbox.add(surroundings.command_tool(tool, command)?)?,
+        }
     }
     for document in &config.openapi {
-        add_operations(&mut toolbox, document, environment, purpose, &client)?;
+        surroundings.add_operations(&mut toolbox, document)?;
     }
     Ok(toolbox)
 }
 
-fn secret(setting: &Setting, environment: &Environment, purpose: Purpose) -> Result<SecretString, SettingError> {
-    match purpose {
-        Purpose::Run => setting.fill(environment),
-        Purpose::Look => Ok(setting.with("").into()),
+/// What tools are made from, their own description aside.
+struct Surroundings<'a> {
+    environment: &'a Environment,
+    purpose: Purpose,
+    client: &'a HttpClient,
+    programs: &'a Programs,
+}
+
+impl Surroundings<'_> {
+    fn secret(&self, setting: &Setting) -> Result<SecretString, SettingError> {
+        match self.purpose {
+            Purpose::Run => setting.fill(self.environment),
+            Purpose::Look => Ok(setting.with("").into()),
+        }
+    }
+
+    /// Adds every operation of a document.
+    fn add_operations(&self, toolbox: &mut Toolbox, document: &OpenapiConfig) -> Result<(), BuildError> {
+        let base_url = document.base_url.as_ref().map(|url| url.fill(self.environment)).transpose()?;
+        let base_url = base_url.as_ref().map(ExposeSecret::expose_secret);
+        let one = |(scheme, setting): &(String, Setting)| Ok((scheme.clone(), self.secret(setting)?));
+        let auth = document.auth.iter().map(one).collect::<Result<Vec<_>, SettingError>>()?;
+        let section = format!("[openapi.{}]", document.name);
+        for tool in &document.tools {
+            let wrong = |source| BuildError::Operation {
+                place: document.place.clone(),
+                name: document.name.clone(),
+                operation: tool.operation.outline.label(),
+                source: Box::new(source),
+            };
+            let builder = tool.operation.builder(&section, base_url, &auth).map_err(wrong)?;
+            let mut builder = declared(builder, tool.reads.as_ref(), tool.writes.as_ref()).policy(tool.policy.clone());
+            if document.undeclared_parallel {
+                builder = builder.undeclared_parallel();
+            }
+            toolbox.add(builder.build(self.client).map_err(|error| wrong(error.into()))?)?;
+        }
+        Ok(())
+    }
+
+    fn http_tool(&self, tool: &ToolConfig, http: &HttpConfig) -> Result<HttpTool, BuildError> {
+        let url = http.url.fill(self.environment)?;
+        let mut builder = HttpTool::builder(tool.name.as_str(), http.method.clone(), url.expose_secret())
+            .description(&tool.description)
+            .input_schema(tool.input_schema.clone())
+            .policy(tool.policy.clone());
+        for (name, value) in &http.headers {
+            builder = builder.header(name, self.secret(value)?);
+        }
+        for (name, template) in &http.query {
+            builder = builder.query(name, self.secret(template)?.expose_secret());
+        }
+        if let Some(body) = http.body {
+            builder = builder.body(body);
+        }
+        let builder = declared(builder, tool.reads.as_ref(), tool.writes.as_ref());
+        builder.build(self.client).map_err(|error| wrong(tool, error.into()))
+    }
+
+    fn command_tool(&self, tool: &ToolConfig, command: &CommandConfig) -> Result<CommandTool, BuildError> {
+        let mut builder = CommandTool::builder(tool.name.as_str(), command.program.as_str())
+            .description(&tool.description)
+            .input_schema(tool.input_schema.clone())
+            .policy(tool.policy.clone())
+            .folder(&command.cwd)
+            .output_max(command.max_output);
+        let template = |setting: &Setting| match self.purpose {
+            Purpose::Run => setting.fill_template(self.environment),
+            // What is left out must not have an input begin the argument.
+            Purpose::Look => Ok(setting.with("x").into()),
+        };
+        for setting in &command.args {
+            builder = builder.argument(template(setting)?);
+        }
+        if let Some(setting) = &command.stdin {
+            builder = builder.stdin(template(setting)?);
+        }
+        if self.purpose == Purpose::Run {
+            for variable in &command.env {
+                match variable {
+                    Variable::Inherited(name) => {
+                        if let Some(value) = self.environment.get(name) {
+                            builder = builder.variable(name, value);
+                        }
+                    }
+                    Variable::Set(name, setting) => {
+                        builder = builder.variable(name, setting.fill(self.environment)?.expose_secret());
+                    }
+                }
+            }
+            builder = builder.variable("FANOUT_DEPTH", self.environment.child_depth().to_string());
+            let in_env = command.env.iter().filter_map(|variable| match variable {
+                Variable::Inherited(_) => None,
+                Variable::Set(_, setting) => Some(setting),
+            });
+            for setting in command.args.iter().chain(&command.stdin).chain(in_env) {
+                for (name, value) in setting.secrets(self.environment)? {
+                    builder = builder.secret(name, value);
+                }
+            }
+        }
+        if let Some(reads) = &tool.reads {
+            builder = builder.reads(reads.iter().map(String::as_str));
+        }
+        if let Some(writes) = &tool.writes {
+            builder = builder.writes(writes.iter().map(String::as_str));
+        }
+        builder.build(self.programs).map_err(|error| wrong(tool, error.into()))
     }
 }
 
-/// Adds every operation of a document.
-fn add_operations(
-    toolbox: &mut Toolbox,
-    document: &OpenapiConfig,
-    environment: &Environment,
-    purpose: Purpose,
-    client: &HttpClient,
-) -> Result<(), BuildError> {
-    let base_url = document.base_url.as_ref().map(|url| url.fill(environment)).transpose()?;
-    let base_url = base_url.as_ref().map(ExposeSecret::expose_secret);
-    let one = |(scheme, setting): &(String, Setting)| Ok((scheme.clone(), secret(setting, environment, purpose)?));
-    let auth = document.auth.iter().map(one).collect::<Result<Vec<_>, SettingError>>()?;
-    let section = format!("[openapi.{}]", document.name);
-    for tool in &document.tools {
-        let wrong = |source| BuildError::Operation {
-            place: document.place.clone(),
-            name: document.name.clone(),
-            operation: tool.operation.outline.label(),
-            source: Box::new(source),
-        };
-        let builder = tool.operation.builder(&section, base_url, &auth).map_err(wrong)?;
-        let mut builder = declared(builder, tool.reads.as_ref(), tool.writes.as_ref()).policy(tool.policy.clone());
-        if document.undeclared_parallel {
-            builder = builder.undeclared_parallel();
-        }
-        toolbox.add(builder.build(client).map_err(|error| wrong(error.into()))?)?;
-    }
-    Ok(())
+fn wrong(tool: &ToolConfig, source: ToolMistake) -> BuildError {
+    BuildError::Tool { place: tool.place.clone(), tool: tool.name.clone(), source: Box::new(source) }
 }
 
 fn declared(builder: HttpToolBuilder, reads: Option<&Vec<String>>, writes: Option<&Vec<String>>) -> HttpToolBuilder {
@@ -126,35 +229,6 @@ fn declared(builder: HttpToolBuilder, reads: Option<&Vec<String>>, writes: Optio
         Some(writes) => builder.writes(writes.iter().map(String::as_str)),
         None => builder,
     }
-}
-
-fn build_tool(
-    tool: &ToolConfig,
-    environment: &Environment,
-    purpose: Purpose,
-    client: &HttpClient,
-) -> Result<HttpTool, BuildError> {
-    let http = &tool.http;
-    let secret = |setting: &Setting| secret(setting, environment, purpose);
-    let url = http.url.fill(environment)?;
-    let mut builder = HttpTool::builder(tool.name.as_str(), http.method.clone(), url.expose_secret())
-        .description(&tool.description)
-        .input_schema(tool.input_schema.clone())
-        .policy(tool.policy.clone());
-    for (name, value) in &http.headers {
-        builder = builder.header(name, secret(value)?);
-    }
-    for (name, template) in &http.query {
-        builder = builder.query(name, secret(template)?.expose_secret());
-    }
-    if let Some(body) = http.body {
-        builder = builder.body(body);
-    }
-    declared(builder, tool.reads.as_ref(), tool.writes.as_ref()).build(client).map_err(|source| BuildError::Tool {
-        place: tool.place.clone(),
-        tool: tool.name.clone(),
-        source: Box::new(source),
-    })
 }
 
 /// Makes the client of `[model]`.

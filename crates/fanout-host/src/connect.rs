@@ -87,9 +87,7 @@ fn reach(config: &McpServerConfig, environment: &Environment, client: &HttpClien
                 INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), environment.get(name)?.into())));
             let mut variables: Vec<(String, SecretString)> = inherited.collect();
             // A `fanout` among its children knows how deep it stands.
-            let depth =
-                environment.get("FANOUT_DEPTH").and_then(|depth| depth.trim().parse::<u32>().ok()).unwrap_or_default();
-            variables.push(("FANOUT_DEPTH".to_owned(), (depth + 1).to_string().into()));
+            variables.push(("FANOUT_DEPTH".to_owned(), environment.child_depth().to_string().into()));
             for (name, value) in env {
                 variables.push((name.clone(), value.fill(environment)?));
             }

@@ -28,6 +28,12 @@ impl Environment {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// How deep a `fanout` stands that a tool of ours starts (its `FANOUT_DEPTH`): one deeper than this process.
+    pub fn child_depth(&self) -> u32 {
+        let own = self.get("FANOUT_DEPTH").and_then(|depth| depth.trim().parse::<u32>().ok());
+        own.unwrap_or_default().saturating_add(1)
+    }
+
     /// The variables whose names start so, in alphabetical order: the rest of the name, and the value.
     pub fn starting_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         let all = self.variables.iter();

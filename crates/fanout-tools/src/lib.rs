@@ -2,10 +2,13 @@
 //!
 //! In reading order: [`schema`] compares templates with the schema of an input, [`function`] makes a tool of a function of
 //! the program itself; with the feature `http`, `http` makes one of an endpoint, and `openapi` one of each operation of a
-//! document; with `mcp`, `mcp` makes them of what an MCP server lists. `naming` is what the tools of such sources are called.
+//! document; with `mcp`, `mcp` makes them of what an MCP server lists; with `command`, `command` makes one of a program.
+//! `naming` is what the tools of sources with many are called.
 //! Each of them ends in something that implements [`Tool`](fanout_core::tool::Tool); when it runs, and beside what, is
 //! decided in `fanout-core` alone.
 
+#[cfg(feature = "command")]
+pub mod command;
 pub mod function;
 #[cfg(feature = "http")]
 pub mod http;
@@ -16,3 +19,5 @@ pub mod naming;
 #[cfg(feature = "http")]
 pub mod openapi;
 pub mod schema;
+#[cfg(any(feature = "command", feature = "http"))]
+mod value;

@@ -8,6 +8,8 @@ mod process;
 
 mod call;
 mod check;
+#[cfg(unix)]
+mod command;
 mod demo;
 mod explain;
 mod faults;

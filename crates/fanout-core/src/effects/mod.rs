@@ -28,6 +28,11 @@ impl Source {
         Self("function".into())
     }
 
+    /// The source of tools that are programs on this machine.
+    pub fn command() -> Self {
+        Self("command".into())
+    }
+
     /// The source of all tools that speak HTTP to one host. The port is part of `host` where it is not the scheme's.
     pub fn http(host: &str) -> Self {
         Self(format!("http/{host}").into())

@@ -176,6 +176,19 @@ impl<'a> Field<'a> {
         Some(texts.collect())
     }
 
+    /// A list of texts that may be secrets, each with its place.
+    pub(super) fn settings(&self) -> Option<Vec<(Setting, Spot)>> {
+        let Given::Toml(DeValue::Array(elements)) = self.given else {
+            self.mistake(format!("`{}` must be a list such as [\"a\", \"b\"]", self.key));
+            return None;
+        };
+        let settings = elements.iter().filter_map(|element| {
+            let field = Field::of_toml(self.page, &self.key, element);
+            Some((field.setting()?, field.spot))
+        });
+        Some(settings.collect())
+    }
+
     /// The tables of `[[key]]`.
     pub(super) fn tables(&self) -> Vec<Self> {
         match self.given {
@@ -242,7 +255,7 @@ impl<'a> Field<'a> {
 }
 
 /// Tables in which secrets stand: a text in their place may be one that slipped.
-const MAY_BE_SECRET: [&str; 7] = ["args", "env", "headers", "http", "http_headers", "model", "query"];
+const MAY_BE_SECRET: [&str; 8] = ["args", "command", "env", "headers", "http", "http_headers", "model", "query"];
 
 fn type_of(value: &DeValue<'_>) -> &'static str {
     match value {

@@ -23,7 +23,7 @@ pub(super) enum Kind {
 }
 
 /// Where, which key, and what would be lost if it were ignored.
-const LATER: [(Kind, &str, &str); 13] = [
+const LATER: [(Kind, &str, &str); 12] = [
     (Kind::Top, "database", "no database can be used yet"),
     (Kind::Top, "workspace", "there are no file tools yet"),
     (Kind::Top, "project", "there are no teams yet"),
@@ -32,7 +32,6 @@ const LATER: [(Kind, &str, &str); 13] = [
     (Kind::Tool, "approval", "nobody would be asked before the tool runs"),
     (Kind::SourceTool, "approval", "nobody would be asked before the tool runs"),
     (Kind::Tool, "sql", "no database can be used yet"),
-    (Kind::Tool, "command", "no programs can be run yet"),
     (Kind::Tool, "undeclared", "calls without declared effects always keep their order"),
     (Kind::Tool, "stop_on_failure", "calls would go on after a failure"),
     (Kind::Server, "jwt", "no end user's token would be verified"),

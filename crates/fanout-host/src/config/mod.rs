@@ -4,9 +4,10 @@
 //! To [`build`](crate::build) and to the surfaces, as plain structs; every mistake comes with its place.
 //!
 //! In reading order: `page` is the text with its places, `field` reads one value of it, `units` durations, rates and sizes,
-//! `setting` texts with `${NAME}` in them; `sections`, `limits`, `server`, `tool`, `source`, `openapi`, `mcp` and `mcp_file` know the keys; `later` the keys of later versions; `find`
+//! `setting` texts with `${NAME}` in them; `sections`, `limits`, `server`, `tool`, `command`, `source`, `openapi`, `mcp` and `mcp_file` know the keys; `later` the keys of later versions; `find`
 //! looks for the file. Nothing is connected to and nothing is built.
 
+mod command;
 mod field;
 mod find;
 mod later;
@@ -22,6 +23,7 @@ mod source;
 mod tool;
 mod units;
 
+pub use command::{CommandConfig, Variable};
 pub use find::FindError;
 pub(crate) use limits::written;
 pub use limits::{IN_FLIGHT, LimitConfig};
@@ -32,7 +34,7 @@ pub use sections::{ModelConfig, RunConfig, SchedulerConfig};
 pub use server::{PortError, ServerConfig, WritesAfterClient};
 pub use setting::{Setting, SettingError};
 pub use source::SourceToolConfig;
-pub use tool::{HttpConfig, ToolConfig};
+pub use tool::{HttpConfig, Implementation, ToolConfig};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -104,36 +104,92 @@ impl Setting {
     /// # Errors
     /// [`SettingError`] for the first variable that is not set or file that cannot be read.
     pub fn fill(&self, environment: &Environment) -> Result<SecretString, SettingError> {
+        self.filled(environment, str::to_owned)
+    }
+
+    /// The whole text as a template in which `{` and `}` mean something, and are plain where they are doubled: what is filled
+    /// in is text and nothing else.
+    ///
+    /// # Errors
+    /// Those of [`Setting::fill`].
+    pub(crate) fn fill_template(&self, environment: &Environment) -> Result<SecretString, SettingError> {
+        self.filled(environment, |value| value.replace('{', "{{").replace('}', "}}"))
+    }
+
+    /// What is filled in, with the names that may be shown instead.
+    ///
+    /// # Errors
+    /// Those of [`Setting::fill`].
+    pub(crate) fn secrets(&self, environment: &Environment) -> Result<Vec<(String, SecretString)>, SettingError> {
+        let secret = |part: &Part| {
+            let name = match part {
+                Part::Text(_) => return None,
+                Part::Variable { name, .. } => name.clone(),
+                Part::File(path) => format!("file:{}", path.display()),
+            };
+            Some(self.value(part, environment).map(|value| (name, value.into())))
+        };
+        self.parts.iter().filter_map(secret).collect()
+    }
+
+    fn filled(
+        &self,
+        environment: &Environment,
+        spelled: impl Fn(&str) -> String,
+    ) -> Result<SecretString, SettingError> {
         let mut filled = String::new();
         for part in &self.parts {
             match part {
                 Part::Text(text) => filled.push_str(text),
-                Part::Variable { name, default } => {
-                    let value = environment.get(name).or(default.as_deref());
-                    filled.push_str(value.ok_or_else(|| SettingError::Unset {
-                        place: self.place.clone(),
-                        key: self.key.clone(),
-                        name: name.clone(),
-                    })?);
-                }
-                Part::File(path) => {
-                    let text = std::fs::read_to_string(path).map_err(|source| SettingError::File {
-                        place: self.place.clone(),
-                        key: self.key.clone(),
-                        path: path.clone(),
-                        source,
-                    })?;
-                    // Every editor and `echo` end a file with a line break; no secret does.
-                    filled.push_str(text.trim_end_matches(['\r', '\n']));
-                }
+                part => filled.push_str(&spelled(&self.value(part, environment)?)),
             }
         }
         Ok(filled.into())
     }
 
+    fn value(&self, part: &Part, environment: &Environment) -> Result<String, SettingError> {
+        match part {
+            Part::Text(text) => Ok(text.clone()),
+            Part::Variable { name, default } => {
+                let value = environment.get(name).or(default.as_deref());
+                let unset =
+                    || SettingError::Unset { place: self.place.clone(), key: self.key.clone(), name: name.clone() };
+                value.map(str::to_owned).ok_or_else(unset)
+            }
+            Part::File(path) => {
+                let text = std::fs::read_to_string(path).map_err(|source| SettingError::File {
+                    place: self.place.clone(),
+                    key: self.key.clone(),
+                    path: path.clone(),
+                    source,
+                })?;
+                // Every editor and `echo` end a file with a line break; no secret does.
+                Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+            }
+        }
+    }
+
     /// Where it stands in the configuration.
     pub fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// A text such as `NAME=value` as the name and the rest; `None` where no `=` stands before what is filled in.
+    pub(super) fn split_name(&self) -> Option<(String, Self)> {
+        let [Part::Text(first), rest @ ..] = self.parts.as_slice() else { return None };
+        let (name, value) = first.split_once('=')?;
+        let value = Some(value).filter(|value| !value.is_empty()).map(|value| Part::Text(value.to_owned()));
+        let parts = value.into_iter().chain(rest.iter().cloned()).collect();
+        Some((name.to_owned(), Self { parts, ..self.clone() }))
+    }
+
+    /// The whole text, if nothing is filled in.
+    pub(super) fn literal(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [] => Some(""),
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
     }
 
     /// The text with `stand_in` for everything that is filled in; for checking what its author wrote.

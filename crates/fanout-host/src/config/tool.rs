@@ -1,4 +1,4 @@
-//! `[[tool]]`: one endpoint as a tool, as its author describes it.
+//! `[[tool]]`: one endpoint or one program as a tool, as its author describes it.
 //!
 //! From the page. To [`build`](crate::build), which makes a tool of it; what can be wrong with it shows here, with its
 //! place.
@@ -15,6 +15,7 @@ use fanout_tools::schema::{Fields, nearest};
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::command::{self, CommandConfig};
 use super::field::Field;
 use super::later::Kind;
 use super::limits::{LimitConfig, written};
@@ -31,8 +32,8 @@ pub struct ToolConfig {
     pub description: String,
     /// The JSON Schema of its input; an object.
     pub input_schema: Value,
-    /// The endpoint.
-    pub http: HttpConfig,
+    /// What a call of it does.
+    pub implementation: Implementation,
     /// What it is declared to read: templates that can be read and name fields of the input.
     pub reads: Option<Vec<String>>,
     /// What it is declared to write; `None`: nothing was said.
@@ -41,6 +42,15 @@ pub struct ToolConfig {
     pub policy: Policy,
     /// Where it stands.
     pub place: Place,
+}
+
+/// What a call of a tool does; exactly one of these.
+#[derive(Clone, Debug)]
+pub enum Implementation {
+    /// `http`: asks an endpoint.
+    Http(HttpConfig),
+    /// `command`: runs a program.
+    Command(CommandConfig),
 }
 
 /// The endpoint of a tool.
@@ -128,37 +138,54 @@ fn read(
     let reads = section.get("reads").and_then(|field| templates(&field, Some(&fields)));
     let writes = section.get("writes").and_then(|field| templates(&field, Some(&fields)));
     let policy = policy(section, names, limits);
-    let http = match section.get("http") {
-        Some(field) => endpoint(&field, section, input_schema.as_ref()),
-        None => {
-            let later = ["sql", "command"].iter().any(|key| section.spot_of(key).is_some());
-            if !later {
-                page.mistake(&section.spot, format!("{} needs `http = {{ method = …, url = … }}`", section.name));
-            }
-            None
-        }
-    };
+    let implementation = implementation(section, input_schema.as_ref());
     section.finish();
-    let http = http?;
+    let implementation = implementation?;
     if let (Some(_), None, Some(spot)) = (&reads, &writes, section.spot_of("reads"))
-        && !matches!(http.method, Method::GET | Method::HEAD)
+        && let Some(what) = writes_all(&implementation)
     {
-        let message = format!(
-            "{} declares `reads` and not `writes`: {} is taken to write all of its host; add `writes = […]`",
-            section.name, http.method
-        );
+        let message = format!("{} declares `reads` and not `writes`: {what}; add `writes = […]`", section.name);
         page.warning(&spot, message);
     }
     Some(ToolConfig {
         name: name?.to_owned(),
         description: description.to_owned(),
         input_schema: input_schema?,
-        http,
+        implementation,
         reads,
         writes,
         policy,
         place: page.place(&section.spot),
     })
+}
+
+/// From whichever of its keys is given.
+fn implementation(section: &Section<'_>, schema: Option<&Value>) -> Option<Implementation> {
+    let later = section.spot_of("sql").is_some();
+    match (section.get("http"), section.get("command")) {
+        (Some(field), None) => endpoint(&field, section, schema).map(Implementation::Http),
+        (None, Some(field)) => command::read(&field, section, schema).map(Implementation::Command),
+        (Some(_), Some(second)) => {
+            second.mistake(format!("{} does one thing: `http` or `command`, not both", section.name));
+            None
+        }
+        (None, None) => {
+            if !later {
+                let needs = "needs `http = { method = …, url = … }` or `command = { program = …, args = […] }`";
+                section.page.mistake(&section.spot, format!("{} {needs}", section.name));
+            }
+            None
+        }
+    }
+}
+
+/// What is taken for granted of a tool that declares no writes, if that is any.
+fn writes_all(implementation: &Implementation) -> Option<String> {
+    match implementation {
+        Implementation::Http(HttpConfig { method, .. }) => (!matches!(*method, Method::GET | Method::HEAD))
+            .then(|| format!("{method} is taken to write all of its host")),
+        Implementation::Command(_) => Some("a program is taken to write all that programs touch".to_owned()),
+    }
 }
 
 /// How calls of a tool are treated, by its own word.

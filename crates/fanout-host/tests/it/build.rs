@@ -1,13 +1,19 @@
 //! What is made of a configuration.
 
 use std::error::Error;
+use std::sync::Arc;
 
 use fanout_agent::Price;
 use fanout_anthropic::Usage;
+use fanout_core::call::Call;
+use fanout_core::outcome::Output;
+use fanout_core::run::{RunOptions, Scheduler};
 use fanout_host::build::{Purpose, build_model, build_toolbox, build_upstream};
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
+use fanout_tools::command::Programs;
 use secrecy::ExposeSecret;
+use serde_json::json;
 
 use crate::config::parse;
 
@@ -32,7 +38,7 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 #[test]
 fn the_toolbox_holds_the_tools_in_their_order() {
     let config = parse(TOOLS, &[]);
-    let toolbox = build_toolbox(&config, &environment(&[("TOKEN", "s3cret")]), Purpose::Run).unwrap();
+    let toolbox = build_toolbox(&config, &environment(&[("TOKEN", "s3cret")]), Purpose::Run, &Programs::new()).unwrap();
     let specs: Vec<_> = toolbox.iter().map(|tool| &tool.spec).collect();
     assert_eq!(specs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>(), ["get_user", "put_user"]);
     assert_eq!(specs[0].source.as_str(), "http/api.example.com");
@@ -44,23 +50,68 @@ fn the_toolbox_holds_the_tools_in_their_order() {
 #[test]
 fn a_secret_is_needed_to_run_and_not_to_look() {
     let config = parse(TOOLS, &[]);
-    let error = build_toolbox(&config, &environment(&[]), Purpose::Run).unwrap_err();
+    let error = build_toolbox(&config, &environment(&[]), Purpose::Run, &Programs::new()).unwrap_err();
     let message = "fanout.toml:5:112: `authorization` needs the environment variable `TOKEN`, which is not set";
     assert_eq!(error.to_string(), message);
-    assert_eq!(build_toolbox(&config, &environment(&[]), Purpose::Look).unwrap().len(), 2);
+    assert_eq!(build_toolbox(&config, &environment(&[]), Purpose::Look, &Programs::new()).unwrap().len(), 2);
 }
 
 #[test]
 fn a_tool_that_its_settings_break_is_named() {
     let config = parse(TOOLS, &[]);
     let broken = environment(&[("TOKEN", "a\nb")]);
-    let error = build_toolbox(&config, &broken, Purpose::Run).unwrap_err();
+    let error = build_toolbox(&config, &broken, Purpose::Run, &Programs::new()).unwrap_err();
     assert_eq!(error.to_string(), "fanout.toml:2:1: [[tool]] `get_user` cannot be made");
     let cause = error.source().unwrap().to_string();
     assert!(cause.starts_with("the header `authorization` cannot be sent"), "{cause}");
     let elsewhere = environment(&[("TOKEN", "t"), ("BASE", "http://{user_id}")]);
-    let error = build_toolbox(&config, &elsewhere, Purpose::Run).unwrap_err();
+    let error = build_toolbox(&config, &elsewhere, Purpose::Run, &Programs::new()).unwrap_err();
     assert!(error.source().unwrap().to_string().contains("must be fixed"));
+}
+
+const COMMAND: &str = r#"
+[[tool]]
+name = "lint"
+input = { path = { type = "string" } }
+command = { program = "sh", args = ["-c", "echo \"$1 $2 $TOKEN $FANOUT_DEPTH $A\"", "sh", "${PREFIX:-}{path}", "${SECRET}"], env = ["PATH", "A", "TOKEN=${TOKEN}"] }
+"#;
+
+/// What a call of the one tool of a configuration answers.
+async fn answer(text: &str, path: &str, variables: &[(&str, &str)]) -> Result<String, String> {
+    let config = parse(text, &[]);
+    let toolbox = build_toolbox(&config, &environment(variables), Purpose::Run, &Programs::new()).unwrap();
+    let mut run = Scheduler::new(config.scheduler_options()).run(Arc::new(toolbox), RunOptions::new("r"));
+    let mut batch = run.batch();
+    batch.call(Call::new(0, "c", "lint", json!({ "path": path }))).unwrap();
+    batch.commit();
+    let outcome = batch.finish().await.remove(0);
+    let text = |output: &Arc<Output>| output.value().as_str().unwrap().to_owned();
+    outcome.result.as_ref().map(text).map_err(|error| error.message.clone())
+}
+
+#[tokio::test]
+async fn a_program_is_given_its_secrets_as_text_and_the_model_sees_their_names() {
+    let variables = [("TOKEN", "t0ken"), ("SECRET", "{path}"), ("A", "1"), ("B", "2"), ("FANOUT_DEPTH", "2")];
+    let came = answer(COMMAND, "a b", &variables).await.unwrap();
+    assert_eq!(came, "a b ${SECRET} ${TOKEN} 3 1\n");
+    let variables = [("TOKEN", "t0ken"), ("SECRET", "x")];
+    assert_eq!(answer(COMMAND, "a", &variables).await.unwrap(), "a x ${TOKEN} 1 \n");
+    let error = answer(COMMAND, "-rf", &variables).await.unwrap_err();
+    assert!(error.starts_with("`path` must not begin with `-`"), "{error}");
+}
+
+#[test]
+fn a_programs_secrets_are_needed_to_run_and_not_to_look() {
+    let config = parse(COMMAND, &[]);
+    let error = build_toolbox(&config, &environment(&[]), Purpose::Run, &Programs::new()).unwrap_err();
+    assert!(error.to_string().ends_with("`args` needs the environment variable `SECRET`, which is not set"), "{error}");
+    let toolbox = build_toolbox(&config, &environment(&[]), Purpose::Look, &Programs::new()).unwrap();
+    let spec = &toolbox.iter().next().unwrap().spec;
+    assert_eq!(spec.source.as_str(), "command");
+    assert!(!spec.repeatable() && !spec.effects.is_declared());
+    let broken = environment(&[("SECRET", "a\0b"), ("TOKEN", "t")]);
+    let error = build_toolbox(&config, &broken, Purpose::Run, &Programs::new()).unwrap_err();
+    assert_eq!(error.source().unwrap().to_string(), "argument 5 holds a NUL character, which cannot be handed over");
 }
 
 #[test]

@@ -8,7 +8,10 @@ use std::time::Duration;
 use fanout_agent::Price;
 use fanout_core::limits::{LimitOptions, Rate};
 use fanout_core::run::SchedulerOptions;
-use fanout_host::config::{Config, ConfigError, RunConfig, ServerConfig, WritesAfterClient};
+use fanout_host::config::{
+    CommandConfig, Config, ConfigError, Implementation, RunConfig, ServerConfig, ToolConfig, Variable,
+    WritesAfterClient,
+};
 use fanout_host::environment::Environment;
 use fanout_tools::http::Body;
 use secrecy::ExposeSecret;
@@ -125,16 +128,60 @@ fn every_key_of_a_tool_arrives() {
     assert_eq!((policy.timeout, policy.deadline), (Duration::from_secs(1), Duration::from_secs(2 * 86_400)));
     assert_eq!((policy.result_max, policy.idempotent, policy.nested), (1 << 20, true, true));
     assert_eq!(policy.after, ["put_user".into()]);
-    assert_eq!(get.http.headers[0].0, "authorization");
-    assert_eq!(get.http.query.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["key", "tag"]);
+    let endpoint = |tool: &ToolConfig| match &tool.implementation {
+        Implementation::Http(http) => http.clone(),
+        Implementation::Command(command) => panic!("{command:?}"),
+    };
+    assert_eq!(endpoint(get).headers[0].0, "authorization");
+    assert_eq!(endpoint(get).query.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["key", "tag"]);
     assert_eq!(get.place.to_string(), "fanout.toml:25:1");
 
-    assert_eq!((put.http.method.as_str(), put.http.body), ("PUT", Some(Body::Raw)));
+    assert_eq!((endpoint(put).method.as_str(), endpoint(put).body), ("PUT", Some(Body::Raw)));
     assert_eq!((&put.reads, &put.writes), (&None, &None));
     assert_eq!((put.policy.timeout, put.policy.result_max), (Duration::from_secs(30), 64 * 1024));
     assert_eq!(ping.policy.result_max, 512);
     let empty = json!({"type": "object", "properties": {}, "required": [], "additionalProperties": false});
     assert_eq!(ping.input_schema, empty);
+}
+
+fn command(line: &str) -> CommandConfig {
+    let text = format!("[[tool]]\nname = \"f\"\ninput = {{ x = {{ type = \"string\" }} }}\ncommand = {line}");
+    let config = Config::parse("fanout.toml", &text, Path::new("/etc/app"), &Environment::default());
+    match &config.unwrap_or_else(|errors| panic!("{errors}")).tools[0].implementation {
+        Implementation::Command(command) => command.clone(),
+        Implementation::Http(http) => panic!("{http:?}"),
+    }
+}
+
+#[test]
+fn every_key_of_a_program_arrives() {
+    let full = command(
+        r#"{ program = "./bin/lint", args = ["--", "{x}", "${A}"], stdin = "{x}", cwd = "src", env = ["PATH", "TOKEN=t${A}=", "EMPTY="], max_output = "2KiB" }"#,
+    );
+    assert_eq!((full.program.as_str(), full.cwd.as_path()), ("/etc/app/bin/lint", Path::new("/etc/app/src")));
+    assert_eq!((full.args.len(), full.stdin.is_some(), full.max_output), (3, true, 2048));
+    let environment: Environment = [("A", "1")].into_iter().collect();
+    let variable = |variable: &Variable| match variable {
+        Variable::Inherited(name) => name.clone(),
+        Variable::Set(name, value) => format!("{name}:{}", value.fill(&environment).unwrap().expose_secret()),
+    };
+    assert_eq!(full.env.iter().map(variable).collect::<Vec<_>>(), ["PATH", "TOKEN:t1=", "EMPTY:"]);
+    let least = command(r#"{ program = "ruff" }"#);
+    assert_eq!((least.program.as_str(), least.args.len(), least.env.len()), ("ruff", 0, 0));
+    assert_eq!((least.max_output, least.cwd.as_path()), (1 << 20, Path::new("/etc/app")));
+    assert_eq!(command(r#"{ program = "/bin/x", cwd = "/tmp" }"#).cwd, Path::new("/tmp"));
+}
+
+#[test]
+fn the_page_about_programs_is_true() {
+    let page = include_str!("../../../../docs/commands.md");
+    let block = page.split("```toml\n").nth(1).and_then(|rest| rest.split_once("```")).unwrap().0;
+    assert_eq!(parse(block, &[]).warnings, []);
+    for key in ["program", "args", "stdin", "cwd", "env", "max_output"] {
+        assert!(page.contains(&format!("| `{key}` |")), "{key}");
+    }
+    assert_eq!(fanout_tools::command::OUTPUT_MAX, 1 << 20, "as the page says");
+    assert_eq!(fanout_tools::command::GRACE, Duration::from_secs(2), "as the page says");
 }
 
 #[test]
@@ -243,7 +290,7 @@ fn a_file_that_is_not_there_is_said_to_be_so() {
 fn the_example_file_reads_without_a_warning_and_shows_the_defaults() {
     let text = include_str!("../../../../fanout.example.toml");
     let config = parse(text, &[("SHOP_TOKEN", "secret")]);
-    assert_eq!(config.tools.len(), 2);
+    assert_eq!(config.tools.len(), 3);
     assert_eq!(config.warnings.len(), 0, "{:?}", config.warnings);
     let written = RunConfig { max_cost_given: true, ..RunConfig::default() };
     assert_eq!(config.run, written);

@@ -12,6 +12,7 @@ use fanout_host::build::{Purpose, build_toolbox};
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
 use fanout_host::groups::{groups, unused};
+use fanout_tools::command::Programs;
 use serde_json::json;
 
 use crate::config::parse;
@@ -189,8 +190,8 @@ fn a_burst_without_a_rate_is_warned_of() {
 /// The groups of a configuration: name, whether unasked, tools.
 fn grouped(text: &str) -> Vec<(String, bool, Vec<String>)> {
     let config = parse(text, &[]);
-    let toolbox =
-        build_toolbox(&config, &Environment::default(), Purpose::Run).unwrap_or_else(|error| panic!("{error}"));
+    let toolbox = build_toolbox(&config, &Environment::default(), Purpose::Run, &Programs::new())
+        .unwrap_or_else(|error| panic!("{error}"));
     let group = |group: fanout_host::groups::Group| {
         (group.name.to_string(), group.unasked, group.tools.iter().map(ToString::to_string).collect())
     };
@@ -225,7 +226,8 @@ async fn the_scheduler_sees_the_same_groups() {
         + &tool("other", "127.0.0.1:2", "")
         + &tool("agent", "127.0.0.1:3", "nested = true");
     let config = parse(&text.replace("https://", "http://"), &[]);
-    let toolbox = std::sync::Arc::new(build_toolbox(&config, &Environment::default(), Purpose::Run).unwrap());
+    let toolbox =
+        std::sync::Arc::new(build_toolbox(&config, &Environment::default(), Purpose::Run, &Programs::new()).unwrap());
     let scheduler = Scheduler::new(config.scheduler_options());
     let mut run = scheduler.run(std::sync::Arc::clone(&toolbox), RunOptions::new("r"));
     let mut batch = run.batch();
@@ -246,7 +248,7 @@ async fn the_scheduler_sees_the_same_groups() {
 fn a_section_that_no_tool_uses_is_warned_of() {
     let warnings = |text: &str| {
         let config = parse(text, &[]);
-        let toolbox = build_toolbox(&config, &Environment::default(), Purpose::Look).unwrap();
+        let toolbox = build_toolbox(&config, &Environment::default(), Purpose::Look, &Programs::new()).unwrap();
         unused(&config, &toolbox).iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let tools = tool("get", "api.example.com", "") + &tool("pay", "b.example", "limit = \"p\"");

@@ -140,6 +140,68 @@ fn an_endpoint_is_checked_before_any_secret_is_read() {
     }
 }
 
+/// Checks what one line of `command` is answered; it stands at line 5.
+#[track_caller]
+fn check_command(line: &str, answer: &str) {
+    let text = format!(
+        "tool = [{{ name = \"f\", input = {{ id = {{ type = \"string\" }}, text = {{ type = \"string\" }} }},\ncommand = {{\n\n\n{line}\n}} }}]"
+    );
+    check(&text, &format!("fanout.toml:5:{answer}"));
+}
+
+#[test]
+fn a_program_is_checked_before_any_secret_is_read() {
+    for (line, answer) in [
+        ("program = \"\"", "11: the program must be a path or a name that stands in PATH, such as \"ruff\""),
+        (
+            "program = \"{id}\"",
+            "11: the program must be fixed: fields such as `{path}` can only stand in its arguments and standard input",
+        ),
+        ("program = \"${X}\"", "11: `program` takes no `${…}`: what runs must be written out"),
+        ("program = 7", "11: `program` must be a text in quotes, not 7"),
+        (
+            "program = \"a\", args = [\"x\", \"{idd}\"]",
+            "29: argument 2 names `idd`, which the input lacks; did you mean `id`?",
+        ),
+        (
+            "program = \"a\", args = [\"{id\"]",
+            "24: in argument 1 a `{` needs a field name and a `}`, as in `{path}`; a plain brace is written twice",
+        ),
+        (
+            "program = \"a\", args = [\"--{id}\"]",
+            "24: in argument 1 an input would choose the option; write its name out, as in `--name={value}`",
+        ),
+        ("program = \"a\", args = \"s3cret\"", "23: `args` must be a list such as [\"a\", \"b\"]"),
+        ("program = \"a\", args = [7]", "24: `args` must be a text in quotes"),
+        ("program = \"a\", args = [\"s3cret ${\"]", "24: in `args` a `${` has no `}`"),
+        ("program = \"a\", stdin = \"{txt}\"", "24: `stdin` names `txt`, which the input lacks; did you mean `text`?"),
+        ("program = \"a\", env = [\"A B\"]", "23: `env` takes names such as \"PATH\", and \"NAME=value\""),
+        ("program = \"a\", env = [\"=s3cret\"]", "23: `env` takes names such as \"PATH\", and \"NAME=value\""),
+        ("program = \"a\", env = [\"${X}\"]", "23: `env` takes names such as \"PATH\", and \"NAME=value\""),
+        (
+            "program = \"a\", max_output = \"1M\"",
+            "29: `max_output` must be a size such as \"64KiB\" or \"1MB\", not \"1M\"",
+        ),
+        ("program = \"a\", cwd = 1", "22: `cwd` must be a text in quotes, not 1"),
+        ("program = \"a\", arg = []", "16: unknown key `arg` in `command` of [[tool]] `f`; did you mean `args`?"),
+    ] {
+        check_command(line, answer);
+    }
+    check("[[tool]]\nname = \"f\"\ncommand = {}", "fanout.toml:3:11: `command` of [[tool]] `f` needs `program`");
+    check(
+        "[[tool]]\nname = \"f\"\ncommand = \"s3cret\"",
+        "fanout.toml:3:11: `command` must be a table such as { key = \"value\" }, not a text",
+    );
+    check_tool(
+        "command = { program = \"a\" }",
+        "11: [[tool]] `get_user` does one thing: `http` or `command`, not both",
+    );
+    check_command(
+        "program = \"a\", args = [\"{a\", \"{b}\"]",
+        "24: in argument 1 a `{` needs a field name and a `}`, as in `{path}`; a plain brace is written twice\nfanout.toml:5:30: argument 2 names `b`, which the input lacks",
+    );
+}
+
 #[test]
 fn a_method_is_one_of_a_few() {
     check(
@@ -150,7 +212,10 @@ fn a_method_is_one_of_a_few() {
         "[[tool]]\nname = \"f\"\nhttp = {}",
         "fanout.toml:3:8: `http` of [[tool]] `f` needs `method`\nfanout.toml:3:8: `http` of [[tool]] `f` needs `url`",
     );
-    check("[[tool]]\nname = \"f\"", "fanout.toml:1:1: [[tool]] `f` needs `http = { method = …, url = … }`");
+    check(
+        "[[tool]]\nname = \"f\"",
+        "fanout.toml:1:1: [[tool]] `f` needs `http = { method = …, url = … }` or `command = { program = …, args = […] }`",
+    );
 }
 
 #[test]
@@ -199,7 +264,7 @@ fn every_mistake_is_reported() {
          fanout.toml:3:12: `deadline` must be a duration such as \"30s\" or \"5m\", not 1\n\
          fanout.toml:4:1: unknown key `foo` in [run]; the keys are `approval_wait`, `deadline`, `early_start`, \
          `max_batch`, `max_calls`, `max_cost_usd`, `max_depth`, `max_total_tokens`, `max_turns`, `plan`\n\
-         fanout.toml:5:1: [[tool]] `f` needs `http = { method = …, url = … }`\n\
+         fanout.toml:5:1: [[tool]] `f` needs `http = { method = …, url = … }` or `command = { program = …, args = […] }`\n\
          fanout.toml:7:11: `timeout` must be a duration such as \"30s\" or \"5m\", not 3\n\
          fanout.toml:9:8: `rate` must be so many calls a second, minute or hour, such as \"50/s\", \"600/m\" or \"1000/h\", not \"0/s\"",
     );
@@ -230,7 +295,6 @@ fn what_is_not_in_this_version_is_refused() {
     for (line, key, lost) in [
         ("approval = \"never\"", "approval", "nobody would be asked before the tool runs"),
         ("sql = {}", "sql", "no database can be used yet"),
-        ("command = {}", "command", "no programs can be run yet"),
         ("undeclared = \"serial\"", "undeclared", "calls without declared effects always keep their order"),
         ("stop_on_failure = true", "stop_on_failure", "calls would go on after a failure"),
     ] {

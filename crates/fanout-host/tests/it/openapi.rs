@@ -7,6 +7,7 @@ use fanout_host::advice::advice;
 use fanout_host::build::{Purpose, build_toolbox};
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
+use fanout_tools::command::Programs;
 
 const DOCUMENT: &str = r#"
 openapi: 3.0.3
@@ -39,7 +40,7 @@ fn parse(text: &str) -> Result<Config, String> {
 
 fn toolbox(lines: &str) -> (Config, Toolbox) {
     let config = parse(&format!("[openapi.shop]\nspec = \"shop.yaml\"\n{lines}")).expect("no mistakes");
-    let toolbox = build_toolbox(&config, &Environment::default(), Purpose::Look).expect("tools");
+    let toolbox = build_toolbox(&config, &Environment::default(), Purpose::Look, &Programs::new()).expect("tools");
     (config, toolbox)
 }
 
@@ -138,13 +139,13 @@ fn the_line_that_is_proposed_is_that_of_the_path() {
 fn a_secret_is_asked_for_where_calls_run() {
     let text = "[openapi.shop]\nspec = \"shop.yaml\"\nauth = { key = \"${SHOP_KEY}\" }";
     let config = parse(text).unwrap();
-    let error = build_toolbox(&config, &Environment::default(), Purpose::Run).unwrap_err();
+    let error = build_toolbox(&config, &Environment::default(), Purpose::Run, &Programs::new()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "fanout.toml:3:16: `key` needs the environment variable `SHOP_KEY`, which is not set"
     );
     let environment = Environment::from_iter([("SHOP_KEY", "s3cret")]);
-    assert_eq!(build_toolbox(&config, &environment, Purpose::Run).unwrap().len(), 4);
+    assert_eq!(build_toolbox(&config, &environment, Purpose::Run, &Programs::new()).unwrap().len(), 4);
 }
 
 #[test]

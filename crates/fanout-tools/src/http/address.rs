@@ -11,6 +11,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use url::Url;
 
+use crate::value::scalar_text;
+pub(super) use crate::value::{any_text, lookup};
+
 /// All but the unreserved characters of RFC 3986: what is left means nothing to anybody.
 pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -253,38 +256,6 @@ fn is_dots(segment: &str) -> bool {
     let plain = segment.replace("%2e", ".").replace("%2E", ".");
     plain == "." || plain == ".."
 }
-
-/// The value of a field, if the input has it and it is not `null`.
-pub(super) fn lookup<'a>(input: &'a Value, field: &[String]) -> Option<&'a Value> {
-    field.iter().try_fold(input, |value, name| value.get(name.as_str())).filter(|value| !value.is_null())
-}
-
-/// A text, number or truth value as text. `7.0` is `7`, as in the keys of effects: JSON Schema calls both an integer.
-pub(super) fn scalar_text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        Value::Number(number) => Some(match number.as_f64() {
-            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < EXACT_FLOAT_MAX => {
-                format!("{float:.0}")
-            }
-            _ => number.to_string(),
-        }),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-/// A value as text: scalars as they read, all else as JSON. `null` is no value.
-pub(super) fn any_text(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        Value::Array(_) | Value::Object(_) => Some(value.to_string()),
-        scalar => scalar_text(scalar),
-    }
-}
-
-/// Below this a float holds every integer exactly (2^53).
-const EXACT_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
 
 #[cfg(test)]
 mod tests {

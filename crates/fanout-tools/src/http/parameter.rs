@@ -10,7 +10,8 @@ use http::{HeaderName, HeaderValue};
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
-use super::address::{ENCODED, any_text, scalar_text};
+use super::address::ENCODED;
+use crate::value::{any_text, scalar_text};
 
 /// A field of the input, and where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
