@@ -50,6 +50,11 @@ impl Breaker {
         Self { options, state: State::Closed, generation: 0, slots: VecDeque::new() }
     }
 
+    /// Judges otherwise from here on; as it stands, it stands.
+    pub(super) fn set_options(&mut self, options: BreakerOptions) {
+        self.options = options;
+    }
+
     pub(super) fn state(&self) -> State {
         self.state
     }

@@ -82,6 +82,19 @@ impl Group {
         }
     }
 
+    /// Set up otherwise from here on. What is known of the far side stays: what started lately, pauses, the breaker, what it
+    /// bears; and so do those who wait, also where there is room for fewer now.
+    pub(super) fn set_options(&mut self, options: LimitOptions) {
+        let pace = options.rate.map(|rate| Pace::new(rate, options.burst));
+        self.pace = match (pace, &self.pace) {
+            (Some(pace), Some(before)) => Some(pace.follow(before)),
+            (pace, _) => pace,
+        };
+        self.pressure.set_bound(options.concurrency.map(NonZeroU32::get));
+        self.breaker.set_options(options.breaker);
+        self.options = Arc::new(options);
+    }
+
     /// From when the next one that waits may start, or `None` if not before another one ends.
     pub(super) fn ready_at(&self) -> Option<Duration> {
         let next = self.queue.next().and_then(|asker| self.wanted.get(&asker));

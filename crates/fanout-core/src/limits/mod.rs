@@ -200,6 +200,22 @@ impl Limits {
         group
     }
 
+    /// Sets groups up otherwise from here on: each as `options` says of its name, where it says anything. What is known of
+    /// the far sides stays. Who may start now that could not before is told.
+    pub fn set_options(
+        &mut self,
+        options: impl Fn(&GroupName) -> Option<LimitOptions>,
+        now: Duration,
+        told: &mut Vec<Notice>,
+    ) {
+        for group in self.groups.iter_mut().skip(1) {
+            if let Some(options) = options(&group.name).filter(|options| *options != *group.options) {
+                group.set_options(options);
+            }
+        }
+        self.advance(now, told);
+    }
+
     /// What the group was set up with.
     pub fn options(&self, group: GroupId) -> &Arc<LimitOptions> {
         &self.groups[group as usize].options

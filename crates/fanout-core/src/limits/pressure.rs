@@ -34,6 +34,14 @@ impl Pressure {
         Self { allowed: self.most.min(f64::from(from)), is_ramping: true, ..self }
     }
 
+    /// Bounded otherwise from here on. What was learned stays, as far as it is below the new bound.
+    pub(super) fn set_bound(&mut self, most: Option<u32>) {
+        let most = most.map_or(f64::INFINITY, f64::from);
+        let was_free = self.allowed >= self.most;
+        self.allowed = if was_free { most } else { self.allowed.min(most) };
+        self.most = most;
+    }
+
     /// How many may run at once now; `None` for no bound.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be finite, at least 1")]
     pub(super) fn allowed(&self) -> Option<usize> {

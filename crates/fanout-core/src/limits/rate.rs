@@ -24,6 +24,11 @@ impl Pace {
         Self { interval, tolerance: interval.saturating_mul(burst.get() - 1), due: Duration::ZERO }
     }
 
+    /// The same starts behind it, and another pace from here on.
+    pub(super) fn follow(self, before: &Self) -> Self {
+        Self { due: before.due, ..self }
+    }
+
     /// From when the next one may start.
     pub(super) fn ready_at(&self) -> Duration {
         self.due.saturating_sub(self.tolerance)

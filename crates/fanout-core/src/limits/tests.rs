@@ -6,6 +6,8 @@ use super::*;
 
 const A: &str = "a";
 
+const NOBODY: [Asker; 0] = [];
+
 fn at(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
@@ -200,4 +202,35 @@ fn retries_are_a_share_of_what_went_well() {
     }
     assert!((4..=5).contains(&spend(&mut limits, at(30_000))), "one for every ten that went well");
     assert!(limits.has_retry(NO_GROUP, at(0)));
+}
+
+#[test]
+fn a_group_that_is_set_up_otherwise_forgets_nothing_of_the_far_side() {
+    let (mut limits, group) = limits(1000, LimitOptions { concurrency: NonZeroU32::new(1), ..paced(10, 1) });
+    let set = |limits: &mut Limits, options: &LimitOptions, now| {
+        served(|told| limits.set_options(|name| (name.as_str() == "api").then(|| options.clone()), now, told))
+    };
+    let first = granted(ask(&mut limits, group, A, 1, at(0)));
+    queued(ask(&mut limits, group, A, 2, at(0)), at(100));
+    queued(ask(&mut limits, group, A, 3, at(0)), at(200));
+    // More at once, at the old pace: the second start still waits for its time.
+    let two = LimitOptions { concurrency: NonZeroU32::new(2), ..paced(10, 1) };
+    assert_eq!(askers(&set(&mut limits, &two, at(50))), NOBODY);
+    let second = served(|told| limits.advance(at(100), told));
+    assert_eq!(askers(&second), [2]);
+    // No pace any more, and room for all: who waited may start in that very step.
+    let free = LimitOptions { breaker: two.breaker, ..LimitOptions::default() };
+    assert_eq!(askers(&set(&mut limits, &free, at(101))), [3]);
+    // A slower pace begins behind what started before, and fewer at once hold until the others are back.
+    assert_eq!(
+        askers(&set(&mut limits, &LimitOptions { concurrency: NonZeroU32::new(1), ..free.clone() }, at(102))),
+        NOBODY
+    );
+    queued(ask(&mut limits, group, A, 4, at(102)), at(0));
+    assert_eq!(askers(&served(|told| limits.give_back(first, at(103), told))), NOBODY);
+    assert_eq!(askers(&served(|told| limits.give_back(second[0].1, at(104), told))), NOBODY, "the third still runs");
+    // A pause is the far side's word, whatever we set up.
+    assert!(limits.pause(group, at(500), at(105), &mut Vec::new()));
+    assert_eq!(askers(&set(&mut limits, &LimitOptions::default(), at(106))), NOBODY);
+    assert_eq!(askers(&served(|told| limits.advance(at(605), told))), [4]);
 }

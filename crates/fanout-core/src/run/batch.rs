@@ -21,7 +21,7 @@ use crate::graph::{Edge, Ix};
 use crate::limits::{Asker, GroupId};
 use crate::outcome::{CallError, ErrorCode, Outcome};
 use crate::schedule::{Limit, Schedule, Treatment};
-use crate::toolbox::Registered;
+use crate::toolbox::{Registered, Toolbox};
 
 /// Why a call could not be taken into a batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -79,6 +79,14 @@ pub struct Arrived<'a> {
 struct Followed {
     tools: FxHashMap<ToolName, Vec<Ix>>,
     sources: FxHashMap<Source, Ix>,
+}
+
+impl Followed {
+    fn follow(&mut self, tool: Option<&Registered>, ix: Ix) {
+        let Some(spec) = tool.map(|tool| &tool.spec) else { return };
+        self.tools.entry(spec.name.clone()).or_default().push(ix);
+        self.sources.insert(spec.source.clone(), ix);
+    }
 }
 
 pub(super) struct Item {
@@ -174,6 +182,23 @@ impl<'run> Batch<'run> {
         };
         self.refused(&call, refusal.0, refusal.1);
         Ok(())
+    }
+
+    /// The tools of the calls that arrive.
+    pub fn toolbox(&self) -> &Arc<Toolbox> {
+        self.run.toolbox()
+    }
+
+    /// Takes other tools for the calls that arrive from here on: [`Run::set_toolbox`], in the middle of a batch.
+    pub fn set_toolbox(&mut self, toolbox: Arc<Toolbox>) {
+        if toolbox.ordered && !self.run.toolbox.ordered {
+            // Who came before was not written down, as nobody needed it.
+            self.followed = Followed::default();
+            for (ix, item) in self.items.iter().enumerate() {
+                self.followed.follow(item.tool.as_deref(), ix);
+            }
+        }
+        self.run.set_toolbox(toolbox);
     }
 
     /// Takes the next call and answers it with an error instead of running it: its budget is used up, say.
@@ -371,11 +396,8 @@ impl<'run> Batch<'run> {
     fn push(&mut self, call: CallId, tool: Option<Arc<Registered>>, input: Arc<Value>, links: Vec<Link>) -> Ix {
         let ix = self.items.len();
         self.by_id.insert(call.clone(), ix);
-        if self.run.toolbox.ordered
-            && let Some(tool) = &tool
-        {
-            self.followed.tools.entry(tool.spec.name.clone()).or_default().push(ix);
-            self.followed.sources.insert(tool.spec.source.clone(), ix);
+        if self.run.toolbox.ordered {
+            self.followed.follow(tool.as_deref(), ix);
         }
         self.items.push(Item {
             call,

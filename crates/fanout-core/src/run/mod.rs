@@ -83,6 +83,13 @@ impl Scheduler {
         &self.gate
     }
 
+    /// Sets the limit groups up otherwise from here on, in one step: those named here as they say, those that were set up
+    /// before and are not named any more as if nobody ever had. What is known of the far sides stays (pauses, breakers, what
+    /// started lately, what they bear), and so do those who wait; a wait that has begun keeps its `wait_max`.
+    pub fn set_limits(&self, limits: BTreeMap<GroupName, LimitOptions>) {
+        self.shared.set_limits(limits);
+    }
+
     /// How every limit group stands: those of tools, then those of models, each in the order in which they came up.
     pub fn limits(&self) -> Vec<GroupState> {
         let mut states = self.shared.states();
@@ -93,7 +100,7 @@ impl Scheduler {
 
 impl fmt::Debug for Scheduler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scheduler").field("options", &self.shared.options).finish_non_exhaustive()
+        f.debug_struct("Scheduler").field("shared", &self.shared).finish_non_exhaustive()
     }
 }
 
@@ -153,6 +160,12 @@ impl Run {
     /// Opens the next batch. Calls are given to it as they arrive; [`Batch::finish`] ends it.
     pub fn batch(&mut self) -> Batch<'_> {
         Batch::open(self)
+    }
+
+    /// Takes other tools from here on. Calls that have arrived end with the tools that they began with.
+    pub fn set_toolbox(&mut self, toolbox: Arc<Toolbox>) {
+        self.limits.clear();
+        self.toolbox = toolbox;
     }
 
     fn limit_of(&mut self, tool: &Registered) -> Arc<Limit> {

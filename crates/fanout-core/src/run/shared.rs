@@ -3,6 +3,7 @@
 //! Guards give back what they hold when they are dropped, so nothing is lost by a panic or a cancelled future. Nobody is
 //! told anything while the mutex is held: a message that finds no reader drops its guard, which takes the mutex again.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,7 +17,7 @@ use super::SchedulerOptions;
 use super::alarm::Alarm;
 use super::attempt::Message;
 use crate::call::GroupName;
-use crate::effects::Effects;
+use crate::effects::{Effects, Source};
 use crate::graph::Ix;
 use crate::limits::{
     Asked, Asker, Grant, GroupId, GroupState, LimitOptions, Limits, News, Notice, Reading, Refusal, Signal, Wish,
@@ -27,7 +28,7 @@ use crate::tool::{PauseLimit, ToolSpec};
 
 /// The state behind a [`Scheduler`](super::Scheduler).
 pub(super) struct Shared {
-    pub(super) options: SchedulerOptions,
+    stray_hold: Duration,
     /// What the times of [`Limits`] count from.
     epoch: Instant,
     state: Mutex<State>,
@@ -39,6 +40,8 @@ pub(super) struct Shared {
 struct State {
     locks: Locks,
     limits: Limits,
+    /// The groups that somebody set up, for those that nobody has asked for yet.
+    set_up: BTreeMap<GroupName, LimitOptions>,
     askers: Asker,
     waiting_locks: FxHashMap<Ticket, (UnboundedSender<Message>, Ix)>,
     waiting_permits: FxHashMap<Asker, UnboundedSender<Message>>,
@@ -61,6 +64,7 @@ impl Shared {
         let state = State {
             locks: Locks::default(),
             limits: Limits::new(options.in_flight_max.max(1), groups),
+            set_up: options.limits.clone(),
             askers: 0,
             waiting_locks: FxHashMap::default(),
             waiting_permits: FxHashMap::default(),
@@ -70,7 +74,7 @@ impl Shared {
             state: Mutex::new(state),
             alarm: Alarm::default(),
             seed: RandomState::new(),
-            options,
+            stray_hold: options.stray_hold,
         }
     }
 
@@ -84,7 +88,7 @@ impl Shared {
     /// The empty schedule of a batch.
     pub(super) fn schedule(&self, asker: Asker) -> Schedule {
         let seed = self.seed.hash_one(asker);
-        Schedule::new(ScheduleOptions { stray_hold: self.options.stray_hold, seed })
+        Schedule::new(ScheduleOptions { stray_hold: self.stray_hold, seed })
     }
 
     /// The limit group of a tool: the one that it names, else that of its source; `None` if there is neither.
@@ -181,6 +185,23 @@ impl Shared {
         self.state().limits.come_back(group, now)
     }
 
+    /// Sets the groups up otherwise: as `limits` says, and those that it says nothing of any more as if it never had.
+    pub(super) fn set_limits(self: &Arc<Self>, limits: BTreeMap<GroupName, LimitOptions>) {
+        let (mut told, now) = (Vec::new(), self.now());
+        let mut state = self.state();
+        let before = std::mem::replace(&mut state.set_up, limits.clone());
+        for (name, options) in &limits {
+            state.limits.group(name, || options.clone());
+        }
+        let unasked = |name: &GroupName| {
+            LimitOptions::unasked(&Source::from(name.as_str().to_owned()))
+                .map_or_else(LimitOptions::default, |(_, options)| options)
+        };
+        let options = |name: &GroupName| limits.get(name).cloned().or_else(|| before.get(name).map(|_| unasked(name)));
+        state.limits.set_options(options, now, &mut told);
+        self.settle(state, told);
+    }
+
     /// How every group stands.
     pub(super) fn states(&self) -> Vec<GroupState> {
         let now = self.now();
@@ -267,7 +288,7 @@ impl Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Shared").field("set_up", &self.state().set_up).finish_non_exhaustive()
     }
 }
 

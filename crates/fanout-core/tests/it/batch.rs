@@ -91,3 +91,44 @@ async fn every_call_gets_its_one_outcome_whatever_happens() {
 async fn what_conflicts_with_a_hanging_call_goes_on_after_its_time_out() {
     check("hang a 10, read a 10, read b 10", "outcome_unknown ok ok", 1010).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn other_tools_are_for_the_calls_that_arrive_after_them() {
+    /// The same tool under a name that only the next toolbox has.
+    struct Follows;
+    impl Tool for Follows {
+        fn spec(&self) -> ToolSpec {
+            let mut spec = Fake("read").spec();
+            spec.name = "follows".into();
+            spec.policy.after = vec!["fail".into()];
+            spec
+        }
+        fn call(&self, attempt: Attempt) -> BoxFuture<'static, Result<Output, ToolError>> {
+            Fake("read").call(attempt)
+        }
+    }
+    let scheduler = Scheduler::new(SchedulerOptions::default());
+    let mut run = scheduler.run(toolbox(), RunOptions::new("run"));
+    let started = Instant::now();
+    let mut batch = run.batch();
+    let call = |at: u32, tool: &str, key: &str| {
+        Call::new(at, format!("c{at}"), ToolName::from(tool), json!({ "key": key, "ms": 100 }))
+    };
+    batch.call(call(0, "fail", "a")).unwrap();
+    batch.call(call(1, "write", "b")).unwrap();
+    batch.call(call(2, "follows", "z")).unwrap();
+    let mut next = Toolbox::new();
+    next.add(Fake("read")).unwrap();
+    next.add(Follows).unwrap();
+    next.learn_from(batch.toolbox());
+    batch.set_toolbox(Arc::new(next));
+    batch.call(call(3, "write", "b")).unwrap();
+    batch.call(call(4, "read", "b")).unwrap();
+    batch.call(call(5, "follows", "y")).unwrap();
+    let came_to: Vec<&str> =
+        batch.finish().await.iter().map(|outcome| outcome.error_code().map_or("ok", ErrorCode::as_str)).collect();
+    // The write went on with the tool that it began with, the read of the next toolbox waited for it, and so did the one
+    // that follows a tool which is gone.
+    assert_eq!(came_to, ["upstream", "ok", "unknown_tool", "unknown_tool", "ok", "ok"]);
+    assert_eq!(started.elapsed(), Duration::from_millis(200));
+}
