@@ -24,7 +24,7 @@ pub struct Args {
 }
 
 /// Flags that every command takes.
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 pub struct Common {
     /// The configuration. Without it: `fanout.toml` here or in a folder above, if it is yours.
     #[arg(long, global = true, value_name = "FILE")]
@@ -72,6 +72,16 @@ Examples:
     Serve(Serve),
     /// Offer your tools to an MCP client, over standard input and output. The client starts it; several may run at once.
     Mcp(Mcp),
+    /// Have the running gateway read its configuration again. It takes all of it or nothing, and what changed is printed.
+    #[command(after_help = "\
+Examples:
+  fanout reload
+  fanout --config fanout.toml reload --json
+
+The gateway is found where the configuration says that it listens. Where it demands keys, FANOUT_KEY must hold one made with
+`fanout keys add --admin`. Calls and runs that have begun end as they began; limits hold from now on for all. The same is
+done by the signal SIGHUP, and `POST /fanout/v1/reload`.")]
+    Reload,
     /// Who may use the gateway. On this machine's loopback nobody needs a key; anywhere else everybody does.
     Keys(Keys),
 }

@@ -1,6 +1,6 @@
 //! Somebody wants it to stop: Ctrl-C, or the signal that stops a container.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use fanout_tools::command::Programs;
 
@@ -59,6 +59,54 @@ impl Signals {
             _ = self.interrupt.recv() => Signal::Interrupt,
             _ = self.terminate.recv() => Signal::Terminate,
         }
+    }
+}
+
+/// The signal that asks for the configuration to be read again, listened to.
+#[cfg(unix)]
+pub struct Hangups(tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl Hangups {
+    /// Listens from now on. Needs a runtime.
+    ///
+    /// # Errors
+    /// When the signal cannot be listened to.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self(tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?))
+    }
+
+    /// Waits for the next; `None` if there will be none.
+    ///
+    /// The same signal comes when a terminal is closed, and means then what it always did: the process ends, in good order.
+    pub async fn next(&mut self) -> Option<()> {
+        let had_terminal = io::stderr().is_terminal();
+        self.0.recv().await?;
+        if had_terminal && !io::stderr().is_terminal() {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).ok()?;
+            return None;
+        }
+        Some(())
+    }
+}
+
+/// There is no such signal here.
+#[cfg(not(unix))]
+pub struct Hangups;
+
+#[cfg(not(unix))]
+impl Hangups {
+    /// Never fails.
+    ///
+    /// # Errors
+    /// None.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    /// There will be none.
+    pub async fn next(&mut self) -> Option<()> {
+        None
     }
 }
 

@@ -31,6 +31,11 @@ impl Loaded {
     /// Reads the file that the flags name, or the one that is found, and builds its tools.
     /// Sources whose tools only they know are connected.
     pub async fn read(common: &Common, purpose: Purpose) -> anyhow::Result<Self> {
+        Self::read_among(common, purpose, Programs::new()).await
+    }
+
+    /// The same, with what its tools start among `programs`.
+    pub async fn read_among(common: &Common, purpose: Purpose, programs: Programs) -> anyhow::Result<Self> {
         let environment = Environment::of_process();
         let config = match &common.config {
             Some(path) => Config::load(path, &environment)?,
@@ -39,16 +44,24 @@ impl Loaded {
         if purpose == Purpose::Run {
             check_depth(&environment, config.run.max_depth)?;
         }
-        Self::build(config, environment, purpose).await
+        Self::build_among(config, environment, purpose, programs).await
     }
 
     /// Builds the tools of a configuration. A source that cannot be used is warned of, and its tools are missing: one server
     /// that is down must not keep all others from their work, and the model is not offered what cannot run.
     pub async fn build(config: Config, environment: Environment, purpose: Purpose) -> anyhow::Result<Self> {
+        Self::build_among(config, environment, purpose, Programs::new()).await
+    }
+
+    async fn build_among(
+        config: Config,
+        environment: Environment,
+        purpose: Purpose,
+        programs: Programs,
+    ) -> anyhow::Result<Self> {
         for warning in &config.warnings {
             say(format!("warning: {warning}"));
         }
-        let programs = Programs::new();
         let mut toolbox = build_toolbox(&config, &environment, purpose, &programs)?;
         let troubles = connect(&mut toolbox, &config, &environment).await;
         for trouble in &troubles {

@@ -10,6 +10,7 @@ mod demo;
 mod explain;
 mod keys;
 mod mcp;
+mod reload;
 mod run;
 mod serve;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Check => check::check(&args.common),
         Command::Serve(serve) => serve::serve(&args.common, serve),
         Command::Mcp(mcp) => mcp::mcp(&args.common, mcp),
+        Command::Reload => reload::reload(&args.common),
         Command::Keys(keys) => keys::keys(&args.common, keys),
     };
     exit::code(done)

@@ -4,12 +4,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-use fanout_gateway::{Gateway, GatewayOptions};
+use anyhow::{Context, ensure};
+use fanout_gateway::{Gateway, GatewayOptions, Reload, Setup};
 use fanout_host::build::{Purpose, Upstream, build_upstream};
 use fanout_host::config::Config;
+use fanout_host::connect::Trouble;
 use fanout_host::environment::Environment;
 use fanout_host::keys::KeysFile;
 use fanout_script::shop::{Shop, story, tools_toml};
@@ -19,7 +21,7 @@ use serde_json::json;
 
 use crate::args::{Common, Serve};
 use crate::exit::{Ended, INTERRUPTED};
-use crate::interrupt::{Signal, Signals};
+use crate::interrupt::{Hangups, Signal, Signals};
 use crate::loaded::Loaded;
 use crate::log::{Clock, Last, Lines};
 use crate::show::{ERROR, QUIET, STRONG, Unwritten, filter, give, give_styled, say, styled};
@@ -32,9 +34,11 @@ pub fn serve(common: &Common, serve: &Serve) -> anyhow::Result<Ended> {
     let _last = log(common).context("the log has no thread to write it")?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         if !serve.demo {
-            let loaded = Loaded::read(common, Purpose::Run).await?;
+            let programs = Programs::new();
+            let loaded = Loaded::read_among(common, Purpose::Run, programs).await?;
             let upstream = build_upstream(&loaded.config.model, &loaded.environment)?;
-            return until_stopped(common, loaded, upstream, false).await;
+            let reload = reload(common.clone(), &loaded);
+            return until_stopped(common, loaded, upstream, Some(reload)).await;
         }
         let shop = Shop::start().context("the demo shop cannot open a port on 127.0.0.1")?;
         let claude = Server::start(ServerOptions::responder(story::turn))
@@ -44,7 +48,7 @@ pub fn serve(common: &Common, serve: &Serve) -> anyhow::Result<Ended> {
         let loaded = Loaded::build(config, environment, Purpose::Run).await?;
         // The scripted Claude takes any key, and none of the user's may go there.
         let upstream = Upstream { base_url: claude.base_url(), api_key: Some("scripted".into()) };
-        until_stopped(common, loaded, upstream, true).await
+        until_stopped(common, loaded, upstream, None).await
     })
 }
 
@@ -55,7 +59,33 @@ fn surroundings(process: &Environment) -> Environment {
     server.chain(process.get("PORT").map(|port| ("PORT".to_owned(), port.to_owned()))).collect()
 }
 
-async fn until_stopped(common: &Common, loaded: Loaded, upstream: Upstream, demo: bool) -> anyhow::Result<Ended> {
+/// Reads the configuration again, the same way. A source that could be used before and cannot now is a reason not to take it.
+fn reload(common: Common, loaded: &Loaded) -> Reload {
+    let (programs, before) = (loaded.programs.clone(), loaded.troubles.clone());
+    Arc::new(move || {
+        let (common, programs, before) = (common.clone(), programs.clone(), before.clone());
+        Box::pin(async move {
+            let read = async {
+                let loaded = Loaded::read_among(&common, Purpose::Run, programs).await?;
+                let is_new = |trouble: &&Trouble| !before.iter().any(|known| known.message == trouble.message);
+                let new: Vec<String> = loaded.troubles.iter().filter(is_new).map(ToString::to_string).collect();
+                ensure!(new.is_empty(), "{}", new.join("\n"));
+                let upstream = build_upstream(&loaded.config.model, &loaded.environment)?;
+                anyhow::Ok(Setup { config: loaded.config, toolbox: loaded.toolbox, upstream })
+            };
+            read.await.map_err(|error| format!("{error:#}"))
+        })
+    })
+}
+
+/// Without `reload` it is the demo.
+async fn until_stopped(
+    common: &Common,
+    loaded: Loaded,
+    upstream: Upstream,
+    reload: Option<Reload>,
+) -> anyhow::Result<Ended> {
+    let demo = reload.is_none();
     let address = loaded.config.server.address(&loaded.environment)?;
     let listener = fanout_gateway::open(address).with_context(|| {
         format!("cannot listen on {address}; another address: `listen` in [server], FANOUT_SERVER__LISTEN or PORT")
@@ -66,13 +96,13 @@ async fn until_stopped(common: &Common, loaded: Loaded, upstream: Upstream, demo
     let has_upstream_key = upstream.api_key.is_some();
     let gateway = Gateway::new(GatewayOptions {
         scheduler: loaded.scheduler(),
-        toolbox: loaded.toolbox,
-        config: loaded.config,
-        upstream,
+        setup: Setup { config: loaded.config, toolbox: loaded.toolbox, upstream },
+        reload,
         address,
     })?;
     // Whoever reads where it listens may stop it at once.
     let signals = Signals::listen()?;
+    let reloading = tokio::spawn(reload_on_hangup(Hangups::listen()?, gateway.clone()));
     announce(common, address, gateway.demands_keys(), demo)?;
     if gateway.demands_keys() && keys.read()?.is_empty() {
         warn(&format!("there are no keys in {}: nobody is let in until `fanout keys add`", keys.path().display()));
@@ -82,8 +112,19 @@ async fn until_stopped(common: &Common, loaded: Loaded, upstream: Upstream, demo
     }
     let mut ended = Ended::Done;
     fanout_gateway::serve(listener, &gateway, async { ended = stopped(signals, programs.clone()).await }, GRACE).await;
+    reloading.abort();
     programs.gone().await;
     Ok(ended)
+}
+
+/// Reads the configuration again whenever the signal for it comes, and says what changed or why nothing did.
+async fn reload_on_hangup(mut hangups: Hangups, gateway: Gateway) {
+    while hangups.next().await.is_some() {
+        match gateway.reload().await {
+            Ok(changes) => say(format!("the configuration was read again:\n{changes}")),
+            Err(error) => warn(&format!("the configuration stays as it was: {error}")),
+        }
+    }
 }
 
 /// Says where it listens, in one piece: who reads only the first line (`| head -1`) has what it wanted.
@@ -110,7 +151,7 @@ fn announce(common: &Common, address: SocketAddr, demands_keys: bool, demo: bool
 }
 
 /// Where this machine reaches it: an address that stands for all of them is none to send to.
-fn reached_at(mut address: SocketAddr) -> SocketAddr {
+pub fn reached_at(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),

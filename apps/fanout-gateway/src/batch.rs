@@ -155,15 +155,16 @@ impl Recorder for Teller {
 
 /// Runs the calls within the configuration's bounds for one response and one run.
 async fn drive(order: Order, shared: &Shared, running: &Arc<Running>) -> Result<Vec<Arc<Outcome>>, BatchError> {
-    let is_unrepeatable = |call: &&Call| shared.toolbox.get(&call.tool).is_some_and(|tool| !tool.repeatable());
+    let current = shared.current();
+    let is_unrepeatable = |call: &&Call| current.toolbox.get(&call.tool).is_some_and(|tool| !tool.repeatable());
     let unrepeatable = order.calls.iter().filter(is_unrepeatable).map(|call| call.id.clone()).collect();
     let teller = Arc::new(Teller { running: Arc::clone(running), unrepeatable, begun: AtomicBool::new(false) });
     let mut options = RunOptions::new(order.run.clone());
     options.caller = order.caller.id.clone();
     options.recorder = Some(Arc::new((shared.watch(order.run, &order.caller), Arc::clone(&teller))));
-    let mut run = shared.scheduler.run(Arc::clone(&shared.toolbox), options);
+    let mut run = shared.scheduler.run(Arc::clone(&current.toolbox), options);
     run.record(|| What::RunStarted);
-    let bounds = &shared.config.run;
+    let bounds = &current.config.run;
     let max = bounds.max_batch.min(bounds.max_calls);
     let mut batch = run.batch();
     for (at, call) in (0..).zip(order.calls) {

@@ -11,36 +11,34 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use fanout_agent::Cancel;
+use fanout_anthropic::{OptionsError, WireError};
 use fanout_core::call::RunId;
 use fanout_core::event::Recorder;
 use fanout_core::run::Scheduler;
-use fanout_core::toolbox::Toolbox;
-use fanout_host::build::Upstream;
-use fanout_host::config::{self, Config};
+use fanout_host::changes::Changes;
 use fanout_host::keys::KeysFile;
-use fanout_host::options::agent_options;
+use tokio::sync::watch;
 
 use crate::door::{self, Names, RequestIds};
 use crate::hop::GatewayId;
 use crate::keys::{Caller, Keyring};
-use crate::mcp;
-use crate::messages::{self, Messages, MessagesError, MessagesOptions};
+use crate::mcp::{self, Offered};
+use crate::messages::{self, Messages, MessagesOptions};
 use crate::metrics::Metrics;
 use crate::repeats::Repeats;
 use crate::routes;
+use crate::setup::{Current, Reload, ReloadError, Setup};
 use crate::watch::RunWatch;
 
 /// What a gateway is made of.
 #[derive(Clone)]
 pub struct GatewayOptions {
-    /// The whole configuration: budgets of a run, prices, and `[server]`.
-    pub config: Config,
-    /// The tools that it runs.
-    pub toolbox: Arc<Toolbox>,
+    /// What a reload replaces.
+    pub setup: Setup,
+    /// How it is read again; `None`: it is not.
+    pub reload: Option<Reload>,
     /// What all its runs share; other users of the process may share it too.
     pub scheduler: Scheduler,
-    /// Where it sends what it passes on.
-    pub upstream: Upstream,
     /// Where it is reached. Any address but loopback demands keys.
     pub address: SocketAddr,
 }
@@ -48,9 +46,12 @@ pub struct GatewayOptions {
 /// Why there can be no gateway.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// The upstream or the tools are not right.
+    /// The upstream cannot be reached by its address.
     #[error(transparent)]
-    Messages(#[from] MessagesError),
+    Upstream(#[from] OptionsError),
+    /// The tools cannot be printed.
+    #[error("the tools cannot be sent: {0}")]
+    Tools(#[from] WireError),
     /// The system has no random bytes to know itself again by.
     #[error("the system has no random bytes")]
     Random(#[source] fanout_host::keys::KeysError),
@@ -58,10 +59,13 @@ pub enum GatewayError {
 
 /// What all requests share.
 pub(crate) struct Shared {
-    pub(crate) config: Config,
-    pub(crate) toolbox: Arc<Toolbox>,
+    current: watch::Sender<Arc<Current>>,
+    /// The tools as MCP clients are offered them, for those who want to know when there are others.
+    pub(crate) offered: watch::Sender<Arc<Offered>>,
+    reload: Option<Reload>,
+    /// One at a time.
+    reloading: tokio::sync::Mutex<()>,
     pub(crate) scheduler: Scheduler,
-    pub(crate) upstream: Upstream,
     pub(crate) names: Names,
     pub(crate) keyring: Keyring,
     pub(crate) id: GatewayId,
@@ -75,6 +79,27 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What a request that comes now is answered with.
+    pub(crate) fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// Reads the configuration again, and takes it if all of it is right: all or nothing.
+    pub(crate) async fn reload(&self) -> Result<Changes, ReloadError> {
+        let reload = self.reload.as_ref().ok_or(ReloadError::Never)?;
+        let _one = self.reloading.lock().await;
+        let next = Current::new(reload().await.map_err(ReloadError::Refused)?)?;
+        let before = self.current();
+        let changes = next.after(&before)?;
+        // From here on nothing can fail.
+        next.toolbox.learn_from(&before.toolbox);
+        self.metrics.know(&next.toolbox);
+        self.scheduler.set_limits(next.config.scheduler_options().limits);
+        self.offered.send_replace(Arc::clone(&next.offered));
+        self.current.send_replace(Arc::new(next));
+        Ok(changes)
+    }
+
     /// Counts and logs one run, for as long as what is returned lives. It is the run's recorder.
     pub(crate) fn watch(&self, run: RunId, caller: &Caller) -> Arc<RunWatch> {
         Arc::new(RunWatch::begin(run, caller, Arc::clone(&self.metrics)))
@@ -100,17 +125,19 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`].
     pub fn new(options: GatewayOptions) -> Result<Self, GatewayError> {
-        let server = &options.config.server;
+        let current = Current::new(options.setup)?;
+        let server = &current.config.server;
         let names = Names::new(options.address, &server.hosts);
         let keyring = Keyring::new(KeysFile::at(&server.keys_file), names.is_exposed());
-        let metrics = Arc::new(Metrics::new(&options.toolbox));
+        let metrics = Arc::new(Metrics::new(&current.toolbox));
         let shared = Shared {
             id: GatewayId::draw().map_err(GatewayError::Random)?,
             request_ids: RequestIds::default(),
-            config: options.config,
-            toolbox: options.toolbox,
+            offered: watch::Sender::new(Arc::clone(&current.offered)),
+            current: watch::Sender::new(Arc::new(current)),
+            reload: options.reload,
+            reloading: tokio::sync::Mutex::default(),
             scheduler: options.scheduler,
-            upstream: options.upstream,
             names,
             keyring,
             metrics,
@@ -119,7 +146,7 @@ impl Gateway {
             stop: Cancel::default(),
         };
         let shared = Arc::new(shared);
-        let messages = Messages::new(messages_options(&shared))?;
+        let messages = Messages::new(messages_options(&shared));
         Ok(Self { shared, messages })
     }
 
@@ -134,6 +161,18 @@ impl Gateway {
             .method_not_allowed_fallback(routes::unknown_method)
             .layer(from_fn_with_state(Arc::clone(shared), door::door))
             .with_state(Arc::clone(shared))
+    }
+
+    /// Reads the configuration again, and takes it if all of it is right. What has begun ends as it began; limits hold from
+    /// now on for all. One reload at a time.
+    ///
+    /// # Errors
+    /// [`ReloadError`], and everything stays as it was.
+    ///
+    /// # Cancellation
+    /// Dropping the future changes nothing, or all.
+    pub async fn reload(&self) -> Result<Changes, ReloadError> {
+        self.shared.reload().await
     }
 
     /// Whether every request must carry a key: it can be reached from other machines.
@@ -160,31 +199,20 @@ impl Gateway {
 
 /// What the Messages API's own paths are made of.
 fn messages_options(shared: &Arc<Shared>) -> MessagesOptions {
-    let (config, metrics) = (shared.config.clone(), Arc::clone(&shared.metrics));
-    let agent = move |model: &str| agent_options(&config, model);
+    let metrics = Arc::clone(&shared.metrics);
     let spending = Arc::clone(&metrics);
     let spent = move |caller: &Caller, model: &str, usd: f64| spending.cost(caller.project.as_deref(), model, usd);
     let recorder = move |run: &RunId, caller: &Caller| {
         Arc::new(RunWatch::begin(run.clone(), caller, Arc::clone(&metrics))) as Arc<dyn Recorder>
     };
-    let (upstream, server) = (&shared.upstream, &shared.config.server);
-    let writes = match server.writes_after_client {
-        config::WritesAfterClient::Wait => fanout_agent::WritesAfterClient::Wait,
-        config::WritesAfterClient::Run => fanout_agent::WritesAfterClient::Run,
-    };
     MessagesOptions {
-        api_key: upstream.api_key.clone(),
-        spent: Arc::new(spent),
-        writes,
-        disconnect_grace: server.disconnect_grace,
         closing: shared.closing.clone(),
         stop: shared.stop.clone(),
         ..MessagesOptions::new(
-            Arc::clone(&shared.toolbox),
+            shared.current.subscribe(),
             shared.scheduler.clone(),
-            upstream.base_url.as_str(),
-            Arc::new(agent),
             Arc::new(recorder),
+            Arc::new(spent),
         )
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Caller {
     pub(crate) project: Option<String>,
     /// Whether it sent a key of ours. If it did not, what it sent as a key is its own, for the upstream.
     pub(crate) has_key: bool,
+    /// Whether it may change the gateway: whoever is on this machine, where no keys are demanded; else who has such a key.
+    pub(crate) is_admin: bool,
 }
 
 /// The keys that hold now.
@@ -90,16 +92,16 @@ impl Keyring {
 impl Caller {
     /// Whoever is on this machine.
     pub(crate) fn local() -> Self {
-        Self { id: "local".into(), project: None, has_key: false }
+        Self { id: "local".into(), project: None, has_key: false, is_admin: true }
     }
 
     /// Somebody without a key, where none is needed.
     pub(crate) fn nobody() -> Self {
-        Self { id: "nobody".into(), project: None, has_key: false }
+        Self { id: "nobody".into(), project: None, has_key: false, is_admin: false }
     }
 
     fn of(key: &Key) -> Self {
-        Self { id: key.id.as_str().into(), project: key.project.clone(), has_key: true }
+        Self { id: key.id.as_str().into(), project: key.project.clone(), has_key: true, is_admin: key.admin }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use fanout_agent::MODEL_GROUPS;
@@ -32,11 +32,17 @@ const BUCKETS: [f64; 16] =
 
 /// Everything that is counted.
 pub(crate) struct Metrics {
-    tools: BTreeSet<ToolName>,
-    /// The tools whose calls wait in a limit group, which counts them itself.
-    limited: BTreeSet<ToolName>,
+    known: RwLock<Known>,
     numbers: Mutex<Numbers>,
     runs: watch::Sender<usize>,
+}
+
+/// The tools whose names become labels. One that is gone stays among them.
+#[derive(Default)]
+struct Known {
+    tools: BTreeSet<ToolName>,
+    /// Those whose calls wait in a limit group, which counts them itself.
+    limited: BTreeSet<ToolName>,
 }
 
 #[derive(Default)]
@@ -58,12 +64,28 @@ struct Histogram {
 impl Metrics {
     /// Nothing counted yet. The tools' names are the only ones that become labels.
     pub(crate) fn new(toolbox: &Toolbox) -> Self {
-        let tools: BTreeSet<ToolName> = toolbox.iter().map(|tool| tool.spec.name.clone()).collect();
-        let calls = tools.iter().map(|tool| ((tool.to_string(), "ok"), 0)).collect();
-        let numbers = Numbers { calls, ..Numbers::default() };
-        let in_group = toolbox.iter().filter(|tool| group_of(&tool.spec).is_some());
-        let limited = in_group.map(|tool| tool.spec.name.clone()).collect();
-        Self { tools, limited, numbers: Mutex::new(numbers), runs: watch::Sender::new(0) }
+        let metrics = Self { known: RwLock::default(), numbers: Mutex::default(), runs: watch::Sender::new(0) };
+        metrics.know(toolbox);
+        metrics
+    }
+
+    /// Takes further tools in.
+    pub(crate) fn know(&self, toolbox: &Toolbox) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut numbers = self.numbers();
+        for tool in toolbox.iter() {
+            let name = &tool.spec.name;
+            numbers.calls.entry((name.to_string(), "ok")).or_default();
+            known.tools.insert(name.clone());
+            match group_of(&tool.spec) {
+                Some(_) => known.limited.insert(name.clone()),
+                None => known.limited.remove(name),
+            };
+        }
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn run_began(&self) {
@@ -82,7 +104,7 @@ impl Metrics {
 
     /// A call has its outcome. `took` is the time from its first attempt; `None` if it never ran.
     pub(crate) fn call_ended(&self, tool: &ToolName, outcome: &'static str, took: Option<Duration>) {
-        let label = if self.tools.contains(tool) { tool.as_str() } else { UNKNOWN_TOOL };
+        let label = if self.known().tools.contains(tool) { tool.as_str() } else { UNKNOWN_TOOL };
         let mut numbers = self.numbers();
         *numbers.calls.entry((label.to_owned(), outcome)).or_default() += 1;
         if let Some(took) = took {
@@ -99,14 +121,14 @@ impl Metrics {
 
     /// A call of this tool began to wait for its first permit.
     pub(crate) fn queued(&self, tool: &ToolName) {
-        if !self.limited.contains(tool) {
+        if !self.known().limited.contains(tool) {
             self.numbers().queued += 1;
         }
     }
 
     /// A call of this tool does not wait for its first permit any longer.
     pub(crate) fn unqueued(&self, tool: &ToolName) {
-        if !self.limited.contains(tool) {
+        if !self.known().limited.contains(tool) {
             let mut numbers = self.numbers();
             numbers.queued = numbers.queued.saturating_sub(1);
         }

@@ -3,11 +3,12 @@
 //! In reading order: [`environment`] is what the surroundings say, [`config`] reads `fanout.toml`, [`options`] and
 //! [`build`] make of it what runs: an agent's options, tools, and the model's client; [`connect`] adds
 //! the tools that MCP servers list; [`keys`] are who may use a gateway. [`groups`], [`explain`],
-//! [`advice`] and [`lines`] are what people and programs are shown.
+//! [`advice`], [`changes`] and [`lines`] are what people and programs are shown.
 //! No call is scheduled and no request is sent here.
 
 pub mod advice;
 pub mod build;
+pub mod changes;
 pub mod config;
 pub mod connect;
 pub mod environment;

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::api::Api;
 use crate::binary::{Desk, content, ended, feed};
+use crate::process::Served;
 
 async fn help(command: &[&str]) -> String {
     let arguments = [command, &["--help"]].concat();
@@ -41,7 +42,7 @@ fn flags(help: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_is_listed_and_every_flag_has_an_example() {
     let top = help(&[]).await;
-    assert_eq!(commands(&top), ["demo", "run", "call", "explain", "check", "serve", "mcp", "keys"]);
+    assert_eq!(commands(&top), ["demo", "run", "call", "explain", "check", "serve", "mcp", "reload", "keys"]);
     assert!(top.contains("Exit codes: 0 done") && top.contains("130 interrupted"), "{top}");
     let mut all = examples(&top).join("\n");
     let mut known = Vec::new();
@@ -73,7 +74,12 @@ async fn every_example_is_true() {
     desk.write("assistant.json", &content(&[("a", "get_order", r#"{"id":"7"}"#)]));
     for command in commands(&help(&[]).await) {
         for example in examples(&help(&[&command]).await) {
-            let child = desk.command("sh").args(["-c", &format!("exec {example}")]).spawn().unwrap();
+            // Somebody must be there to be reloaded.
+            let served = (command == "reload")
+                .then(|| Served::start(desk.folder(), &[("FANOUT_SERVER__LISTEN", "127.0.0.1:0")], &[]));
+            let at = served.as_ref().map(|served| format!("FANOUT_SERVER__LISTEN={} ", served.address()));
+            let line = format!("{}exec {example}", at.map(|at| format!("export {at}; ")).unwrap_or_default());
+            let child = desk.command("sh").args(["-c", &line]).spawn().unwrap();
             if command == "serve" {
                 assert!(stopped_once_it_listens(child).await.starts_with("fanout listens on http://127.0.0.1:"));
                 continue;

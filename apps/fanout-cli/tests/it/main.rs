@@ -18,6 +18,8 @@ mod interrupt;
 mod keys;
 mod limits;
 mod mcp;
+#[cfg(unix)]
+mod reload;
 mod run;
 mod serve;
 mod usage;

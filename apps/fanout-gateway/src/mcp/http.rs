@@ -14,7 +14,6 @@ use axum::routing::any;
 use http::StatusCode;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 
-use super::describe;
 use super::server::Server;
 use super::session;
 use super::sessions::{IDLE_MAX, Manager, SESSIONS_MAX, Sessions};
@@ -32,13 +31,11 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
         .disable_allowed_origins()
         .with_max_request_body_bytes(BODY_MAX);
     let sessions = Sessions::new(SESSIONS_MAX, IDLE_MAX);
-    let tools: Arc<[_]> = describe::tools(&shared.toolbox).into();
     let (watcher, first) = (Arc::clone(shared), Once::new());
     let of_sessions = session::Shared {
-        toolbox: Arc::clone(&shared.toolbox),
+        offered: shared.offered.subscribe(),
         scheduler: shared.scheduler.clone(),
         watch: Arc::new(move |run, caller| watcher.watch(run, caller)),
-        calls_max: usize::try_from(shared.config.run.max_calls).unwrap_or(usize::MAX),
         closing: shared.closing.clone(),
         stop: shared.stop.clone(),
     };
@@ -55,7 +52,7 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
                 streams.cancel();
             });
         });
-        Ok(Server::new(of_sessions.clone(), Arc::clone(&tools), Arc::clone(&sessions)))
+        Ok(Server::new(of_sessions.clone(), Arc::clone(&sessions)))
     };
     let service = StreamableHttpService::new(server, manager, config);
     Router::new().route("/mcp", any(async move |request: Request| answer(&service, request).await))

@@ -11,14 +11,15 @@ use fanout_core::call::ToolName;
 use fanout_core::outcome::Outcome;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, ErrorData, Implementation, ListToolsResult, PaginatedRequestParams,
-    ProgressNotificationParam, ProgressToken, ServerCapabilities, ServerConfig, Tool,
+    ProgressNotificationParam, ProgressToken, ServerCapabilities, ServerConfig,
 };
-use rmcp::service::{Peer, RequestContext};
+use rmcp::service::{NotificationContext, Peer, RequestContext};
 use rmcp::transport::common::http_header::HEADER_SESSION_ID;
 use rmcp::{RoleServer, ServerHandler};
 use serde_json::Value;
 
 use super::describe;
+use super::offered::Telling;
 use super::session::{Handed, Place, Session, Shared};
 use super::sessions::{Busy, Sessions};
 use crate::keys::Caller;
@@ -44,7 +45,7 @@ impl Arrived {
 /// One session of the protocol.
 pub(super) struct Server {
     shared: Shared,
-    tools: Arc<[Tool]>,
+    telling: OnceLock<Telling>,
     /// Whoever asked first; the session is nobody else's.
     caller: OnceLock<Caller>,
     session: OnceLock<Arc<Session>>,
@@ -53,13 +54,25 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(shared: Shared, tools: Arc<[Tool]>, sessions: Arc<Sessions>) -> Self {
-        Self { shared, tools, caller: OnceLock::new(), session: OnceLock::new(), sessions: Some(sessions) }
+    pub(super) fn new(shared: Shared, sessions: Arc<Sessions>) -> Self {
+        Self {
+            shared,
+            telling: OnceLock::new(),
+            caller: OnceLock::new(),
+            session: OnceLock::new(),
+            sessions: Some(sessions),
+        }
     }
 
     /// A server whose session has begun.
-    pub(super) fn with_session(shared: Shared, tools: Arc<[Tool]>, session: Arc<Session>) -> Self {
-        Self { shared, tools, caller: OnceLock::new(), session: OnceLock::from(session), sessions: None }
+    pub(super) fn with_session(shared: Shared, session: Arc<Session>) -> Self {
+        Self {
+            shared,
+            telling: OnceLock::new(),
+            caller: OnceLock::new(),
+            session: OnceLock::from(session),
+            sessions: None,
+        }
     }
 
     /// Keeps the session, if the request names one, for as long as its call runs. A client that lost its connection may come
@@ -88,7 +101,7 @@ impl Server {
     ) -> Result<Handed, ErrorData> {
         let caller = self.enter(context)?;
         let tool = ToolName::from(&*request.name);
-        if self.shared.toolbox.get(&tool).is_none() {
+        if self.shared.offered().toolbox.get(&tool).is_none() {
             return Err(ErrorData::invalid_params(format!("Unknown tool: {tool}"), None));
         }
         if let Some(reason) = self.shared.closing.reason() {
@@ -103,9 +116,13 @@ impl Server {
 
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_tool_list_changed().build())
             .with_server_info(Implementation::new("fanout", env!("CARGO_PKG_VERSION")))
             .with_instructions(INSTRUCTIONS)
+    }
+
+    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        let _ = self.telling.set(Telling::start(self.shared.offered.clone(), context.peer));
     }
 
     async fn list_tools(
@@ -114,7 +131,7 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         self.enter(&context)?;
-        Ok(ListToolsResult::with_all_items(self.tools.to_vec()))
+        Ok(ListToolsResult::with_all_items(self.shared.offered().tools.clone()))
     }
 
     async fn call_tool(

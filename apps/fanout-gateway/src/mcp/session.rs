@@ -16,11 +16,12 @@ use fanout_core::call::{Call, CallId, RunId, ToolName};
 use fanout_core::event::{Event, Recorder, What};
 use fanout_core::outcome::{CallError, ErrorCode, Outcome};
 use fanout_core::run::{Batch, Run, RunOptions, Scheduler};
-use fanout_core::toolbox::Toolbox;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use tokio::sync::watch::Receiver;
 
+use super::offered::Offered;
 use crate::keys::Caller;
 
 /// Once a batch has had so many calls it is closed at the next moment in which nothing is unanswered: enough that opening
@@ -37,15 +38,20 @@ pub(super) type Watch = dyn Fn(RunId, &Caller) -> Arc<dyn Recorder> + Send + Syn
 /// What all sessions of a server share.
 #[derive(Clone)]
 pub(super) struct Shared {
-    pub(super) toolbox: Arc<Toolbox>,
+    pub(super) offered: Receiver<Arc<Offered>>,
     pub(super) scheduler: Scheduler,
     pub(super) watch: Arc<Watch>,
-    /// The most calls of a session that are unanswered at once.
-    pub(super) calls_max: usize,
     /// No new calls are taken from now on.
     pub(super) closing: Cancel,
     /// What still runs is stopped.
     pub(super) stop: Cancel,
+}
+
+impl Shared {
+    /// What a call that arrives now can be of.
+    pub(super) fn offered(&self) -> Arc<Offered> {
+        Arc::clone(&self.offered.borrow())
+    }
 }
 
 /// A session. Dropping it stops what still runs.
@@ -214,7 +220,7 @@ async fn drive(shared: Shared, caller: Caller, mut inbox: Inbox) {
     options.caller = caller.id;
     // Calls of a session are no list that somebody wrote to be stopped at the first failure.
     options.stop_on_failure = false;
-    let mut run = shared.scheduler.run(Arc::clone(&shared.toolbox), options);
+    let mut run = shared.scheduler.run(Arc::clone(&shared.offered().toolbox), options);
     run.record(|| What::RunStarted);
     let mut turn = 0;
     loop {
@@ -241,7 +247,7 @@ async fn drive_batch(shared: &Shared, run: &mut Run, inbox: &mut Inbox, heard: &
             Some(call) = inbox.cancelled.recv() => batch.cancel_call(&call, "the client cancelled the call"),
             arrived = inbox.arrivals.next(), if count < BATCH_CALLS_MAX && !closing => match arrived {
                 Some((id, asked)) => {
-                    take(&mut batch, &mut listeners, shared.calls_max, count, id, asked);
+                    take(&mut batch, &mut listeners, &shared.offered(), count, id, asked);
                     count += 1;
                 }
                 None => {
@@ -271,7 +277,7 @@ async fn drive_batch(shared: &Shared, run: &mut Run, inbox: &mut Inbox, heard: &
 fn take(
     batch: &mut Batch<'_>,
     listeners: &mut HashMap<CallId, Listener>,
-    calls_max: usize,
+    offered: &Offered,
     at: u32,
     id: CallId,
     asked: Asked,
@@ -279,6 +285,10 @@ fn take(
     if asked.listener.outcome.is_closed() {
         return;
     }
+    if !Arc::ptr_eq(batch.toolbox(), &offered.toolbox) {
+        batch.set_toolbox(Arc::clone(&offered.toolbox));
+    }
+    let calls_max = offered.calls_max;
     let call = Call::new(at, id.clone(), asked.tool, asked.input);
     let taken = if batch.unanswered() < calls_max {
         batch.call(call)

@@ -14,8 +14,9 @@ use rmcp::service::{RxJsonRpcMessage, ServerInitializeError, TxJsonRpcMessage, s
 use rmcp::transport::Transport;
 use rmcp::transport::async_rw::AsyncRwTransport;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 
-use super::describe;
+use super::offered::Offered;
 use super::server::{Arrived, Server};
 use super::session::{Session, Shared};
 use crate::keys::Caller;
@@ -70,20 +71,19 @@ pub async fn serve_mcp(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), McpError> {
     let metrics = Arc::new(Metrics::new(&options.toolbox));
+    let offered = watch::Sender::new(Arc::new(Offered::at_most(options.toolbox, options.calls_max)));
     let shared = Shared {
         watch: Arc::new(move |run, caller| Arc::new(RunWatch::begin(run, caller, Arc::clone(&metrics)))),
-        toolbox: options.toolbox,
+        offered: offered.subscribe(),
         scheduler: options.scheduler,
-        calls_max: options.calls_max,
         closing: Cancel::default(),
         stop: Cancel::default(),
     };
     let session = Arc::new(Session::start(&shared, Caller::local()));
-    let tools = describe::tools(&shared.toolbox).into();
     let transport = InOrder { inner: AsyncRwTransport::new_server(reader, writer), session: Arc::clone(&session) };
     tokio::pin!(shutdown);
     let begun = tokio::select! {
-        begun = serve_server(Server::with_session(shared, tools, session), transport) => begun,
+        begun = serve_server(Server::with_session(shared, session), transport) => begun,
         () = &mut shutdown => return Ok(()),
     };
     let service = match begun {

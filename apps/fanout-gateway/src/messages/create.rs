@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use fanout_agent::{AgentOptions, Offer, new_run_id};
 use fanout_anthropic::Request;
+use fanout_host::options;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -26,6 +27,7 @@ use crate::door::{RUN_ID, RequestId};
 use crate::error::ApiError;
 use crate::hop::Hops;
 use crate::keys::Caller;
+use crate::setup::Current;
 
 /// Which of our tools the model is offered: `none`, or names with commas between them.
 pub(super) const TOOLS: &str = "fanout-tools";
@@ -45,16 +47,22 @@ const BEFORE_TIMEOUT: Duration = Duration::from_secs(10);
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 pub(super) async fn create(State(messages): State<Arc<Messages>>, request: axum::extract::Request) -> Response {
-    match offer(&messages, request.headers()) {
+    let current = messages.current();
+    match offer(&current, request.headers()) {
         Ok(offer) if offer.is_empty() => pass::pass(State(messages), request).await,
         // In a box, so that what is passed on carries no room for it from hand to hand.
-        Ok(offer) => Box::pin(run_or_join(messages, request, offer)).await,
+        Ok(offer) => Box::pin(run_or_join(messages, current, request, offer)).await,
         Err(error) => error.into_response(),
     }
 }
 
 /// Answers a request that tools of ours may be called in.
-async fn run_or_join(messages: Arc<Messages>, request: axum::extract::Request, offer: Offer) -> Response {
+async fn run_or_join(
+    messages: Arc<Messages>,
+    current: Arc<Current>,
+    request: axum::extract::Request,
+    offer: Offer,
+) -> Response {
     let (parts, body) = request.into_parts();
     let text = match Text::from_request(axum::extract::Request::new(body), &()).await {
         Ok(Text(text)) => text,
@@ -62,7 +70,7 @@ async fn run_or_join(messages: Arc<Messages>, request: axum::extract::Request, o
     };
     match Request::parse(text.as_bytes()) {
         Ok(parsed) if !has_unknown_thread(&parsed) => {
-            answer(&messages, parts, parsed, offer, &text).await.unwrap_or_else(IntoResponse::into_response)
+            answer(&messages, current, parts, parsed, offer, &text).await.unwrap_or_else(IntoResponse::into_response)
         }
         // What is wrong with it is for the upstream to say.
         _ => pass::send(&messages, parts, Bytes::from(text).into()).await,
@@ -70,16 +78,16 @@ async fn run_or_join(messages: Arc<Messages>, request: axum::extract::Request, o
 }
 
 /// Our tools for this request.
-pub(super) fn offer(messages: &Messages, headers: &HeaderMap) -> Result<Offer, ApiError> {
-    let Some(wanted) = headers.get(TOOLS) else { return Ok(messages.offer.clone()) };
+pub(super) fn offer(current: &Current, headers: &HeaderMap) -> Result<Offer, ApiError> {
+    let Some(wanted) = headers.get(TOOLS) else { return Ok(current.offer.clone()) };
     let wanted = wanted.to_str().map_err(|_| ApiError::invalid(format!("the header `{TOOLS}` is not text")))?;
     let names: Vec<&str> = wanted.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     if names == ["none"] {
-        return Ok(messages.offer.only(|_| false));
+        return Ok(current.offer.only(|_| false));
     }
-    match names.iter().find(|name| !messages.offer.names().any(|known| known == **name)) {
+    match names.iter().find(|name| !current.offer.names().any(|known| known == **name)) {
         Some(name) => Err(ApiError::invalid(format!("the header `{TOOLS}` names `{name}`, which is no tool here"))),
-        None => Ok(messages.offer.only(|name| names.contains(&name))),
+        None => Ok(current.offer.only(|name| names.contains(&name))),
     }
 }
 
@@ -90,6 +98,7 @@ fn has_unknown_thread(request: &Request) -> bool {
 
 async fn answer(
     messages: &Arc<Messages>,
+    current: Arc<Current>,
     parts: Parts,
     request: Request,
     offer: Offer,
@@ -101,7 +110,7 @@ async fn answer(
     let said = canonical::of_bytes(&[target.as_bytes(), body.as_bytes()]);
     let ticket = Ticket::new(&caller.id, header(IDEMPOTENCY_KEY), said);
     let is_repetition = header(RETRY_COUNT).is_some_and(|count| count != "0");
-    let options = agent_options(messages, &request, &parts.headers)?;
+    let options = agent_options(&current, &request, &parts.headers)?;
     let exchange = Exchange::new();
     match messages.repeated.enter(&ticket, said, is_repetition, &exchange) {
         Some(Found::Run(earlier)) => return Ok(earlier.listen().answer().await),
@@ -119,10 +128,11 @@ async fn answer(
     }
     let hops = parts.extensions.get::<Hops>();
     let work = Work {
-        headers: messages.upstream.headers(&parts.headers, hops, Purpose::Ask),
+        headers: current.upstream.headers(&parts.headers, hops, Purpose::Ask),
         target: target.to_owned(),
         request_id: parts.extensions.get::<RequestId>().map(|id| id.0.to_string()).unwrap_or_default(),
         messages: Arc::clone(messages),
+        current,
         caller,
         run,
         request,
@@ -140,8 +150,8 @@ async fn answer(
 }
 
 /// The bounds of this run: the smaller of ours and the client's.
-fn agent_options(messages: &Messages, request: &Request, headers: &HeaderMap) -> Result<AgentOptions, ApiError> {
-    let mut options = (messages.options.agent)(&request.model);
+fn agent_options(current: &Current, request: &Request, headers: &HeaderMap) -> Result<AgentOptions, ApiError> {
+    let mut options = options::agent_options(&current.config, &request.model);
     let number = |name: &str| -> Option<f64> { headers.get(name)?.to_str().ok()?.trim().parse().ok() };
     if headers.contains_key(MAX_COST) {
         let max = number(MAX_COST).filter(|max| max.is_finite() && *max >= 0.0).ok_or_else(|| {

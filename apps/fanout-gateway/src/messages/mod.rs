@@ -31,18 +31,18 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{any, post};
-use fanout_agent::{AgentOptions, Cancel, Offer, WritesAfterClient};
-use fanout_anthropic::{OptionsError, WireError};
+use fanout_agent::Cancel;
 use fanout_core::call::RunId;
 use fanout_core::event::Recorder;
 use fanout_core::run::Scheduler;
-use fanout_core::toolbox::Toolbox;
-use secrecy::SecretString;
+use tokio::sync::watch::Receiver;
 
 use crate::keys::Caller;
+use crate::setup::Current;
 use repeated::Repeated;
 use standin::Standins;
-use upstream::Upstream;
+
+pub(crate) use upstream::Upstream;
 
 /// How long a client may wait for a byte while tools run.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -53,9 +53,6 @@ const JOINABLE: Duration = Duration::from_secs(10 * 60);
 /// How long it is kept what a returned message stands for: a person may come back to a chat the next day.
 const STANDIN_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The options of a run for a model of this name.
-pub(crate) type AgentOptionsOf = Arc<dyn Fn(&str) -> AgentOptions + Send + Sync>;
-
 /// Who is told what happens in a run.
 pub(crate) type RecorderOf = Arc<dyn Fn(&RunId, &Caller) -> Arc<dyn Recorder> + Send + Sync>;
 
@@ -65,19 +62,11 @@ pub(crate) type SpentOf = Arc<dyn Fn(&Caller, &str, f64) + Send + Sync>;
 /// What these routes are made of.
 #[derive(Clone)]
 pub(crate) struct MessagesOptions {
-    /// The tools that run here.
-    pub(crate) toolbox: Arc<Toolbox>,
+    /// The tools that run here, the upstream, and how runs are treated.
+    pub(crate) current: Receiver<Arc<Current>>,
     pub(crate) scheduler: Scheduler,
-    /// Where the Messages API is.
-    pub(crate) base_url: String,
-    /// The upstream's key. A client that names one of its own is asked first; if there is neither, what it sends goes on.
-    pub(crate) api_key: Option<SecretString>,
-    pub(crate) agent: AgentOptionsOf,
     pub(crate) recorder: RecorderOf,
     pub(crate) spent: SpentOf,
-    pub(crate) writes: WritesAfterClient,
-    /// How long a run goes on after its client is gone, for somebody to join it.
-    pub(crate) disconnect_grace: Duration,
     /// The longest silence of a stream while tools run.
     pub(crate) ping_every: Duration,
     /// See [`JOINABLE`].
@@ -91,24 +80,18 @@ pub(crate) struct MessagesOptions {
 }
 
 impl MessagesOptions {
-    /// The defaults, for these tools and this upstream.
+    /// The defaults.
     pub(crate) fn new(
-        toolbox: Arc<Toolbox>,
+        current: Receiver<Arc<Current>>,
         scheduler: Scheduler,
-        base_url: impl Into<String>,
-        agent: AgentOptionsOf,
         recorder: RecorderOf,
+        spent: SpentOf,
     ) -> Self {
         Self {
-            toolbox,
+            current,
             scheduler,
-            base_url: base_url.into(),
-            api_key: None,
-            agent,
             recorder,
-            spent: Arc::new(|_, _, _| {}),
-            writes: WritesAfterClient::Wait,
-            disconnect_grace: Duration::from_secs(10),
+            spent,
             ping_every: PING_EVERY,
             joinable: JOINABLE,
             standin_kept: STANDIN_KEPT,
@@ -118,45 +101,32 @@ impl MessagesOptions {
     }
 }
 
-/// Why these routes cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum MessagesError {
-    /// The upstream cannot be reached by this address.
-    #[error(transparent)]
-    Upstream(#[from] OptionsError),
-    /// The tools cannot be printed.
-    #[error("the tools cannot be sent: {0}")]
-    Tools(#[from] WireError),
-}
-
 /// What all requests share.
 pub(crate) struct Messages {
     options: MessagesOptions,
-    upstream: Upstream,
-    offer: Offer,
     repeated: Repeated,
     standins: Standins,
 }
 
 impl Messages {
-    /// Connects to nothing yet.
-    ///
-    /// # Errors
-    /// [`MessagesError`].
-    pub(crate) fn new(options: MessagesOptions) -> Result<Arc<Self>, MessagesError> {
-        Ok(Arc::new(Self {
-            upstream: Upstream::new(&options.base_url, options.api_key.clone())?,
-            offer: Offer::new(&options.toolbox)?,
+    /// Nothing is asked yet.
+    pub(crate) fn new(options: MessagesOptions) -> Arc<Self> {
+        Arc::new(Self {
             repeated: Repeated::new(options.joinable),
             standins: Standins::new(options.standin_kept),
             options,
-        }))
+        })
+    }
+
+    /// What a request that comes now is answered with.
+    fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.options.current.borrow())
     }
 }
 
 impl fmt::Debug for Messages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Messages").field("upstream", &self.upstream).finish_non_exhaustive()
+        f.debug_struct("Messages").field("current", &self.current()).finish_non_exhaustive()
     }
 }
 

@@ -35,7 +35,8 @@ pub(super) async fn pass(State(messages): State<Arc<Messages>>, request: axum::e
 
 /// Sends a request on and gives back what comes, as it comes.
 pub(super) async fn send(messages: &Messages, parts: Parts, body: Body) -> Response {
-    let upstream = &messages.upstream;
+    let current = messages.current();
+    let upstream = &current.upstream;
     let target = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let headers = upstream.headers(&parts.headers, parts.extensions.get::<Hops>(), Purpose::Pass);
     let request = upstream.request(parts.method, target).headers(headers);
@@ -95,7 +96,7 @@ struct PreviousMessage {
 
 /// `POST /v1/messages/count_tokens`: counts our tools too, and what stands behind messages that were returned from here.
 pub(super) async fn count_tokens(State(messages): State<Arc<Messages>>, request: axum::extract::Request) -> Response {
-    let offer = match create::offer(&messages, request.headers()) {
+    let offer = match create::offer(&messages.current(), request.headers()) {
         Ok(offer) if offer.is_empty() => return pass(State(messages), request).await,
         Ok(offer) => offer,
         Err(error) => return error.into_response(),

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
-use fanout_agent::{Agent, AgentOptions, Cancel, Conversation, Offer, Report, RunSettings, Status};
+use fanout_agent::{Agent, AgentOptions, Cancel, Conversation, Offer, Report, RunSettings, Status, WritesAfterClient};
 use fanout_anthropic::{ModelError, Raw, Request};
 use fanout_core::call::RunId;
+use fanout_host::config::{self, Config};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::{Instant, interval_at};
@@ -27,10 +28,12 @@ use super::standin::Kept;
 use super::watch::{Touched, watch};
 use crate::error::ApiError;
 use crate::keys::Caller;
+use crate::setup::Current;
 
 /// Everything that one run is made of.
 pub(super) struct Work {
     pub(super) messages: Arc<Messages>,
+    pub(super) current: Arc<Current>,
     pub(super) caller: Caller,
     pub(super) run: RunId,
     pub(super) request: Request,
@@ -66,10 +69,10 @@ enum Trouble {
 pub(super) async fn run(work: Work) {
     let options = &work.messages.options;
     let (exchange, cancel) = (&work.exchange, Cancel::default());
-    let touched = Touched::new(&options.toolbox);
+    let touched = Touched::new(&work.current.toolbox);
     let is_well = {
         let answer = work.answer(&cancel, &touched);
-        let watch = watch(exchange, &touched, &cancel, options.disconnect_grace, options.joinable);
+        let watch = watch(exchange, &touched, &cancel, work.current.config.server.disconnect_grace, options.joinable);
         tokio::pin!(answer, watch);
         let (mut is_watched, mut is_stopped) = (true, false);
         let mut tick = interval_at(Instant::now() + options.ping_every / 2, options.ping_every / 2);
@@ -108,7 +111,7 @@ impl Work {
             None => self.offer.clone(),
         };
         let asking = Arc::new(Asking::new(
-            self.messages.upstream.clone(),
+            self.current.upstream.clone(),
             self.headers.clone(),
             self.target.clone(),
             Arc::clone(&self.exchange),
@@ -117,11 +120,11 @@ impl Work {
         let agent = Agent::for_client(
             Arc::clone(&asking) as _,
             options.scheduler.clone(),
-            Arc::clone(&options.toolbox),
+            Arc::clone(&self.current.toolbox),
             self.options.clone(),
             history::continue_from(&self.request, continued.as_deref()),
             &offer,
-            options.writes,
+            writes(&self.current.config),
         )
         .map_err(|error| Trouble::Ours(ApiError::invalid(error.to_string())))?;
         let _ = self.now.asking.set(Arc::clone(&asking));
@@ -266,6 +269,13 @@ impl Work {
         let has_message = self.now.asking.get().is_some_and(|asking| asking.said().relay.has_begun());
         let sign = if has_message { PING } else { COMMENT };
         self.exchange.send(Bytes::from_static(sign.as_bytes()));
+    }
+}
+
+fn writes(config: &Config) -> WritesAfterClient {
+    match config.server.writes_after_client {
+        config::WritesAfterClient::Wait => WritesAfterClient::Wait,
+        config::WritesAfterClient::Run => WritesAfterClient::Run,
     }
 }
 

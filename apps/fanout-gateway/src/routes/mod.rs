@@ -6,6 +6,7 @@
 
 mod health;
 mod openapi;
+mod reload;
 mod tool_calls;
 mod tools;
 
@@ -38,6 +39,7 @@ pub(crate) fn routes() -> Routes {
         .with(Method::POST, "/fanout/v1/tool_calls", post(tool_calls::run))
         .with(Method::POST, "/fanout/v1/tool_calls/explain", post(tool_calls::explain))
         .with(Method::GET, "/fanout/v1/tools", get(tools::list))
+        .with(Method::POST, "/fanout/v1/reload", post(reload::reload))
         .with(Method::GET, "/livez", get(health::live))
         .with(Method::GET, "/readyz", get(health::ready))
         .with(Method::GET, "/metrics", get(health::metrics))

@@ -73,7 +73,7 @@ pub(crate) async fn run(
         // Nobody could join it later, so nothing is waited for when its client is gone.
         None => start(fanout_agent::new_run_id(), Duration::ZERO),
         Some(request) => {
-            let (run, grace) = (request.run(), shared.config.server.disconnect_grace);
+            let (run, grace) = (request.run(), shared.current().config.server.disconnect_grace);
             shared.repeats.join(request, || start(run, grace))?
         }
     };
@@ -93,7 +93,7 @@ pub(crate) async fn run(
 /// Finds out what would wait for what. Runs nothing.
 pub(crate) async fn explain(State(shared): State<Arc<Shared>>, body: Text) -> Result<Response, ApiError> {
     let calls = calls_in(&body)?.0;
-    let toolbox = Arc::clone(&shared.toolbox);
+    let toolbox = Arc::clone(&shared.current().toolbox);
     // A batch may have thousands of calls; the threads that answer others must not wait for its graph.
     let explained = tokio::task::spawn_blocking(move || Explanation::of(calls, toolbox)).await;
     let explanation = explained.map_err(|_| fault())?.map_err(|error| ApiError::invalid(error.to_string()))?;
@@ -103,7 +103,8 @@ pub(crate) async fn explain(State(shared): State<Arc<Shared>>, body: Text) -> Re
 /// The calls that are ours to answer, and the ids of the others.
 fn order(body: &Text, shared: &Shared) -> Result<(Vec<Call>, Vec<CallId>), ApiError> {
     let (calls, unknown) = calls_in(body)?;
-    let is_ours = |call: &Call| unknown == Unknown::Error || shared.toolbox.get(&call.tool).is_some();
+    let current = shared.current();
+    let is_ours = |call: &Call| unknown == Unknown::Error || current.toolbox.get(&call.tool).is_some();
     let (ours, others): (Vec<Call>, Vec<Call>) = calls.into_iter().partition(is_ours);
     Ok((ours, others.into_iter().map(|call| call.id).collect()))
 }

@@ -14,7 +14,8 @@ use crate::gateway::Shared;
 /// The definitions, in the order of the configuration: the same bytes at each request. No `cache_control` is set: where a
 /// cached prefix ends is the caller's to say.
 pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, ApiError> {
-    let defs: Vec<ToolDef> = shared
+    let current = shared.current();
+    let defs: Vec<ToolDef> = current
         .toolbox
         .iter()
         .map(|tool| ToolDef {

@@ -25,13 +25,17 @@ enum Over {
 
 const BOTH: [Over; 2] = [Over::Streams, Over::Http];
 
-/// A client that remembers how far its calls were said to be.
+/// A client that remembers how far its calls were said to be, and how often that there are other tools.
 #[derive(Clone, Default)]
-struct Listener(watch::Sender<Vec<(f64, Option<String>)>>);
+struct Listener(watch::Sender<Vec<(f64, Option<String>)>>, watch::Sender<usize>);
 
 impl ClientHandler for Listener {
     async fn on_progress(&self, params: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
         self.0.send_modify(|said| said.push((params.progress, params.message)));
+    }
+
+    async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.1.send_modify(|told| *told += 1);
     }
 }
 
@@ -94,6 +98,35 @@ async fn tools_are_listed_with_their_schemas_and_with_hints_from_their_effects()
         assert_eq!(hints("pay"), (false, true, false, false), "{over:?}: it writes");
         assert_eq!(tools.len(), 4);
     }
+}
+
+#[tokio::test]
+async fn other_tools_are_announced_and_are_for_the_calls_that_come_then() {
+    let stage = Stage::new();
+    let client = Arc::new(connect(Over::Http, &stage).await);
+    let pays = |tool| {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { call(&client, tool, "a").await })
+    };
+    let first = pays("pay");
+    started(&stage, 1).await;
+    stage.reload(&["echo", "pay"]).await;
+    client.service().1.subscribe().wait_for(|told| *told == 1).await.unwrap();
+    let names =
+        |tools: Vec<rmcp::model::Tool>| tools.into_iter().map(|tool| tool.name.into_owned()).collect::<Vec<_>>();
+    assert_eq!(names(client.list_all_tools().await.unwrap()), ["echo", "pay"]);
+    assert!(matches!(call(&client, "hold", "b").await, Err(ServiceError::McpError(_))), "it is gone");
+    // The new tool's call waits for the old one's: they touch one account, whichever configuration they are of.
+    let second = pays("pay");
+    let waits = |said: &Vec<(f64, Option<String>)>| said.iter().filter(|(step, _)| *step == 0.0).count();
+    client.service().0.subscribe().wait_for(|said| waits(said) == 2).await.unwrap();
+    assert_eq!(text(&call(&client, "echo", "b").await.unwrap()), r#"{"id":"b"}"#);
+    assert_eq!(started(&stage, 2).await, ["c1", "c3"]);
+    stage.release(2);
+    for paid in [first, second] {
+        assert_eq!(paid.await.unwrap().unwrap().is_error, Some(false));
+    }
+    assert_eq!(started(&stage, 3).await[2], "c2");
 }
 
 #[tokio::test]

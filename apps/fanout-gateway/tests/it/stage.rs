@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fanout_core::effects::{EffectsSpec, Source, Template};
@@ -10,7 +10,7 @@ use fanout_core::outcome::Output;
 use fanout_core::run::Scheduler;
 use fanout_core::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
 use fanout_core::toolbox::Toolbox;
-use fanout_gateway::{Gateway, GatewayOptions, open, serve};
+use fanout_gateway::{Gateway, GatewayOptions, Reload, Setup, open, serve};
 use fanout_host::build::Upstream;
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
@@ -89,6 +89,8 @@ pub struct Stage {
     pub toolbox: Arc<Toolbox>,
     pub seen: Arc<Seen>,
     pub keys: KeysFile,
+    /// The tools of the next reload.
+    next: Arc<Mutex<Vec<&'static str>>>,
     stop: Option<oneshot::Sender<()>>,
     served: Option<JoinHandle<()>>,
     _folder: tempfile::TempDir,
@@ -112,22 +114,41 @@ impl Stage {
             stopped: watch::Sender::default(),
             gate: Semaphore::new(0),
         });
-        let mut toolbox = Toolbox::new();
-        for name in ["echo", "hold", "pay", "fail"] {
-            toolbox.add(Prop { name, seen: Arc::clone(&seen) }).unwrap();
-        }
-        let toolbox = Arc::new(toolbox);
+        let tools = {
+            let seen = Arc::clone(&seen);
+            move |names: &[&'static str]| {
+                let mut toolbox = Toolbox::new();
+                for name in names {
+                    toolbox.add(Prop { name, seen: Arc::clone(&seen) }).unwrap();
+                }
+                Arc::new(toolbox)
+            }
+        };
+        let toolbox = tools(&["echo", "hold", "pay", "fail"]);
         let config = Config::parse("test.toml", toml, folder.path(), &Environment::default());
         let config = config.unwrap_or_else(|errors| panic!("{errors}"));
         let keys = KeysFile::at(PathBuf::from(&config.server.keys_file));
         let listener = open(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
-        let gateway = Gateway::new(GatewayOptions {
-            scheduler: Scheduler::new(config.scheduler_options()),
-            config,
-            toolbox: Arc::clone(&toolbox),
+        let setup = move |toolbox| Setup {
+            config: config.clone(),
+            toolbox,
             // What it passes on comes back to it: nothing here is meant to be passed on.
             upstream: Upstream { base_url: format!("http://{address}"), api_key: None },
+        };
+        let setup_now = setup(Arc::clone(&toolbox));
+        let next: Arc<Mutex<Vec<&'static str>>> = Arc::default();
+        let reload: Reload = {
+            let next = Arc::clone(&next);
+            Arc::new(move || {
+                let next = setup(tools(&next.lock().unwrap()));
+                Box::pin(async { Ok(next) })
+            })
+        };
+        let gateway = Gateway::new(GatewayOptions {
+            scheduler: Scheduler::new(setup_now.config.scheduler_options()),
+            setup: setup_now,
+            reload: Some(reload),
             address: SocketAddr::new(ip, address.port()),
         })
         .unwrap();
@@ -139,7 +160,13 @@ impl Stage {
                 serve(listener, &gateway, stopped, grace).await;
             }
         });
-        Self { address, gateway, toolbox, seen, keys, stop: Some(stop), served: Some(served), _folder: folder }
+        Self { address, gateway, toolbox, seen, keys, next, stop: Some(stop), served: Some(served), _folder: folder }
+    }
+
+    /// Has the gateway read its configuration again, which has these tools now.
+    pub async fn reload(&self, tools: &[&'static str]) {
+        *self.next.lock().unwrap() = tools.to_vec();
+        self.gateway.reload().await.unwrap();
     }
 
     pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {

@@ -71,6 +71,7 @@ pub struct Config {
     pub prices: BTreeMap<String, Price>,
     /// What is allowed and perhaps not meant, in the order of the file.
     pub warnings: Vec<Mistake>,
+    text: String,
 }
 
 /// Why there is no configuration.
@@ -127,7 +128,12 @@ impl Config {
         let page = Page::new(file, text, folder, environment);
         let config = sections::read(&page);
         let warnings = page.finish()?;
-        Ok(Self { warnings, ..config })
+        Ok(Self { warnings, text: text.to_owned(), ..config })
+    }
+
+    /// The text that it was read from.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// What the scheduler is made of: `[scheduler]` and `[limits.NAME]`.

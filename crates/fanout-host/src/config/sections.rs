@@ -135,6 +135,7 @@ pub(super) fn read(page: &Page<'_>) -> Config {
         limits,
         prices: prices(&top),
         warnings: Vec::new(),
+        text: String::new(),
     };
     store(&part(page, &top, "store", "STORE", Kind::Store));
     top.finish();

@@ -10,7 +10,7 @@ use fanout_core::outcome::Output;
 use fanout_core::run::Scheduler;
 use fanout_core::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
 use fanout_core::toolbox::Toolbox;
-use fanout_gateway::{Gateway, GatewayOptions, open, serve};
+use fanout_gateway::{Gateway, GatewayOptions, Setup, open, serve};
 use fanout_host::build::Upstream;
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
@@ -189,9 +189,12 @@ impl Scene {
         let address = listener.local_addr().unwrap();
         let gateway = Gateway::new(GatewayOptions {
             scheduler: Scheduler::new(config.scheduler_options()),
-            config,
-            toolbox: Arc::new(toolbox),
-            upstream: Upstream { base_url: base_url.to_owned(), api_key: None },
+            setup: Setup {
+                config,
+                toolbox: Arc::new(toolbox),
+                upstream: Upstream { base_url: base_url.to_owned(), api_key: None },
+            },
+            reload: None,
             address,
         })
         .unwrap();

@@ -1,0 +1,96 @@
+//! What a gateway is set up with, and what replaces it while it runs: a configuration, its tools and its upstream, as one.
+//!
+//! From whoever reads configurations: a [`Setup`], at the start and at each [`Gateway::reload`](crate::Gateway::reload). To
+//! every route: the [`Current`] one. What has begun ends with the one that it began with.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use fanout_agent::Offer;
+use fanout_core::toolbox::Toolbox;
+use fanout_host::build::Upstream;
+use fanout_host::changes::{Changes, fixed};
+use fanout_host::config::Config;
+
+use crate::gateway::GatewayError;
+use crate::mcp::Offered;
+use crate::messages;
+
+/// What a gateway is set up with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The whole configuration: budgets of a run, prices, and `[server]`.
+    pub config: Config,
+    /// The tools that it runs.
+    pub toolbox: Arc<Toolbox>,
+    /// Where it sends what it passes on.
+    pub upstream: Upstream,
+}
+
+/// Reads the configuration again and makes its tools. What is wrong comes in words.
+pub type Reload = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Setup, String>> + Send>> + Send + Sync>;
+
+/// Why everything stays as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// Nobody said how.
+    #[error("this gateway has no configuration file to read again")]
+    Never,
+    /// The configuration, or something that it names, is not right.
+    #[error("{0}")]
+    Refused(String),
+    /// Something changed that holds for as long as the process.
+    #[error("{} cannot change while the gateway runs; start it anew for that", .0.join(", "))]
+    Fixed(Vec<String>),
+    /// The tools or the upstream are not right.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+}
+
+/// A setup, ready for requests.
+pub(crate) struct Current {
+    pub(crate) config: Config,
+    pub(crate) toolbox: Arc<Toolbox>,
+    /// The tools as models are offered them.
+    pub(crate) offer: Offer,
+    /// The tools as MCP clients are offered them.
+    pub(crate) offered: Arc<Offered>,
+    pub(crate) upstream: messages::Upstream,
+}
+
+impl Current {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`GatewayError`] for an upstream or tools that are not right.
+    pub(crate) fn new(setup: Setup) -> Result<Self, GatewayError> {
+        let Setup { config, toolbox, upstream } = setup;
+        Ok(Self {
+            offer: Offer::new(&toolbox)?,
+            offered: Arc::new(Offered::new(Arc::clone(&toolbox), &config.run)),
+            upstream: messages::Upstream::new(&upstream.base_url, upstream.api_key)?,
+            config,
+            toolbox,
+        })
+    }
+
+    /// What this one changes of the one before.
+    ///
+    /// # Errors
+    /// [`ReloadError::Fixed`].
+    pub(crate) fn after(&self, before: &Self) -> Result<Changes, ReloadError> {
+        let fixed = fixed(&before.config, &self.config);
+        if fixed.is_empty() {
+            Ok(Changes::between((&before.config, &before.toolbox), (&self.config, &self.toolbox)))
+        } else {
+            Err(ReloadError::Fixed(fixed))
+        }
+    }
+}
+
+impl fmt::Debug for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Current").field("file", &self.config.file).finish_non_exhaustive()
+    }
+}
