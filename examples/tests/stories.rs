@@ -31,3 +31,18 @@ fn a_tool_in_twenty_lines_answers_each_call_once() {
 fn an_agent_goes_from_prompt_to_answer() {
     check(env!("CARGO_BIN_EXE_an_agent"), &["done after 2 turns and 2 calls: Both have 21 °C."]);
 }
+
+#[test]
+fn a_source_of_your_own_and_a_layer_see_every_attempt() {
+    let says = [
+        "toolu_0: sent\ntoolu_1: sent\ntoolu_2: sent\n",
+        r#"["\"ada\": \"first\"", "\"ada\": \"second\""]; 4 attempts"#,
+    ];
+    check(env!("CARGO_BIN_EXE_your_own_source"), &says);
+}
+
+#[test]
+fn every_source_stands_in_one_batch() {
+    let says = [r#""sku":"desk-lamp""#, r#""id":"123""#, "toolu_2: 6", "toolu_3: \"DONE\""];
+    check(env!("CARGO_BIN_EXE_every_source"), &says);
+}

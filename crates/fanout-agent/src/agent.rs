@@ -128,9 +128,10 @@ impl Agent {
     pub fn new(
         model: Arc<dyn Model>,
         scheduler: Scheduler,
-        toolbox: Arc<Toolbox>,
+        toolbox: impl Into<Arc<Toolbox>>,
         options: AgentOptions,
     ) -> Result<Self, AgentError> {
+        let toolbox = toolbox.into();
         if let (Some(max), None) = (options.limits.cost_max_usd, options.price) {
             return Err(AgentError::NoPrice { model: options.model, max });
         }
@@ -226,7 +227,8 @@ impl Agent {
     /// # Cancellation
     /// [`Cancel::cancel`] stops the run in good order. Dropping the future stops every running attempt at its next await,
     /// and loses the report.
-    pub async fn run(&self, conversation: Conversation, settings: RunSettings) -> Report {
+    pub async fn run(&self, conversation: impl Into<Conversation>, settings: RunSettings) -> Report {
+        let conversation = conversation.into();
         let mut run = self.scheduler.run(Arc::clone(&self.toolbox), self.run_options(&settings));
         run.record(|| What::RunStarted);
         let limits = &self.options.limits;

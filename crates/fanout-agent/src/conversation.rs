@@ -11,6 +11,12 @@ pub struct Conversation {
     messages: Vec<Message>,
 }
 
+impl From<&str> for Conversation {
+    fn from(prompt: &str) -> Self {
+        Self::from_prompt(prompt)
+    }
+}
+
 impl Conversation {
     /// A conversation that begins with these messages.
     pub fn new(messages: Vec<Message>) -> Self {
