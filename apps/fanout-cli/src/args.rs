@@ -68,6 +68,13 @@ Examples:
   fanout check
   fanout --config fanout.toml check --json")]
     Check,
+    /// Print the JSON Schema of the configuration, for editors: descriptions, defaults, and what is spelled wrong as you type.
+    #[command(after_help = "\
+Example:
+  fanout schema > fanout.schema.json
+
+Editors with TOML support take it from the first line of the configuration: #:schema ./fanout.schema.json")]
+    Schema,
     /// Run the gateway: the Messages API with your tools behind it, and `tool_calls` for loops of your own.
     Serve(Serve),
     /// Offer your tools to an MCP client, over standard input and output. The client starts it; several may run at once.

@@ -11,6 +11,7 @@ mod explain;
 mod keys;
 mod mcp;
 mod run;
+mod schema;
 mod serve;
 
 mod content;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Call => call::call(&args.common),
         Command::Explain(explain) => explain::explain(&args.common, explain),
         Command::Check => check::check(&args.common),
+        Command::Schema => schema::schema(&args.common),
         Command::Serve(serve) => serve::serve(&args.common, serve),
         Command::Mcp(mcp) => mcp::mcp(&args.common, mcp),
         Command::Keys(keys) => keys::keys(&args.common, keys),

@@ -11,7 +11,7 @@ use fanout_tools::command::{CommandTool, CommandToolBuilder, OUTPUT_MAX};
 use serde_json::Value;
 
 use super::field::Field;
-use super::later::Kind;
+use super::keys::Kind;
 use super::page::{Section, Spot};
 use super::setting::Setting;
 
@@ -43,7 +43,7 @@ pub enum Variable {
 
 /// Reads the table of one tool.
 pub(super) fn read(field: &Field<'_>, tool: &Section<'_>, schema: Option<&Value>) -> Option<CommandConfig> {
-    let section = field.section(format!("`command` of {}", tool.name), Kind::Whole)?;
+    let section = field.section(format!("`command` of {}", tool.name), Kind::Command)?;
     let program = section.get("program");
     if program.is_none() {
         section.page.mistake(&section.spot, format!("{} needs `program`", section.name));

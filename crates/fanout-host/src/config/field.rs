@@ -12,7 +12,7 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::later;
+use super::keys::Kind;
 use super::page::{Page, Section, Spot};
 use super::setting::Setting;
 use super::units;
@@ -213,7 +213,7 @@ impl<'a> Field<'a> {
     }
 
     /// The value as a table with keys of its own.
-    pub(super) fn section(&self, name: impl Into<String>, kind: later::Kind) -> Option<Section<'a>> {
+    pub(super) fn section(&self, name: impl Into<String>, kind: Kind) -> Option<Section<'a>> {
         let table = self.table()?;
         let span = match &self.spot {
             Spot::Text(span) => span.clone(),
@@ -269,7 +269,7 @@ fn type_of(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn to_json(value: &DeValue<'_>) -> Option<Value> {
+pub(super) fn to_json(value: &DeValue<'_>) -> Option<Value> {
     Some(match value {
         DeValue::String(text) => Value::String(text.clone().into_owned()),
         DeValue::Integer(number) => Value::Number(i64::from_str_radix(number.as_str(), number.radix()).ok()?.into()),

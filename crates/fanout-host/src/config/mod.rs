@@ -4,18 +4,21 @@
 //! To [`build`](crate::build) and to the surfaces, as plain structs; every mistake comes with its place.
 //!
 //! In reading order: `page` is the text with its places, `field` reads one value of it, `units` durations, rates and sizes,
-//! `setting` texts with `${NAME}` in them; `sections`, `limits`, `server`, `tool`, `command`, `source`, `openapi`, `mcp` and `mcp_file` know the keys; `later` the keys of later versions; `find`
+//! `setting` texts with `${NAME}` in them; `keys` describes every key, and `schema` and `reference` are made of it; `sections`, `limits`, `server`, `tool`, `command`, `source`, `openapi`, `mcp` and `mcp_file` know the keys; `later` the keys of later versions; `find`
 //! looks for the file. Nothing is connected to and nothing is built.
 
 mod command;
 mod field;
 mod find;
+mod keys;
 mod later;
 mod limits;
 mod mcp;
 mod mcp_file;
 mod openapi;
 mod page;
+mod reference;
+mod schema;
 mod sections;
 mod server;
 mod setting;
@@ -30,6 +33,8 @@ pub use limits::{IN_FLIGHT, LimitConfig};
 pub use mcp::{McpReachConfig, McpServerConfig};
 pub use openapi::{OpenapiConfig, OpenapiTool};
 pub use page::{ConfigErrors, Mistake, Place};
+pub use reference::reference;
+pub use schema::schema;
 pub use sections::{ModelConfig, RunConfig, SchedulerConfig};
 pub use server::{PortError, ServerConfig, WritesAfterClient};
 pub use setting::{Setting, SettingError};

@@ -16,6 +16,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::field::{Field, Given};
+use super::keys::Kind;
 use super::later;
 use crate::environment::Environment;
 
@@ -179,7 +180,7 @@ pub(super) struct Section<'a> {
     /// Where the table stands.
     pub(super) spot: Spot,
     /// Which table of `later` concerns it.
-    kind: later::Kind,
+    kind: Kind,
     /// `RUN` in `FANOUT_RUN__MAX_TURNS`; `None` where nothing can be overridden.
     variable: Option<&'static str>,
     entries: Vec<Entry<'a>>,
@@ -196,7 +197,7 @@ impl<'a> Section<'a> {
     pub(super) fn new(
         page: &'a Page<'a>,
         name: impl Into<String>,
-        kind: later::Kind,
+        kind: Kind,
         span: Range<usize>,
         table: Option<&'a DeTable<'a>>,
     ) -> Self {
@@ -217,6 +218,12 @@ impl<'a> Section<'a> {
 
     /// The value of a key, if it is given.
     pub(super) fn get(&self, key: &'static str) -> Option<Field<'a>> {
+        debug_assert!(
+            self.kind.has(key),
+            "`{key}` of {} ({:?}) is read and not described in `keys`",
+            self.name,
+            self.kind
+        );
         self.asked.borrow_mut().insert(key);
         if let Some(section) = self.variable {
             let variable = format!("FANOUT_{section}__{}", key.to_uppercase());

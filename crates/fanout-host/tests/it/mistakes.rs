@@ -295,8 +295,6 @@ fn what_is_not_in_this_version_is_refused() {
     for (line, key, lost) in [
         ("approval = \"never\"", "approval", "nobody would be asked before the tool runs"),
         ("sql = {}", "sql", "no database can be used yet"),
-        ("undeclared = \"serial\"", "undeclared", "calls without declared effects always keep their order"),
-        ("stop_on_failure = true", "stop_on_failure", "calls would go on after a failure"),
     ] {
         check_tool(line, &format!("1: {}", later(key, lost)));
     }
