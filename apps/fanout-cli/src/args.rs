@@ -63,11 +63,7 @@ Examples:
   fanout --config fanout.toml explain --json < assistant.json")]
     Explain(Explain),
     /// List tools, what they read and write and who says so, time-outs, limit groups, and what one line more would let run in parallel.
-    #[command(after_help = "\
-Examples:
-  fanout check
-  fanout --config fanout.toml check --json")]
-    Check,
+    Check(Check),
     /// Print the JSON Schema of the configuration, for editors: descriptions, defaults, and what is spelled wrong as you type.
     #[command(after_help = "\
 Example:
@@ -99,6 +95,21 @@ pub struct Run {
     /// What the model is told before anything else.
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
+}
+
+/// `fanout check`
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  fanout check
+  fanout --config fanout.toml check --json
+  fanout check --write
+
+What --write adds is a proposal, and marked as one: only you know what a tool really touches.")]
+pub struct Check {
+    /// Add the declarations that are proposed to the configuration, keep all else of it as it is, and show the difference.
+    #[arg(long)]
+    pub write: bool,
 }
 
 /// `fanout explain`

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run::run(&args.common, run),
         Command::Call => call::call(&args.common),
         Command::Explain(explain) => explain::explain(&args.common, explain),
-        Command::Check => check::check(&args.common),
+        Command::Check(check) => check::check(&args.common, check),
         Command::Schema => schema::schema(&args.common),
         Command::Serve(serve) => serve::serve(&args.common, serve),
         Command::Mcp(mcp) => mcp::mcp(&args.common, mcp),

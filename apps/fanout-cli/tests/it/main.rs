@@ -21,3 +21,4 @@ mod mcp;
 mod run;
 mod serve;
 mod usage;
+mod write;

@@ -118,10 +118,18 @@ impl Config {
     /// Those of [`Config::load`], and [`ConfigError::Find`] when the file belongs to somebody else: what it says would run
     /// with this user's secrets.
     pub fn find(folder: &Path, environment: &Environment) -> Result<Self, ConfigError> {
-        match find::find(folder)? {
+        match Self::locate(folder)? {
             Some(path) => Self::load(&path, environment),
             None => Ok(Self::parse("fanout.toml", "", folder, environment)?),
         }
+    }
+
+    /// The file that [`Config::find`] would read, if there is one.
+    ///
+    /// # Errors
+    /// [`FindError`] when there is one that may not be used unasked.
+    pub fn locate(folder: &Path) -> Result<Option<PathBuf>, FindError> {
+        find::find(folder)
     }
 
     /// Reads a text. `file` is what mistakes call it; files that it names are looked for in `folder`.

@@ -4,6 +4,7 @@
 
 mod build;
 mod config;
+mod declare;
 mod keys;
 mod limits;
 mod lines;
