@@ -8,6 +8,7 @@ mod call;
 mod check;
 mod demo;
 mod explain;
+mod init;
 mod keys;
 mod mcp;
 mod run;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Call => call::call(&args.common),
         Command::Explain(explain) => explain::explain(&args.common, explain),
         Command::Check(check) => check::check(&args.common, check),
+        Command::Init(init) => init::init(&args.common, init),
         Command::Schema => schema::schema(&args.common),
         Command::Serve(serve) => serve::serve(&args.common, serve),
         Command::Mcp(mcp) => mcp::mcp(&args.common, mcp),

@@ -14,6 +14,7 @@ mod demo;
 mod explain;
 mod faults;
 mod help;
+mod init;
 mod interrupt;
 mod keys;
 mod limits;

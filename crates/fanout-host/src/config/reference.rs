@@ -10,7 +10,7 @@ const BEGINNING: &str = "\
 # The configuration: every key
 
 This page is made of the descriptions that the program itself reads by; editors get the same from `fanout schema`. A file that
-shows most keys at once: [`fanout.example.toml`](../fanout.example.toml).
+shows most keys at once: [`fanout.example.toml`](../fanout.example.toml). A first one of your own: `fanout init`.
 
 `fanout.toml` is looked for in the current folder and above, unless `--config FILE` names another. Files that it names are looked for
 beside it. What this version does not know is refused, never ignored.
