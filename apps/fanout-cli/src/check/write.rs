@@ -37,7 +37,7 @@ impl File {
         let Some(named) = found else {
             bail!("there is no fanout.toml here or above that anything could be added to; `fanout init` makes one");
         };
-        let text = fs::read_to_string(&named).with_context(|| format!("{} cannot be read", named.display()))?;
+        let text = Config::text(&named)?;
         Ok(Self { named, text })
     }
 

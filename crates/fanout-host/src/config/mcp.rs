@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use fanout_core::tool::Policy;
 use http::Uri;
 
+use super::command::check_one_word;
 use super::field::Field;
 use super::keys::Kind;
 use super::limits::LimitConfig;
@@ -149,11 +150,18 @@ fn reach(section: &Section<'_>, named: Option<McpReachConfig>) -> Option<McpReac
         (Some(command), None) => {
             refuse(section, &["http_headers"], "a `url`");
             let folder = folder.unwrap_or_else(|| page.folder.to_owned());
-            Some(McpReachConfig::Program { command: command.setting()?, args, env, folder })
+            let setting = command.setting()?;
+            check_one_word(page, &command.spot, "command", &setting.with("x"));
+            Some(McpReachConfig::Program { command: setting, args, env, folder })
         }
         (None, Some(url)) => {
             refuse(section, &["args", "env", "cwd"], "a `command`");
-            Some(McpReachConfig::Http { url: url.setting()?, headers })
+            let setting = url.setting()?;
+            let known = setting.known(page.environment);
+            if known.is_some_and(|known| !known.starts_with("https://") && !known.starts_with("http://")) {
+                url.mistake("`url` must be an address such as \"https://example.com/mcp\"");
+            }
+            Some(McpReachConfig::Http { url: setting, headers })
         }
         (None, None) => {
             if named.is_none() {

@@ -3,7 +3,7 @@
 //! From a file, and from `FANOUT_SECTION__KEY` variables, which win.
 //! To [`build`](crate::build) and to the surfaces, as plain structs; every mistake comes with its place.
 //!
-//! In reading order: `page` is the text with its places, `field` reads one value of it, `units` durations, rates and sizes,
+//! In reading order: `page` is the text with its places, `syntax` says what is no TOML, `field` reads one value of it, `units` durations, rates and sizes,
 //! `setting` texts with `${NAME}` in them; `keys` describes every key, and `schema` and `reference` are made of it; `sections`, `limits`, `server`, `tool`, `command`, `source`, `openapi`, `mcp` and `mcp_file` know the keys; `later` the keys of later versions; `find`
 //! looks for the file. Nothing is connected to and nothing is built.
 
@@ -23,6 +23,7 @@ mod sections;
 mod server;
 mod setting;
 mod source;
+mod syntax;
 mod tool;
 mod units;
 
@@ -42,6 +43,8 @@ pub use source::SourceToolConfig;
 pub use tool::{HttpConfig, Implementation, ToolConfig};
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use page::Page;
@@ -93,19 +96,33 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+    /// There is a folder where a file should be.
+    #[error("{} is a folder; name the file in it", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It is too large to be a configuration.
+    #[error("{} is larger than {} MiB, and surely no configuration", path.display(), SIZE_MAX >> 20)]
+    Large {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is a file, and it may not be used unasked.
     #[error(transparent)]
     Find(#[from] FindError),
 }
 
+/// The most bytes of a configuration: far more than anybody writes, far less than a device or a log would pour in.
+const SIZE_MAX: u64 = 16 << 20;
+
 impl Config {
     /// Reads a file, whoever owns it. Files that it names are looked for beside it.
     ///
     /// # Errors
-    /// [`ConfigError::Read`], or [`ConfigError::Mistakes`] with every mistake that could be found.
+    /// [`ConfigError::Mistakes`] with every mistake that could be found; the others where there is no text to read.
     pub fn load(path: &Path, environment: &Environment) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = Self::text(path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut config = Self::parse(&path.display().to_string(), &text, folder, environment)?;
         config.file = Some(path.to_owned());
@@ -122,6 +139,24 @@ impl Config {
             Some(path) => Self::load(&path, environment),
             None => Ok(Self::parse("fanout.toml", "", folder, environment)?),
         }
+    }
+
+    /// The text of a file that is to be a configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError::Mistakes`] where it is no UTF-8; the others where there is no text to read.
+    pub fn text(path: &Path) -> Result<String, ConfigError> {
+        let wrong = |source| ConfigError::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(wrong)?;
+        if file.metadata().map_err(wrong)?.is_dir() {
+            return Err(ConfigError::Folder { path: path.to_owned() });
+        }
+        let mut bytes = Vec::new();
+        file.take(SIZE_MAX + 1).read_to_end(&mut bytes).map_err(wrong)?;
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > SIZE_MAX {
+            return Err(ConfigError::Large { path: path.to_owned() });
+        }
+        Ok(page::decode(&path.display().to_string(), bytes)?)
     }
 
     /// The file that [`Config::find`] would read, if there is one.

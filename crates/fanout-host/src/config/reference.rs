@@ -36,7 +36,8 @@ fn section(page: &mut String, table: &Table) {
     // Headings name what stands in the file as it is written there.
     let heading = match table.header.contains(['[', '{']) {
         true => format!("`{}`", table.header),
-        false => table.header.to_owned(),
+        // "the top of the file", as the title of a part.
+        false => table.header.replacen('t', "T", 1),
     };
     let _ = writeln!(page, "\n## {heading}\n\n{}", table.about);
     if table.overridden {

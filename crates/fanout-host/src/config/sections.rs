@@ -248,6 +248,11 @@ fn prices(top: &Section<'_>) -> BTreeMap<String, Price> {
         let model = field.key.clone();
         let name = format!("[prices.\"{model}\"]");
         let section = field.section(name.clone(), Kind::Price)?;
+        if let Some((spot, inner)) = section.all().find(|(_, inner)| inner.is_table()) {
+            let whole = format!("{model}.{}", inner.key);
+            section.page.mistake(&spot, format!("a name with a dot in it stands in quotes: [prices.\"{whole}\"]"));
+            return None;
+        }
         let amount = |key| match section.get(key) {
             Some(field) => field.amount(),
             None => {

@@ -12,3 +12,4 @@ mod mcp;
 mod mistakes;
 mod openapi;
 mod schema;
+mod snapshots;

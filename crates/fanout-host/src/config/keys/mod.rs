@@ -130,14 +130,40 @@ pub(super) const RATE: &str = r"^\s*0*[1-9][0-9]*\s*/\s*(s|m|h)\s*$";
 /// Sizes as [`units`](super::units) reads them, never zero.
 pub(super) const SIZE: &str = r"^\s*0*[1-9][0-9]*\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)?\s*$";
 /// Texts as [`Setting`](super::Setting) reads them.
-pub(super) const SETTING: &str = r"^(\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?|file:[^}]*)\}|\$(?!\{)|[^$])*$";
+pub(super) const SETTING: &str =
+    r"^(\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*(:-([^$}]|\$(?!\{))*)?|file:[^}]+)\}|\$(?!\{)|[^$])*$";
 
 /// Every table, in the order of the reference page.
 pub(super) fn all() -> &'static [Table] {
     &tables::TABLES
 }
 
+/// The tables that know a key, in words.
+pub(super) fn tables_with(key: &str) -> Option<String> {
+    let tables = all().iter().filter(|table| table.keys.iter().any(|known| known.name == key));
+    let headers: Vec<&str> = tables.map(|table| table.header).collect();
+    (!headers.is_empty()).then(|| headers.join(" and "))
+}
+
+/// A value of the key that takes this table, if it shows any of its keys.
+fn example_of(kind: Kind) -> Option<&'static str> {
+    let keys = all().iter().flat_map(|table| table.keys);
+    let mut keys = keys.filter(|key| matches!(key.takes, Takes::Table(inner) if inner == kind));
+    keys.next().map(|key| key.example).filter(|example| *example != "{}")
+}
+
 impl Kind {
+    /// What a value must be that is to be this table.
+    pub(super) fn expected(self) -> String {
+        format!("a table such as {}", example_of(self).unwrap_or("{ key = \"value\" }"))
+    }
+
+    /// Whether a key of this table stands where the table's own name should.
+    pub(super) fn lacks_name(self, key: &str) -> Option<&'static str> {
+        let header = self.table()?.header;
+        (self.has(key) && (header.contains("NAME") || header.contains("MODEL"))).then_some(header)
+    }
+
     /// Its description; `None` for a table whose keys are names.
     pub(super) fn table(self) -> Option<&'static Table> {
         tables::TABLES.iter().find(|table| table.kind == self)

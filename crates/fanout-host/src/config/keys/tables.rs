@@ -67,7 +67,7 @@ const STOP_ON_FAILURE: Key = key(
 pub(super) static TABLES: [Table; 16] = [
     table(
         Kind::Top,
-        "The top of the file",
+        "the top of the file",
         "Stands before the first section.",
         &[
             key("mcp_config", Text, r#"".mcp.json""#, "a file of MCP servers as other programs write it; read only when named"),
@@ -357,5 +357,4 @@ pub(super) static TABLES: [Table; 16] = [
 ];
 
 /// `PATH`, or a name with a [`Setting`](super::super::Setting).
-const ENV: &str =
-    r"^[A-Za-z_][A-Za-z0-9_]*(=(\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?|file:[^}]*)\}|\$(?!\{)|[^$])*)?$";
+const ENV: &str = r"^[A-Za-z_][A-Za-z0-9_]*(=(\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*(:-([^$}]|\$(?!\{))*)?|file:[^}]+)\}|\$(?!\{)|[^$])*)?$";
