@@ -63,11 +63,16 @@ Examples:
   fanout --config fanout.toml explain --json < assistant.json")]
     Explain(Explain),
     /// List tools, what they read and write and who says so, time-outs, limit groups, and what one line more would let run in parallel.
+    Check(Check),
+    /// Begin: a commented configuration and a starter that works. No file that is there is touched.
+    Init(Init),
+    /// Print the JSON Schema of the configuration, for editors: descriptions, defaults, and what is spelled wrong as you type.
     #[command(after_help = "\
-Examples:
-  fanout check
-  fanout --config fanout.toml check --json")]
-    Check,
+Example:
+  fanout schema > fanout.schema.json
+
+Editors with TOML support take it from the first line of the configuration: #:schema ./fanout.schema.json")]
+    Schema,
     /// Run the gateway: the Messages API with your tools behind it, and `tool_calls` for loops of your own.
     Serve(Serve),
     /// Offer your tools to an MCP client, over standard input and output. The client starts it; several may run at once.
@@ -102,6 +107,49 @@ pub struct Run {
     /// What the model is told before anything else.
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
+}
+
+/// `fanout check`
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  fanout check
+  fanout --config fanout.toml check --json
+  fanout check --write
+
+What --write adds is a proposal, and marked as one: only you know what a tool really touches.")]
+pub struct Check {
+    /// Add the declarations that are proposed to the configuration, keep all else of it as it is, and show the difference.
+    #[arg(long)]
+    pub write: bool,
+}
+
+/// `fanout init`
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  fanout init notes
+  fanout init --template nextjs-supabase app
+  fanout init --template python shop
+  fanout init --template mcp servers")]
+pub struct Init {
+    /// Where to; it is made if there is none.
+    #[arg(default_value = ".")]
+    pub folder: PathBuf,
+    /// What to begin with; without it, two tools that read and write notes.
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub template: Option<Template>,
+}
+
+/// A starter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Template {
+    /// A Next.js app whose tools are the REST API of a Supabase project.
+    NextjsSupabase,
+    /// A Python script with the official SDK, and tools in Python.
+    Python,
+    /// An MCP server behind Fanout, for an MCP client.
+    Mcp,
 }
 
 /// `fanout explain`

@@ -8,10 +8,12 @@ mod call;
 mod check;
 mod demo;
 mod explain;
+mod init;
 mod keys;
 mod mcp;
 mod reload;
 mod run;
+mod schema;
 mod serve;
 
 mod content;
@@ -42,7 +44,9 @@ fn main() -> ExitCode {
         Command::Run(run) => run::run(&args.common, run),
         Command::Call => call::call(&args.common),
         Command::Explain(explain) => explain::explain(&args.common, explain),
-        Command::Check => check::check(&args.common),
+        Command::Check(check) => check::check(&args.common, check),
+        Command::Init(init) => init::init(&args.common, init),
+        Command::Schema => schema::schema(&args.common),
         Command::Serve(serve) => serve::serve(&args.common, serve),
         Command::Mcp(mcp) => mcp::mcp(&args.common, mcp),
         Command::Reload => reload::reload(&args.common),

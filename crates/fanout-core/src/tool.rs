@@ -61,8 +61,10 @@ pub struct ToolSpec {
 /// A declaration that a source proposes for a person to review, and where it would stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal {
-    /// Where in the configuration the tool is described, such as ``[openapi.shop] tools."orders/create"``.
-    pub place: String,
+    /// The section of the configuration that describes its source, such as `[openapi.shop]`.
+    pub section: String,
+    /// What that section calls it, such as `orders/create`.
+    pub tool: String,
     /// The template of the key that it touches; `None`: nothing finer than its whole source is known.
     pub key: Option<String>,
 }

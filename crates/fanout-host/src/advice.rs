@@ -1,9 +1,13 @@
 //! The line that declares what a tool touches, proposed for a person to review.
 //!
-//! From a tool's name and its schema. To the closing line of a run, to `explain` and to `check`.
+//! From a tool's name and its schema. To the closing line of a run, to `explain` and to `check`;
+//! [`declare`](crate::declare) adds it to a file.
 //! A proposal only: what a tool really touches, only its author knows.
 
+use std::fmt;
+
 use fanout_core::tool::ToolSpec;
+use fanout_tools::naming::place_of;
 
 /// Words that begin a tool's name and say what is done, not to what.
 const VERBS: [&str; 30] = [
@@ -12,16 +16,43 @@ const VERBS: [&str; 30] = [
     "patch", "check", "book", "place",
 ];
 
+/// What a tool could declare. Displays as it stands in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declaration {
+    /// What it reads; `None`: nothing need be said.
+    pub reads: Option<Vec<String>>,
+    /// What it writes; `None`: nothing need be said.
+    pub writes: Option<Vec<String>>,
+}
+
+impl Declaration {
+    /// The keys to write, each with its templates.
+    pub fn entries(&self) -> impl Iterator<Item = (&'static str, &[String])> {
+        let entries = [("reads", &self.reads), ("writes", &self.writes)];
+        entries.into_iter().filter_map(|(key, keys)| Some((key, keys.as_deref()?)))
+    }
+}
+
+impl fmt::Display for Declaration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (key, keys)) in self.entries().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(f, "{comma}{key} = {}", keys.iter().collect::<toml_edit::Array>())?;
+        }
+        Ok(())
+    }
+}
+
 /// A declaration for this tool: `writes = ["note/{order_id}"]`, or for one that only reads `reads = ["order/{order_id}"]`,
 /// which is enough where nothing is taken to be written.
-pub fn declaration(spec: &ToolSpec) -> String {
-    let key = key(spec);
+pub fn declaration(spec: &ToolSpec) -> Declaration {
+    let key = Some(vec![key(spec)]);
     if spec.effects.inferred_writes.is_empty() {
-        format!("reads = [\"{key}\"]")
+        Declaration { reads: key, writes: None }
     } else if spec.safe {
-        format!("reads = [\"{key}\"], writes = []")
+        Declaration { reads: key, writes: Some(Vec::new()) }
     } else {
-        format!("writes = [\"{key}\"]")
+        Declaration { reads: None, writes: key }
     }
 }
 
@@ -37,8 +68,11 @@ pub fn advice(spec: &ToolSpec) -> String {
 /// as in ``[openapi.shop] tools."orders/get" = { reads = ["orders/{id}/*"] }``.
 pub fn line(spec: &ToolSpec) -> String {
     match &spec.proposal {
-        Some(proposal) => format!("{} = {{ {} }}", proposal.place, declaration(spec)),
-        None => declaration(spec),
+        Some(proposal) => {
+            let place = place_of(&proposal.section, &proposal.tool);
+            format!("{place} = {{ {} }}", declaration(spec))
+        }
+        None => declaration(spec).to_string(),
     }
 }
 
@@ -99,7 +133,7 @@ mod tests {
         let properties: serde_json::Map<_, _> =
             fields.iter().map(|field| ((*field).to_owned(), json!({"type": "string"}))).collect();
         spec.input_schema = json!({"type": "object", "properties": properties, "required": fields});
-        assert_eq!(declaration(&spec), line);
+        assert_eq!(declaration(&spec).to_string(), line);
     }
 
     #[test]

@@ -160,6 +160,9 @@ impl Surroundings<'_> {
         if let Some(body) = http.body {
             builder = builder.body(body);
         }
+        if tool.undeclared_parallel {
+            builder = builder.undeclared_parallel();
+        }
         let builder = declared(builder, tool.reads.as_ref(), tool.writes.as_ref());
         builder.build(self.client).map_err(|error| wrong(tool, error.into()))
     }
@@ -205,6 +208,9 @@ impl Surroundings<'_> {
                     builder = builder.secret(name, value);
                 }
             }
+        }
+        if tool.undeclared_parallel {
+            builder = builder.undeclared_parallel();
         }
         if let Some(reads) = &tool.reads {
             builder = builder.reads(reads.iter().map(String::as_str));

@@ -90,7 +90,7 @@ const SHOWN: [&str; 20] = [
 impl Changes {
     /// What the second changes of the first.
     pub fn between(before: (&Config, &Toolbox), after: (&Config, &Toolbox)) -> Self {
-        let (old, new) = (parsed(before.0.text()), parsed(after.0.text()));
+        let (old, new) = (parsed(&before.0.text.0), parsed(&after.0.text.0));
         let mut settings = Vec::new();
         tables(&[], &old, &new, &mut settings);
         Self { tools: tools(before.1, after.1), settings }

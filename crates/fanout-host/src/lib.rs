@@ -2,8 +2,8 @@
 //!
 //! In reading order: [`environment`] is what the surroundings say, [`config`] reads `fanout.toml`, [`options`] and
 //! [`build`] make of it what runs: an agent's options, tools, and the model's client; [`connect`] adds
-//! the tools that MCP servers list; [`keys`] are who may use a gateway. [`groups`], [`explain`],
-//! [`advice`], [`changes`] and [`lines`] are what people and programs are shown.
+//! the tools that MCP servers list; [`declare`] adds declarations to a file; [`keys`] are who may use a gateway. [`groups`],
+//! [`explain`], [`advice`], [`changes`] and [`lines`] are what people and programs are shown.
 //! No call is scheduled and no request is sent here.
 
 pub mod advice;
@@ -11,6 +11,7 @@ pub mod build;
 pub mod changes;
 pub mod config;
 pub mod connect;
+pub mod declare;
 pub mod environment;
 pub mod explain;
 pub mod groups;

@@ -1,8 +1,10 @@
 //! `fanout check`: what the configuration comes to.
 
 mod limits;
+mod missing;
+mod write;
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use anyhow::ensure;
 use fanout_core::effects::{EffectsSpec, Template};
@@ -12,15 +14,23 @@ use fanout_host::build::Purpose;
 use fanout_host::groups::{group_of, groups};
 use serde_json::json;
 
-use crate::args::Common;
+use crate::args::{self, Common};
 use crate::exit::Ended;
 use crate::loaded::Loaded;
 use crate::show::{ERROR, QUIET, STRONG, give, give_styled, styled, time};
+use missing::{serialises, unseen};
+use write::File;
 
 /// Lists the tools with their effects and bounds, the limit groups with their budgets, and the lines that are missing.
-pub fn check(common: &Common) -> anyhow::Result<Ended> {
+/// With `--write` the lines are added instead.
+pub fn check(common: &Common, args: &args::Check) -> anyhow::Result<Ended> {
+    let file = if args.write { Some(File::read(common)?) } else { None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let loaded = runtime.block_on(Loaded::read(common, Purpose::Look))?;
+    if let Some(file) = file {
+        file.write(common, &loaded)?;
+        return ended(&loaded);
+    }
     let specs: Vec<&ToolSpec> = loaded.toolbox.iter().map(|tool| &tool.spec).collect();
     if common.json {
         for spec in &specs {
@@ -65,75 +75,6 @@ fn ended(loaded: &Loaded) -> anyhow::Result<Ended> {
     let count = loaded.troubles.len();
     ensure!(count == 0, "{count} of what the configuration asks of its sources cannot be had; the warnings say what");
     Ok(Ended::Done)
-}
-
-/// Whether calls of this tool wait for others of their source only because nobody said what they touch.
-fn serialises(spec: &ToolSpec, all: &[&ToolSpec]) -> bool {
-    let writes = |spec: &ToolSpec| !spec.effects.inferred_writes.is_empty();
-    // `undeclared = "parallel"`: by choice it touches nothing.
-    let touches = |spec: &ToolSpec| !spec.effects.inferred_reads.is_empty() || writes(spec);
-    let same_source = |other: &&&ToolSpec| other.source == spec.source;
-    !spec.effects.is_declared()
-        && touches(spec)
-        && all.iter().filter(same_source).any(|other| writes(other) || writes(spec))
-}
-
-/// A conflict between sources that nobody would see: inferred keys are told apart by their source, so a tool that says nothing
-/// meets no other source's tools, though its own source's other tools share a key with them.
-struct Unseen<'a> {
-    tool: &'a ToolSpec,
-    declared: &'a ToolSpec,
-    elsewhere: &'a ToolSpec,
-    key: String,
-}
-
-impl fmt::Display for Unseen<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tool, declared, elsewhere, key } = self;
-        write!(
-            f,
-            "`{}` says nothing of what it touches, while `{}` of the same source and `{}` of {} both use `{key}`: a conflict \
-             between `{}` and `{}` would not be seen; to be reviewed and added: {}",
-            tool.name,
-            declared.name,
-            elsewhere.name,
-            elsewhere.source,
-            tool.name,
-            elsewhere.name,
-            line(tool)
-        )
-    }
-}
-
-/// At most one for each tool without a declaration.
-fn unseen<'a>(specs: &[&'a ToolSpec]) -> Vec<Unseen<'a>> {
-    let find = |tool: &'a ToolSpec| {
-        let others = || specs.iter().copied().filter(|other| other.effects.is_declared());
-        for declared in others().filter(|other| other.source == tool.source) {
-            for elsewhere in others().filter(|other| other.source != tool.source) {
-                if let Some(key) = shared(declared, elsewhere) {
-                    return Some(Unseen { tool, declared, elsewhere, key });
-                }
-            }
-        }
-        None
-    };
-    specs.iter().copied().filter(|tool| !tool.effects.is_declared()).filter_map(find).collect()
-}
-
-/// A declared key of one tool that can meet one of the other, judged by its first segment.
-fn shared(one: &ToolSpec, other: &ToolSpec) -> Option<String> {
-    let keys = |spec: &ToolSpec| {
-        let (reads, writes) = decisive(&spec.effects);
-        reads.iter().chain(writes).map(ToString::to_string).collect::<Vec<_>>()
-    };
-    let first = |key: &str| key.split('/').next().unwrap_or_default().to_owned();
-    let any = |segment: &str| segment.contains(['{', '*']);
-    let others: Vec<String> = keys(other).iter().map(|key| first(key)).collect();
-    keys(one).into_iter().find(|key| {
-        let mine = first(key);
-        others.iter().any(|theirs| *theirs == mine || any(theirs) || any(&mine))
-    })
 }
 
 fn print(text: &mut String, spec: &ToolSpec, serialises: bool) {

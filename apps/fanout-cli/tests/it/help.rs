@@ -42,7 +42,10 @@ fn flags(help: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_is_listed_and_every_flag_has_an_example() {
     let top = help(&[]).await;
-    assert_eq!(commands(&top), ["demo", "run", "call", "explain", "check", "serve", "mcp", "reload", "keys"]);
+    assert_eq!(
+        commands(&top),
+        ["demo", "run", "call", "explain", "check", "init", "schema", "serve", "mcp", "reload", "keys"]
+    );
     assert!(top.contains("Exit codes: 0 done") && top.contains("130 interrupted"), "{top}");
     let mut all = examples(&top).join("\n");
     let mut known = Vec::new();

@@ -11,8 +11,8 @@ use fanout_tools::command::{CommandTool, CommandToolBuilder, OUTPUT_MAX};
 use serde_json::Value;
 
 use super::field::Field;
-use super::later::Kind;
-use super::page::{Section, Spot};
+use super::keys::Kind;
+use super::page::{Page, Section, Spot};
 use super::setting::Setting;
 
 /// The program of a tool.
@@ -43,7 +43,7 @@ pub enum Variable {
 
 /// Reads the table of one tool.
 pub(super) fn read(field: &Field<'_>, tool: &Section<'_>, schema: Option<&Value>) -> Option<CommandConfig> {
-    let section = field.section(format!("`command` of {}", tool.name), Kind::Whole)?;
+    let section = field.section(format!("`command` of {}", tool.name), Kind::Command)?;
     let program = section.get("program");
     if program.is_none() {
         section.page.mistake(&section.spot, format!("{} needs `program`", section.name));
@@ -59,6 +59,7 @@ pub(super) fn read(field: &Field<'_>, tool: &Section<'_>, schema: Option<&Value>
     let schema = schema?;
     check(&section, schema, (program, &spot), &args, stdin.as_ref());
     let page = section.page;
+    check_one_word(page, &spot, "program", program);
     let is_path = program.contains(std::path::is_separator);
     let program = match is_path.then(|| std::path::absolute(page.folder.join(program))) {
         Some(Ok(path)) => path.to_string_lossy().into_owned(),
@@ -72,6 +73,13 @@ pub(super) fn read(field: &Field<'_>, tool: &Section<'_>, schema: Option<&Value>
         env,
         max_output: max_output.unwrap_or(OUTPUT_MAX),
     })
+}
+
+/// Tells of a name that holds spaces: most likely a command line, which no shell takes apart here.
+pub(super) fn check_one_word(page: &Page<'_>, spot: &Spot, key: &str, program: &str) {
+    if program.contains(' ') && !program.contains(std::path::is_separator) {
+        page.warning(spot, format!("`{key}` is taken as one name, spaces and all; arguments stand in `args`"));
+    }
 }
 
 /// `["PATH", "TOKEN=${TOKEN}"]`.

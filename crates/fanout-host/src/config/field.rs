@@ -12,7 +12,7 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::later;
+use super::keys::Kind;
 use super::page::{Page, Section, Spot};
 use super::setting::Setting;
 use super::units;
@@ -42,7 +42,11 @@ impl<'a> Field<'a> {
     pub(super) fn expected(&self, what: &str) {
         let not = match (&self.given, &self.spot) {
             (Given::Toml(value), Spot::Text(span)) => {
-                let excerpt = self.page.excerpt(span).filter(|_| !MAY_BE_SECRET.contains(&self.key.as_str()));
+                // The span of a section is that of its name.
+                let is_shown = !MAY_BE_SECRET.contains(&self.key.as_str())
+                    && (!matches!(value, DeValue::Table(_))
+                        || self.page.excerpt(span).is_some_and(|text| text.starts_with('{')));
+                let excerpt = self.page.excerpt(span).filter(|_| is_shown);
                 format!(", not {}", excerpt.unwrap_or(type_of(value)))
             }
             (Given::Toml(value), Spot::Variable(_)) => format!(", not {}", type_of(value)),
@@ -60,6 +64,11 @@ impl<'a> Field<'a> {
         self.text().is_some()
     }
 
+    /// Whether the value is a table, noting nothing.
+    pub(super) fn is_table(&self) -> bool {
+        matches!(self.given, Given::Toml(DeValue::Table(_)))
+    }
+
     pub(super) fn string(&self) -> Option<&'a str> {
         let text = self.text();
         if text.is_none() {
@@ -75,7 +84,14 @@ impl<'a> Field<'a> {
             return None;
         };
         match Setting::parse(text, self.page.place(&self.spot), &self.key, self.page.folder) {
-            Ok(setting) => Some(setting),
+            Ok(setting) => {
+                if is_bare_variable(text) {
+                    let message =
+                        format!("in `{}` a `$` before a name is plain text; a variable is written ${{NAME}}", self.key);
+                    self.page.warning(&self.spot, message);
+                }
+                Some(setting)
+            }
             Err(message) => {
                 self.mistake(message);
                 None
@@ -196,25 +212,39 @@ impl<'a> Field<'a> {
                 tables.iter().map(|table| Field::of_toml(self.page, &self.key, table)).collect()
             }
             _ => {
-                self.expected(&format!("written as [[{}]]", self.key));
+                self.mistake(format!("`{0}` must be written as [[{0}]], once for each", self.key));
                 Vec::new()
             }
         }
     }
 
     pub(super) fn table(&self) -> Option<&'a DeTable<'a>> {
+        self.table_of(Kind::Names)
+    }
+
+    fn table_of(&self, kind: Kind) -> Option<&'a DeTable<'a>> {
+        let header = kind.table().map(|table| table.header);
         match self.given {
-            Given::Toml(DeValue::Table(table)) => Some(table),
-            _ => {
-                self.expected("a table such as { key = \"value\" }");
-                None
+            Given::Toml(DeValue::Table(table)) => return Some(table),
+            Given::Toml(DeValue::Array(_)) if header == Some(&format!("[{}]", self.key)) => {
+                self.mistake(format!("`{0}` must be written as [{0}], once", self.key));
             }
+            _ => match kind.lacks_name(&self.key) {
+                Some(header) => {
+                    self.mistake(format!(
+                        "`{}` is a key of {header}: what it is about needs a name before it",
+                        self.key
+                    ));
+                }
+                None => self.expected(&kind.expected()),
+            },
         }
+        None
     }
 
     /// The value as a table with keys of its own.
-    pub(super) fn section(&self, name: impl Into<String>, kind: later::Kind) -> Option<Section<'a>> {
-        let table = self.table()?;
+    pub(super) fn section(&self, name: impl Into<String>, kind: Kind) -> Option<Section<'a>> {
+        let table = self.table_of(kind)?;
         let span = match &self.spot {
             Spot::Text(span) => span.clone(),
             Spot::Variable(_) => 0..0,
@@ -254,6 +284,13 @@ impl<'a> Field<'a> {
     }
 }
 
+/// `$NAME` or `Bearer $NAME`, as a shell would fill it in.
+fn is_bare_variable(text: &str) -> bool {
+    let last = text.rsplit(' ').next().unwrap_or_default();
+    let is_letter = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    last.strip_prefix('$').is_some_and(|name| !name.is_empty() && name.chars().all(is_letter))
+}
+
 /// Tables in which secrets stand: a text in their place may be one that slipped.
 const MAY_BE_SECRET: [&str; 8] = ["args", "command", "env", "headers", "http", "http_headers", "model", "query"];
 
@@ -269,7 +306,7 @@ fn type_of(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn to_json(value: &DeValue<'_>) -> Option<Value> {
+pub(super) fn to_json(value: &DeValue<'_>) -> Option<Value> {
     Some(match value {
         DeValue::String(text) => Value::String(text.clone().into_owned()),
         DeValue::Integer(number) => Value::Number(i64::from_str_radix(number.as_str(), number.radix()).ok()?.into()),

@@ -33,7 +33,7 @@ pub enum FindError {
     },
 }
 
-/// The nearest `fanout.toml`, in `folder` or above it.
+/// The nearest `fanout.toml`, in `folder` or above it; also where that is a folder, so that somebody hears of it.
 ///
 /// # Errors
 /// [`FindError`] when the nearest one may not be used; it does not go on looking, because what it would find is not what
@@ -42,7 +42,7 @@ pub(super) fn find(folder: &Path) -> Result<Option<PathBuf>, FindError> {
     for folder in folder.ancestors() {
         let path = folder.join(NAME);
         match std::fs::metadata(&path) {
-            Ok(found) if found.is_file() => {
+            Ok(found) if found.is_file() || found.is_dir() => {
                 check_owner(&path, &found)?;
                 return Ok(Some(path));
             }

@@ -3,27 +3,10 @@
 //! A key that is ignored could be dangerous: an `approval` that asks nobody, a `retention` that keeps nothing. So each is
 //! refused with a sentence. A version that learns one of them takes its line out of the table.
 
-/// Which table a key stands in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// The top of the file.
-    Top,
-    /// A `[[tool]]`.
-    Tool,
-    /// A source of many tools, such as `[openapi.NAME]`.
-    Source,
-    /// One of its tools: `tools.NAME`.
-    SourceTool,
-    /// `[server]`.
-    Server,
-    /// `[store]`.
-    Store,
-    /// Any other: this version knows all its keys.
-    Whole,
-}
+use super::keys::Kind;
 
 /// Where, which key, and what would be lost if it were ignored.
-const LATER: [(Kind, &str, &str); 12] = [
+const LATER: [(Kind, &str, &str); 10] = [
     (Kind::Top, "database", "no database can be used yet"),
     (Kind::Top, "workspace", "there are no file tools yet"),
     (Kind::Top, "project", "there are no teams yet"),
@@ -32,8 +15,6 @@ const LATER: [(Kind, &str, &str); 12] = [
     (Kind::Tool, "approval", "nobody would be asked before the tool runs"),
     (Kind::SourceTool, "approval", "nobody would be asked before the tool runs"),
     (Kind::Tool, "sql", "no database can be used yet"),
-    (Kind::Tool, "undeclared", "calls without declared effects always keep their order"),
-    (Kind::Tool, "stop_on_failure", "calls would go on after a failure"),
     (Kind::Server, "jwt", "no end user's token would be verified"),
     (Kind::Store, "retention", "nothing is kept beyond the process"),
 ];
@@ -47,7 +28,7 @@ pub(super) fn sentence(kind: Kind, key: &str) -> Option<String> {
 /// Whether a key that stands on a tool is one of its limit group: a budget is an API's, not a tool's.
 pub(super) fn is_of_limits(kind: Kind, key: &str) -> bool {
     let keys = ["rate", "burst", "concurrency", "max_queue", "max_wait", "retry", "breaker"];
-    matches!(kind, Kind::Tool | Kind::Source | Kind::SourceTool) && keys.contains(&key)
+    matches!(kind, Kind::Tool | Kind::Openapi | Kind::McpServer | Kind::SourceTool) && keys.contains(&key)
 }
 
 /// The keys of later versions, for guessing what was meant.

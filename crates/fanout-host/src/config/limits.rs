@@ -12,7 +12,7 @@ use fanout_core::limits::{BreakerOptions, LimitOptions};
 use fanout_core::retry::Backoff;
 
 use super::field::Field;
-use super::later::Kind;
+use super::keys::Kind;
 use super::page::{Place, Section, Spot};
 use super::sections::{count, or};
 
@@ -30,7 +30,7 @@ pub const IN_FLIGHT: &str = "in_flight";
 
 /// Reads every `[limits.NAME]`, those with mistakes too: a tool that names one is not to be blamed for them.
 pub(super) fn read_all(top: &Section<'_>) -> BTreeMap<String, LimitConfig> {
-    let Some(section) = top.get("limits").and_then(|field| field.section("[limits]", Kind::Whole)) else {
+    let Some(section) = top.get("limits").and_then(|field| field.section("[limits]", Kind::Names)) else {
         return BTreeMap::new();
     };
     section.all().map(|(spot, field)| (field.key.clone(), read(&spot, &field))).collect()
@@ -57,7 +57,7 @@ fn read(spot: &Spot, field: &Field<'_>) -> LimitConfig {
     // A section for a group that there is unasked changes what it names, and nothing else.
     let unasked = LimitOptions::unasked(&Source::from(name)).map(|(_, options)| options);
     let default = unasked.unwrap_or_default();
-    let section = field.section(written(name), Kind::Whole);
+    let section = field.section(written(name), Kind::Limit);
     let options = section.map_or_else(|| default.clone(), |section| options(&section, &default));
     LimitConfig { options, place: page.place(spot) }
 }
@@ -88,7 +88,7 @@ fn options(section: &Section<'_>, default: &LimitOptions) -> LimitOptions {
 }
 
 fn retry(field: &Field<'_>, group: &Section<'_>, default: Backoff) -> Backoff {
-    let Some(section) = field.section(format!("`retry` of {}", group.name), Kind::Whole) else { return default };
+    let Some(section) = field.section(format!("`retry` of {}", group.name), Kind::Retry) else { return default };
     let retry = Backoff {
         attempts: or(&section, "attempts", default.attempts, count),
         base: or(&section, "base", default.base, Field::duration),
@@ -106,7 +106,7 @@ fn retry(field: &Field<'_>, group: &Section<'_>, default: Backoff) -> Backoff {
 }
 
 fn breaker(field: &Field<'_>, group: &Section<'_>, default: BreakerOptions) -> BreakerOptions {
-    let Some(section) = field.section(format!("`breaker` of {}", group.name), Kind::Whole) else { return default };
+    let Some(section) = field.section(format!("`breaker` of {}", group.name), Kind::Breaker) else { return default };
     let breaker = BreakerOptions {
         failure_ratio: or(&section, "failure_ratio", default.failure_ratio, Field::share),
         window: or(&section, "window", default.window, Field::duration),

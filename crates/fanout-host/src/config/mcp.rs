@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use fanout_core::tool::Policy;
 use http::Uri;
 
+use super::command::check_one_word;
 use super::field::Field;
-use super::later::Kind;
+use super::keys::Kind;
 use super::limits::LimitConfig;
 use super::mcp_file;
 use super::page::{Mistake, Page, Place, Section, Spot};
@@ -71,11 +72,11 @@ pub(super) fn read_all(
 ) -> BTreeMap<String, McpServerConfig> {
     let mut named = top.get("mcp_config").map(|field| mcp_file::read(&field)).unwrap_or_default();
     let mut servers = BTreeMap::new();
-    let sections = top.get("mcp_servers").and_then(|field| field.section("[mcp_servers]", Kind::Whole));
+    let sections = top.get("mcp_servers").and_then(|field| field.section("[mcp_servers]", Kind::Names));
     for (spot, field) in sections.iter().flat_map(Section::all) {
         let name = field.key.clone();
         check_name(page, &spot, &name);
-        let Some(section) = field.section(format!("[mcp_servers.{name}]"), Kind::Whole) else { continue };
+        let Some(section) = field.section(format!("[mcp_servers.{name}]"), Kind::McpServer) else { continue };
         if let Some(config) = read(&section, &spot, limits, named.remove(&name)) {
             servers.insert(name, config);
         }
@@ -122,7 +123,7 @@ fn read(
     let (enabled, disabled) = (names("enabled_tools"), names("disabled_tools").unwrap_or_default());
     let Said { policy, parallel } = said(section, limits);
     let tools =
-        section.get("tools").and_then(|field| field.section(format!("`tools` of {}", section.name), Kind::Whole));
+        section.get("tools").and_then(|field| field.section(format!("`tools` of {}", section.name), Kind::Names));
     // Neither its tools nor their inputs are known before it is asked.
     let names = Names::default();
     let tool = |(_, field): (_, Field<'_>)| {
@@ -149,11 +150,18 @@ fn reach(section: &Section<'_>, named: Option<McpReachConfig>) -> Option<McpReac
         (Some(command), None) => {
             refuse(section, &["http_headers"], "a `url`");
             let folder = folder.unwrap_or_else(|| page.folder.to_owned());
-            Some(McpReachConfig::Program { command: command.setting()?, args, env, folder })
+            let setting = command.setting()?;
+            check_one_word(page, &command.spot, "command", &setting.with("x"));
+            Some(McpReachConfig::Program { command: setting, args, env, folder })
         }
         (None, Some(url)) => {
             refuse(section, &["args", "env", "cwd"], "a `command`");
-            Some(McpReachConfig::Http { url: url.setting()?, headers })
+            let setting = url.setting()?;
+            let known = setting.known(page.environment);
+            if known.is_some_and(|known| !known.starts_with("https://") && !known.starts_with("http://")) {
+                url.mistake("`url` must be an address such as \"https://example.com/mcp\"");
+            }
+            Some(McpReachConfig::Http { url: setting, headers })
         }
         (None, None) => {
             if named.is_none() {
@@ -189,7 +197,7 @@ fn settings(section: &Section<'_>, key: &'static str) -> Vec<Setting> {
 }
 
 fn pairs(section: &Section<'_>, key: &'static str) -> Vec<(String, Setting)> {
-    let section = section.get(key).and_then(|field| field.section(format!("`{key}`"), Kind::Whole));
+    let section = section.get(key).and_then(|field| field.section(format!("`{key}`"), Kind::Names));
     let all = section.iter().flat_map(Section::all);
     all.filter_map(|(_, field)| Some((field.key.clone(), field.setting()?))).collect()
 }

@@ -3,23 +3,27 @@
 //! From a file, and from `FANOUT_SECTION__KEY` variables, which win.
 //! To [`build`](crate::build) and to the surfaces, as plain structs; every mistake comes with its place.
 //!
-//! In reading order: `page` is the text with its places, `field` reads one value of it, `units` durations, rates and sizes,
-//! `setting` texts with `${NAME}` in them; `sections`, `limits`, `server`, `tool`, `command`, `source`, `openapi`, `mcp` and `mcp_file` know the keys; `later` the keys of later versions; `find`
+//! In reading order: `page` is the text with its places, `syntax` says what is no TOML, `field` reads one value of it, `units` durations, rates and sizes,
+//! `setting` texts with `${NAME}` in them; `keys` describes every key, and `schema` and `reference` are made of it; `sections`, `limits`, `server`, `tool`, `command`, `source`, `openapi`, `mcp` and `mcp_file` know the keys; `later` the keys of later versions; `find`
 //! looks for the file. Nothing is connected to and nothing is built.
 
 mod command;
 mod field;
 mod find;
+mod keys;
 mod later;
 mod limits;
 mod mcp;
 mod mcp_file;
 mod openapi;
 mod page;
+mod reference;
+mod schema;
 mod sections;
 mod server;
 mod setting;
 mod source;
+mod syntax;
 mod tool;
 mod units;
 
@@ -30,6 +34,8 @@ pub use limits::{IN_FLIGHT, LimitConfig};
 pub use mcp::{McpReachConfig, McpServerConfig};
 pub use openapi::{OpenapiConfig, OpenapiTool};
 pub use page::{ConfigErrors, Mistake, Place};
+pub use reference::reference;
+pub use schema::schema;
 pub use sections::{ModelConfig, RunConfig, SchedulerConfig};
 pub use server::{PortError, ServerConfig, WritesAfterClient};
 pub use setting::{Setting, SettingError};
@@ -37,6 +43,9 @@ pub use source::SourceToolConfig;
 pub use tool::{HttpConfig, Implementation, ToolConfig};
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use page::Page;
@@ -71,7 +80,18 @@ pub struct Config {
     pub prices: BTreeMap<String, Price>,
     /// What is allowed and perhaps not meant, in the order of the file.
     pub warnings: Vec<Mistake>,
-    text: String,
+    /// What it was read from.
+    pub(crate) text: Text,
+}
+
+/// The text of a configuration. A secret may have slipped into it, so it is never printed.
+#[derive(Clone, Default)]
+pub(crate) struct Text(pub(crate) String);
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Text")
+    }
 }
 
 /// Why there is no configuration.
@@ -89,19 +109,33 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+    /// There is a folder where a file should be.
+    #[error("{} is a folder; name the file in it", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It is too large to be a configuration.
+    #[error("{} is larger than {} MiB, and surely no configuration", path.display(), SIZE_MAX >> 20)]
+    Large {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is a file, and it may not be used unasked.
     #[error(transparent)]
     Find(#[from] FindError),
 }
 
+/// The most bytes of a configuration: far more than anybody writes, far less than a device or a log would pour in.
+const SIZE_MAX: u64 = 16 << 20;
+
 impl Config {
     /// Reads a file, whoever owns it. Files that it names are looked for beside it.
     ///
     /// # Errors
-    /// [`ConfigError::Read`], or [`ConfigError::Mistakes`] with every mistake that could be found.
+    /// [`ConfigError::Mistakes`] with every mistake that could be found; the others where there is no text to read.
     pub fn load(path: &Path, environment: &Environment) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = Self::text(path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut config = Self::parse(&path.display().to_string(), &text, folder, environment)?;
         config.file = Some(path.to_owned());
@@ -114,10 +148,36 @@ impl Config {
     /// Those of [`Config::load`], and [`ConfigError::Find`] when the file belongs to somebody else: what it says would run
     /// with this user's secrets.
     pub fn find(folder: &Path, environment: &Environment) -> Result<Self, ConfigError> {
-        match find::find(folder)? {
+        match Self::locate(folder)? {
             Some(path) => Self::load(&path, environment),
             None => Ok(Self::parse("fanout.toml", "", folder, environment)?),
         }
+    }
+
+    /// The text of a file that is to be a configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError::Mistakes`] where it is no UTF-8; the others where there is no text to read.
+    pub fn text(path: &Path) -> Result<String, ConfigError> {
+        let wrong = |source| ConfigError::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(wrong)?;
+        if file.metadata().map_err(wrong)?.is_dir() {
+            return Err(ConfigError::Folder { path: path.to_owned() });
+        }
+        let mut bytes = Vec::new();
+        file.take(SIZE_MAX + 1).read_to_end(&mut bytes).map_err(wrong)?;
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > SIZE_MAX {
+            return Err(ConfigError::Large { path: path.to_owned() });
+        }
+        Ok(page::decode(&path.display().to_string(), bytes)?)
+    }
+
+    /// The file that [`Config::find`] would read, if there is one.
+    ///
+    /// # Errors
+    /// [`FindError`] when there is one that may not be used unasked.
+    pub fn locate(folder: &Path) -> Result<Option<PathBuf>, FindError> {
+        find::find(folder)
     }
 
     /// Reads a text. `file` is what mistakes call it; files that it names are looked for in `folder`.
@@ -128,12 +188,7 @@ impl Config {
         let page = Page::new(file, text, folder, environment);
         let config = sections::read(&page);
         let warnings = page.finish()?;
-        Ok(Self { warnings, text: text.to_owned(), ..config })
-    }
-
-    /// The text that it was read from.
-    pub fn text(&self) -> &str {
-        &self.text
+        Ok(Self { warnings, text: Text(text.to_owned()), ..config })
     }
 
     /// What the scheduler is made of: `[scheduler]` and `[limits.NAME]`.

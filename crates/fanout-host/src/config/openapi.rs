@@ -14,7 +14,7 @@ use fanout_tools::openapi::{Document, Operation, Outline};
 use fanout_tools::schema::{Fields, nearest};
 
 use super::field::Field;
-use super::later::Kind;
+use super::keys::Kind;
 use super::limits::LimitConfig;
 use super::page::{Place, Section, Spot};
 use super::setting::Setting;
@@ -65,7 +65,7 @@ pub(super) struct Opened<'a> {
 
 /// Reads every `[openapi.NAME]` and its document; those with mistakes in them are left out.
 pub(super) fn open_all<'a>(top: &Section<'a>) -> Vec<Opened<'a>> {
-    let Some(all) = top.get("openapi").and_then(|field| field.section("[openapi]", Kind::Whole)) else {
+    let Some(all) = top.get("openapi").and_then(|field| field.section("[openapi]", Kind::Names)) else {
         return Vec::new();
     };
     all.all().filter_map(|(spot, field)| open(&spot, &field)).collect()
@@ -78,7 +78,7 @@ pub(super) fn names<'o>(opened: &'o [Opened<'_>]) -> impl Iterator<Item = String
 
 fn open<'a>(spot: &Spot, field: &Field<'a>) -> Option<Opened<'a>> {
     let name = field.key.clone();
-    let section = field.section(format!("[openapi.{name}]"), Kind::Source)?;
+    let section = field.section(format!("[openapi.{name}]"), Kind::Openapi)?;
     if name.trim().is_empty() {
         section.page.mistake(spot, "a document needs a name, as in [openapi.github]: its tools begin with it");
         return None;
@@ -178,7 +178,7 @@ fn read(opened: Opened<'_>, names: &Names, limits: &BTreeMap<String, LimitConfig
     let own = chosen.iter().flat_map(|operation| own(&operation.outline)).collect();
     let names = Names { own: Some(own), ..names.clone() };
     let mut tools: Vec<OpenapiTool> = chosen.into_iter().map(plain).collect();
-    if let Some(said) = section.get("tools").and_then(|field| field.section("`tools`", Kind::Whole)) {
+    if let Some(said) = section.get("tools").and_then(|field| field.section("`tools`", Kind::Names)) {
         for (spot, field) in said.all() {
             let wanted = |outline: &Outline| outline.label() == field.key || outline.place() == field.key;
             match tools.iter_mut().find(|tool| wanted(&tool.operation.outline)) {
@@ -206,7 +206,7 @@ fn read(opened: Opened<'_>, names: &Names, limits: &BTreeMap<String, LimitConfig
 }
 
 fn auth(section: &Section<'_>, schemes: &[String]) -> Vec<(String, Setting)> {
-    let said = section.get("auth").and_then(|field| field.section(format!("`auth` of {}", section.name), Kind::Whole));
+    let said = section.get("auth").and_then(|field| field.section(format!("`auth` of {}", section.name), Kind::Names));
     let mut auth = Vec::new();
     for (spot, field) in said.iter().flat_map(Section::all) {
         if !schemes.contains(&field.key) {

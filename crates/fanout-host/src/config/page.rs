@@ -16,7 +16,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::field::{Field, Given};
-use super::later;
+use super::keys::Kind;
+use super::{keys, later, syntax};
 use crate::environment::Environment;
 
 /// Where something stands.
@@ -81,6 +82,24 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
+/// Bytes as text.
+///
+/// # Errors
+/// The one mistake, with its place, where they are no UTF-8.
+pub(super) fn decode(file: &str, bytes: Vec<u8>) -> Result<String, ConfigErrors> {
+    String::from_utf8(bytes).map_err(|error| {
+        let (bytes, valid) = (error.as_bytes(), error.utf8_error().valid_up_to());
+        let before = String::from_utf8_lossy(&bytes[..valid]);
+        let message = match bytes {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "this is UTF-16; save the file as UTF-8".to_owned(),
+            _ => format!("the byte 0x{:02x} is no UTF-8; save the file as UTF-8", bytes[valid]),
+        };
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let place = Place::File { file: file.to_owned(), line: before.matches('\n').count() + 1, column };
+        ConfigErrors { mistakes: vec![Mistake { place, message }] }
+    })
+}
+
 /// Where a value was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Spot {
@@ -108,13 +127,29 @@ impl<'a> Page<'a> {
     /// The text as a table; `None` where it is no TOML. Every place where it is not is noted, and nothing else: what the
     /// rest would mean is a guess.
     pub(super) fn table(&self) -> Option<Spanned<DeTable<'a>>> {
-        let (table, errors) = DeTable::parse_recoverable(self.text);
-        let whole = errors.is_empty();
-        for error in errors {
-            let message = error.message().trim().replace('\n', "; ");
-            self.mistake(&Spot::Text(error.span().unwrap_or_default()), format!("this is not TOML: {message}"));
+        let (table, mut errors) = DeTable::parse_recoverable(self.text);
+        errors.sort_by_key(|error| error.span().map(|span| span.start));
+        if errors.is_empty() {
+            return Some(table);
         }
-        whole.then_some(table)
+        if let Some((at, format)) = syntax::other_format(self.text) {
+            let message =
+                format!("this is {format}, and a configuration is TOML: [run] on a line, max_turns = 50 on the next");
+            self.mistake(&Spot::Text(at..at), message);
+            return None;
+        }
+        let mut line_before = 0;
+        for error in errors {
+            let span = error.span().unwrap_or_default();
+            // Behind the first mistake of a line, the parser guesses.
+            let line = self.text.get(..span.start).unwrap_or_default().matches('\n').count() + 1;
+            if line != line_before {
+                let message = error.message().trim().replace('\n', "; ");
+                self.mistake(&Spot::Text(span.clone()), syntax::explain(self.text, &span, &message));
+            }
+            line_before = line;
+        }
+        None
     }
 
     pub(super) fn mistake(&self, spot: &Spot, message: impl Into<String>) {
@@ -179,7 +214,7 @@ pub(super) struct Section<'a> {
     /// Where the table stands.
     pub(super) spot: Spot,
     /// Which table of `later` concerns it.
-    kind: later::Kind,
+    kind: Kind,
     /// `RUN` in `FANOUT_RUN__MAX_TURNS`; `None` where nothing can be overridden.
     variable: Option<&'static str>,
     entries: Vec<Entry<'a>>,
@@ -196,7 +231,7 @@ impl<'a> Section<'a> {
     pub(super) fn new(
         page: &'a Page<'a>,
         name: impl Into<String>,
-        kind: later::Kind,
+        kind: Kind,
         span: Range<usize>,
         table: Option<&'a DeTable<'a>>,
     ) -> Self {
@@ -217,6 +252,12 @@ impl<'a> Section<'a> {
 
     /// The value of a key, if it is given.
     pub(super) fn get(&self, key: &'static str) -> Option<Field<'a>> {
+        debug_assert!(
+            self.kind.has(key),
+            "`{key}` of {} ({:?}) is read and not described in `keys`",
+            self.name,
+            self.kind
+        );
         self.asked.borrow_mut().insert(key);
         if let Some(section) = self.variable {
             let variable = format!("FANOUT_{section}__{}", key.to_uppercase());
@@ -276,9 +317,13 @@ impl<'a> Section<'a> {
             return self.page.mistake(spot, message);
         }
         let place = if self.name.is_empty() { String::new() } else { format!(" in {}", self.name) };
-        let hint = match nearest(key, asked.iter().copied().chain(later::keys(self.kind))) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => {
+        let hint = match (nearest(key, asked.iter().copied().chain(later::keys(self.kind))), keys::tables_with(key)) {
+            (Some(meant), Some(tables)) if !tables.contains(" and ") => {
+                format!("did you mean `{meant}`? `{key}` is a key of {tables}")
+            }
+            (Some(meant), _) => format!("did you mean `{meant}`?"),
+            (None, Some(tables)) => format!("it is a key of {tables}"),
+            (None, None) => {
                 let keys: Vec<String> = asked.iter().map(|key| format!("`{key}`")).collect();
                 format!("the keys are {}", keys.join(", "))
             }

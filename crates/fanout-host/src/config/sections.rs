@@ -13,7 +13,7 @@ use fanout_tools::naming::tool_name;
 
 use super::Config;
 use super::field::Field;
-use super::later::Kind;
+use super::keys::Kind;
 use super::page::{Page, Section, Spot};
 use super::setting::Setting;
 use super::source::Names;
@@ -125,9 +125,9 @@ pub(super) fn read(page: &Page<'_>) -> Config {
     };
     let config = Config {
         file: None,
-        model: model(&part(page, &top, "model", "MODEL", Kind::Whole)),
-        run: run(&part(page, &top, "run", "RUN", Kind::Whole)),
-        scheduler: scheduler(&part(page, &top, "scheduler", "SCHEDULER", Kind::Whole)),
+        model: model(&part(page, &top, "model", "MODEL", Kind::Model)),
+        run: run(&part(page, &top, "run", "RUN", Kind::Run)),
+        scheduler: scheduler(&part(page, &top, "scheduler", "SCHEDULER", Kind::Scheduler)),
         mcp_servers,
         server,
         tools: tool::read_all(page, &top, &names, &limits),
@@ -135,7 +135,7 @@ pub(super) fn read(page: &Page<'_>) -> Config {
         limits,
         prices: prices(&top),
         warnings: Vec::new(),
-        text: String::new(),
+        text: super::Text::default(),
     };
     store(&part(page, &top, "store", "STORE", Kind::Store));
     top.finish();
@@ -242,13 +242,18 @@ fn scheduler(section: &Section<'_>) -> SchedulerConfig {
 }
 
 fn prices(top: &Section<'_>) -> BTreeMap<String, Price> {
-    let Some(section) = top.get("prices").and_then(|field| field.section("[prices]", Kind::Whole)) else {
+    let Some(section) = top.get("prices").and_then(|field| field.section("[prices]", Kind::Names)) else {
         return BTreeMap::new();
     };
     let price = |(_, field): (Spot, Field<'_>)| {
         let model = field.key.clone();
         let name = format!("[prices.\"{model}\"]");
-        let section = field.section(name.clone(), Kind::Whole)?;
+        let section = field.section(name.clone(), Kind::Price)?;
+        if let Some((spot, inner)) = section.all().find(|(_, inner)| inner.is_table()) {
+            let whole = format!("{model}.{}", inner.key);
+            section.page.mistake(&spot, format!("a name with a dot in it stands in quotes: [prices.\"{whole}\"]"));
+            return None;
+        }
         let amount = |key| match section.get(key) {
             Some(field) => field.amount(),
             None => {

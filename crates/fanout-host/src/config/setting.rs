@@ -220,6 +220,9 @@ impl fmt::Debug for Setting {
 
 fn parse_part(inside: &str, key: &str, folder: &Path) -> Result<Part, String> {
     if let Some(path) = inside.strip_prefix("file:") {
+        if path.trim().is_empty() {
+            return Err(format!("in `{key}`, `${{file:}}` needs a path, as in `${{file:/run/secrets/key}}`"));
+        }
         return Ok(Part::File(folder.join(path)));
     }
     if inside == "caller.token" {
@@ -228,6 +231,9 @@ fn parse_part(inside: &str, key: &str, folder: &Path) -> Result<Part, String> {
         ));
     }
     let (name, default) = match inside.split_once(":-") {
+        Some((_, default)) if default.contains("${") => {
+            return Err(format!("in `{key}`, the default of a `${{NAME:-default}}` cannot hold another `${{`"));
+        }
         Some((name, default)) => (name, Some(default.to_owned())),
         None => (inside, None),
     };

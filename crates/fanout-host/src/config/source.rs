@@ -11,7 +11,7 @@ use fanout_tools::naming::place_of;
 use fanout_tools::schema::{Fields, nearest};
 
 use super::field::Field;
-use super::later::Kind;
+use super::keys::Kind;
 use super::limits::LimitConfig;
 use super::page::{Place, Section};
 use super::tool;
@@ -39,12 +39,19 @@ pub(super) struct Said {
 
 /// Reads `limit`, `stop_on_failure` and `undeclared`.
 pub(super) fn said(section: &Section<'_>, limits: &BTreeMap<String, LimitConfig>) -> Said {
-    let policy = Policy {
-        limit: section.get("limit").and_then(|field| tool::limit(&field, limits)),
-        stop_on_failure: section.get("stop_on_failure").and_then(|field| field.boolean()).unwrap_or_default(),
-        ..Policy::default()
-    };
-    Said { policy, parallel: section.get("undeclared").is_some_and(|field| is_parallel(&field)) }
+    let limit = section.get("limit").and_then(|field| tool::limit(&field, limits));
+    let policy = Policy { limit, stop_on_failure: stops_on_failure(section), ..Policy::default() };
+    Said { policy, parallel: undeclared_parallel(section) }
+}
+
+/// Reads `stop_on_failure`.
+pub(super) fn stops_on_failure(section: &Section<'_>) -> bool {
+    section.get("stop_on_failure").and_then(|field| field.boolean()).unwrap_or_default()
+}
+
+/// Reads `undeclared`: whether it is `"parallel"`.
+pub(super) fn undeclared_parallel(section: &Section<'_>) -> bool {
+    section.get("undeclared").is_some_and(|field| is_parallel(&field))
 }
 
 fn is_parallel(field: &Field<'_>) -> bool {

@@ -17,11 +17,11 @@ use serde_json::{Map, Value, json};
 
 use super::command::{self, CommandConfig};
 use super::field::Field;
-use super::later::Kind;
+use super::keys::Kind;
 use super::limits::{LimitConfig, written};
 use super::page::{Page, Place, Section, Spot};
 use super::setting::Setting;
-use super::source::Names;
+use super::source::{self, Names};
 
 /// One tool.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ pub struct ToolConfig {
     pub writes: Option<Vec<String>>,
     /// How calls of it are treated.
     pub policy: Policy,
+    /// Whether its calls wait for no other call where it has no declaration: `undeclared = "parallel"`.
+    pub undeclared_parallel: bool,
     /// Where it stands.
     pub place: Place,
 }
@@ -137,7 +139,8 @@ fn read(
     let fields = input_schema.as_ref().map(Fields::of).unwrap_or_else(|| Fields::of(&Value::Bool(true)));
     let reads = section.get("reads").and_then(|field| templates(&field, Some(&fields)));
     let writes = section.get("writes").and_then(|field| templates(&field, Some(&fields)));
-    let policy = policy(section, names, limits);
+    let policy = Policy { stop_on_failure: source::stops_on_failure(section), ..policy(section, names, limits) };
+    let undeclared_parallel = source::undeclared_parallel(section);
     let implementation = implementation(section, input_schema.as_ref());
     section.finish();
     let implementation = implementation?;
@@ -155,6 +158,7 @@ fn read(
         reads,
         writes,
         policy,
+        undeclared_parallel,
         place: page.place(&section.spot),
     })
 }
@@ -289,7 +293,7 @@ fn object(properties: Map<String, Value>, required: Vec<String>) -> Value {
 /// `{ user_id = { type = "string" }, verbose = { type = "boolean", required = false } }`: an object of these and no
 /// others, all required but those that say otherwise.
 fn shorthand(field: &Field<'_>) -> Option<Value> {
-    let section = field.section("`input`", Kind::Whole)?;
+    let section = field.section("`input`", Kind::Names)?;
     let mut properties = Map::new();
     let mut required = Vec::new();
     for (_, field) in section.all() {
@@ -326,7 +330,7 @@ fn schema_file(field: &Field<'_>) -> Option<Value> {
 }
 
 fn endpoint(field: &Field<'_>, tool: &Section<'_>, schema: Option<&Value>) -> Option<HttpConfig> {
-    let section = field.section(format!("`http` of {}", tool.name), Kind::Whole)?;
+    let section = field.section(format!("`http` of {}", tool.name), Kind::Http)?;
     let needed = |key| {
         let field = section.get(key);
         if field.is_none() {
@@ -337,7 +341,7 @@ fn endpoint(field: &Field<'_>, tool: &Section<'_>, schema: Option<&Value>) -> Op
     let method = needed("method").and_then(|field| method(&field));
     let url = needed("url").and_then(|field| Some((field.setting()?, field.spot)));
     let settings = |key| {
-        let section = section.get(key).and_then(|field: Field<'_>| field.section(format!("`{key}`"), Kind::Whole));
+        let section = section.get(key).and_then(|field: Field<'_>| field.section(format!("`{key}`"), Kind::Names));
         let all = section.iter().flat_map(Section::all);
         let pair = |(spot, field): (Spot, Field<'_>)| Some((field.key.clone(), field.setting()?, spot));
         all.filter_map(pair).collect::<Vec<_>>()

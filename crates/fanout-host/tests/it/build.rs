@@ -161,3 +161,16 @@ fn tokens_cost_what_the_prices_say() {
     assert!((price.cost(&usage) - (3.0 + 1.5 + 0.6 + 1.5)).abs() < 1e-9);
     assert_eq!(Config::default().price("claude-sonnet-5-5"), None);
 }
+
+#[test]
+fn a_tool_can_choose_to_wait_for_nothing_and_to_stop_at_a_failure() {
+    let lines = "undeclared = \"parallel\"\nstop_on_failure = true\n";
+    let tool = |name: &str, does: &str| format!("[[tool]]\nname = \"{name}\"\n{does}\n{lines}");
+    let text = tool("put", "http = { method = \"PUT\", url = \"https://a.example\" }")
+        + &tool("run", "command = { program = \"true\" }")
+        + &tool("said", "command = { program = \"true\" }\nreads = [\"a\"]");
+    let toolbox = build_toolbox(&parse(&text, &[]), &environment(&[]), Purpose::Look, &Programs::new()).unwrap();
+    let inferred: Vec<usize> = toolbox.iter().map(|tool| tool.spec.effects.inferred_writes.len()).collect();
+    assert_eq!(inferred, [0, 0, 1], "one that says what it reads, and not what it writes, writes all of its source");
+    assert!(toolbox.iter().all(|tool| tool.spec.policy.stop_on_failure && !tool.spec.repeatable()));
+}

@@ -106,7 +106,7 @@ fn mistakes_name_their_place_and_what_would_be_right() {
         ("max_queue = -1", "13: `max_queue` must be a whole number from 0 to 4294967295, not -1".to_owned()),
         ("max_wait = 60", "12: `max_wait` must be a duration such as \"30s\" or \"5m\", not 60".to_owned()),
         ("retry = { attempts = 0 }", format!("22: `attempts` {count}, not 0")),
-        ("retry = 4", "9: `retry` must be a table such as { key = \"value\" }, not 4".to_owned()),
+        ("retry = 4", "9: `retry` must be a table such as { attempts = 2 }, not 4".to_owned()),
         (
             "retry = { attemps = 3 }",
             "11: unknown key `attemps` in `retry` of [limits.x]; did you mean `attempts`?".to_owned(),

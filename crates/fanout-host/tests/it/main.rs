@@ -4,9 +4,12 @@
 
 mod build;
 mod config;
+mod declare;
 mod keys;
 mod limits;
 mod lines;
 mod mcp;
 mod mistakes;
 mod openapi;
+mod schema;
+mod snapshots;

@@ -39,6 +39,7 @@ pub struct CommandToolBuilder {
     reads: Option<Vec<String>>,
     writes: Option<Vec<String>>,
     policy: Policy,
+    inferred: bool,
 }
 
 impl CommandToolBuilder {
@@ -57,6 +58,7 @@ impl CommandToolBuilder {
             reads: None,
             writes: None,
             policy: Policy::default(),
+            inferred: true,
         }
     }
 
@@ -120,6 +122,13 @@ impl CommandToolBuilder {
     /// The most that is kept of each stream, in bytes; 1 MiB unless said.
     pub fn output_max(mut self, bytes: usize) -> Self {
         self.output_max = bytes;
+        self
+    }
+
+    /// Takes it to touch nothing as long as nothing is declared: calls of it wait for no other program, by its author's
+    /// choice.
+    pub fn undeclared_parallel(mut self) -> Self {
+        self.inferred = false;
         self
     }
 
@@ -202,7 +211,8 @@ impl CommandToolBuilder {
                 return Err(unknown_field(place, first, &fields));
             }
         }
-        let mut effects = EffectsSpec::writes_all_of(&Source::command());
+        let infers = self.inferred || self.reads.is_some() || self.writes.is_some();
+        let mut effects = if infers { EffectsSpec::writes_all_of(&Source::command()) } else { EffectsSpec::default() };
         effects.reads = self.reads.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
         effects.writes = self.writes.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
         Ok((line, effects))

@@ -32,7 +32,7 @@ pub enum AddressError {
     #[error("a url must not carry a user or a password: put them into the header `authorization`")]
     User,
     /// The host or the port cannot be read.
-    #[error("the host `{0}` cannot be read")]
+    #[error("a url needs a host behind `://`, as in `https://api.example.com`, not `{0}`")]
     Host(String),
     /// `#…` is never sent.
     #[error("a url must not carry a fragment (`#…`): it would not be sent")]

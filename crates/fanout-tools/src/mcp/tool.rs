@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::answer::output;
 use super::failure::{McpError, of_call};
 use super::server::{McpListed, McpServer, Shared};
-use crate::naming::{place_of, tool_name};
+use crate::naming::tool_name;
 use crate::schema::Fields;
 
 /// A server that is not there by then is not awaited longer, nor for more than half of a tool's time-out: then it is known
@@ -91,7 +91,8 @@ impl McpServer {
             effects: EffectsSpec { reads, writes, ..inferred },
             policy: options.policy,
             proposal: Some(Proposal {
-                place: place_of(&format!("[mcp_servers.{}]", self.name()), &listed.name),
+                section: format!("[mcp_servers.{}]", self.name()),
+                tool: listed.name.clone(),
                 key: None,
             }),
             ..ToolSpec::new(tool_name(self.name(), &listed.name), source)

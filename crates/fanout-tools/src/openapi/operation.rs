@@ -17,7 +17,6 @@ use super::outline::Outline;
 use super::schema::bounded;
 use super::security::{Known, Needs, chosen};
 use crate::http::{HttpTool, HttpToolBuilder, HttpToolError};
-use crate::naming::place_of;
 
 /// The longest description of a tool, in bytes: many documents hold whole chapters there, and every request pays for them.
 const DESCRIPTION_MAX: usize = 1_024;
@@ -107,7 +106,7 @@ impl Operation {
         let base = base_url.or(self.server.as_deref()).ok_or(OperationError::NoServer)?;
         let url = format!("{}{path}", base.trim_end_matches('/'));
         let label = self.outline.label();
-        let proposal = Proposal { place: place_of(source, &label), key: self.proposed_key() };
+        let proposal = Proposal { section: source.to_owned(), tool: label.clone(), key: self.proposed_key() };
         let mut builder = HttpTool::builder(self.outline.tool.clone(), self.outline.method.clone(), url)
             .description(&self.description)
             .body(*body)

@@ -1,0 +1,360 @@
+//! The keys themselves: table by table, each with what it takes, an example and what it means.
+//!
+//! From the readers beside this folder, whose every key stands here. To [`all`](super::all).
+
+use super::{Key, Kind, Rule, Table, Takes};
+use Takes::{
+    Amount, Duration, Flag, Inputs, Like, ListLike, OneOf, Rate, Schema, Setting, Settings, SettingsByName, Share,
+    Size, TablesByName, Text, Texts, Whole,
+};
+
+const COUNT: Takes = Whole(1, u32::MAX as u64);
+
+const fn key(name: &'static str, takes: Takes, example: &'static str, about: &'static str) -> Key {
+    Key { name, takes, example, about, default: None, needed: false }
+}
+
+const fn table(kind: Kind, header: &'static str, about: &'static str, keys: &'static [Key]) -> Table {
+    Table { kind, header, about, overridden: false, keys, rules: &[] }
+}
+
+impl Table {
+    const fn overridden(mut self) -> Self {
+        self.overridden = true;
+        self
+    }
+
+    const fn rules(mut self, rules: &'static [Rule]) -> Self {
+        self.rules = rules;
+        self
+    }
+}
+
+const READS: Key = key(
+    "reads",
+    Texts,
+    r#"["user/{user_id}"]"#,
+    "resource keys that a call reads, as templates over its input; `[]`: none",
+);
+const WRITES: Key = key("writes", Texts, r#"["user/{user_id}"]"#, "resource keys that a call writes; `[]`: none");
+const AFTER: Key = key("after", Texts, r#"["get_user"]"#, "in a batch a call follows the earlier calls of these tools");
+const IDEMPOTENT: Key = key("idempotent", Flag, "true", "running it again does no harm").or("false");
+const TIMEOUT: Key = key("timeout", Duration, r#""5s""#, "the longest that one attempt may take").or(r#""30s""#);
+const DEADLINE: Key =
+    key("deadline", Duration, r#""1m""#, "the longest that a call may take, from the end of its waits on other calls")
+        .or(r#""2m""#);
+const LIMIT: Key =
+    key("limit", Text, r#""payments""#, "the limit group whose budget its calls draw on: a section `[limits.NAME]`");
+const MAX_RESULT: Key =
+    key("max_result", Size, r#""16KiB""#, "what the model is shown of a result at most").or(r#""64KiB""#);
+const NESTED: Key =
+    key("nested", Flag, "true", "the tool runs calls itself: it takes no locks and no permits").or("false");
+const UNDECLARED: Key = key(
+    "undeclared",
+    OneOf(&["serial", "parallel"]),
+    r#""parallel""#,
+    "calls without declared effects keep their order, or wait for no other call (`Promise.all` by choice)",
+)
+.or(r#""serial""#);
+const STOP_ON_FAILURE: Key = key(
+    "stop_on_failure",
+    Flag,
+    "true",
+    "in a batch a call follows the one before it of the same source, and is skipped if that failed",
+)
+.or("false");
+
+pub(super) static TABLES: [Table; 16] = [
+    table(
+        Kind::Top,
+        "the top of the file",
+        "Stands before the first section.",
+        &[
+            key("mcp_config", Text, r#"".mcp.json""#, "a file of MCP servers as other programs write it; read only when named"),
+            key("model", Takes::Table(Kind::Model), "{}", "whom to ask"),
+            key("run", Takes::Table(Kind::Run), "{}", "budgets and habits of one run"),
+            key("scheduler", Takes::Table(Kind::Scheduler), "{}", "bounds of this process"),
+            key("limits", TablesByName(Kind::Limit), r#"{ payments = { rate = "50/s" } }"#, "budgets of external APIs, by name"),
+            key(
+                "tool",
+                Takes::Tables(Kind::Tool),
+                r#"[{ name = "f", http = { method = "GET", url = "https://api.example.com" } }]"#,
+                "endpoints and programs as tools",
+            ),
+            key("openapi", TablesByName(Kind::Openapi), r#"{ shop = { spec = "shop.yaml" } }"#, "OpenAPI documents, by name"),
+            key("mcp_servers", TablesByName(Kind::McpServer), r#"{ files = { command = "npx" } }"#, "MCP servers, by name"),
+            key("server", Takes::Table(Kind::Server), "{}", "the gateway"),
+            key("store", Takes::Table(Kind::Store), "{}", "where runs are kept"),
+            key(
+                "prices",
+                TablesByName(Kind::Price),
+                "{ m = { input = 3, output = 15, cache_read = 0.3, cache_write = 3.75 } }",
+                "what models cost, by name",
+            ),
+        ],
+    ),
+    table(
+        Kind::Model,
+        "[model]",
+        "Whom to ask.",
+        &[
+            key(
+                "base_url",
+                Setting,
+                r#""http://127.0.0.1:8080""#,
+                "where the Messages API is; in `fanout run` the variable `ANTHROPIC_BASE_URL` wins, in `fanout serve` `FANOUT_UPSTREAM_URL`",
+            )
+            .or(r#""https://api.anthropic.com""#),
+            key("api_key", Setting, r#""${file:/run/secrets/key}""#, "its key; not needed for a server on this machine")
+                .or(r#""${ANTHROPIC_API_KEY}""#),
+            key("name", Like(r"\S", "the name of a model"), r#""claude-sonnet-5-5""#, "the model").or(r#""claude-sonnet-5-5""#),
+            key("max_tokens", COUNT, "4096", "the most tokens of one response").or("8192"),
+            key("stream", Flag, "false", "whether responses stream").or("true"),
+        ],
+    )
+    .overridden(),
+    table(
+        Kind::Run,
+        "[run]",
+        "Budgets and habits of one run. Reaching a budget ends the run as `budget`.",
+        &[
+            key("max_turns", COUNT, "20", "the most model responses").or("50"),
+            key("max_calls", COUNT, "100", "the most calls").or("500"),
+            key("max_batch", COUNT, "64", "the most calls of one response; the first ones run, the rest are answered `budget`").or("256"),
+            key("max_depth", COUNT, "2", "how deep calls may run calls").or("4"),
+            key("max_total_tokens", Whole(1, u64::MAX), "500_000", "the most tokens, both ways").or("2_000_000"),
+            key("max_cost_usd", Amount, "0.5", "the most US dollars, by `[prices]`").or("5.0"),
+            key("deadline", Duration, r#""5m""#, "the longest that a run may take").or(r#""15m""#),
+            key("plan", Flag, "false", "offer the model the tool `plan`; this version has none yet").or("true"),
+            key("early_start", Flag, "false", "calls that only read and are repeatable start while the response streams").or("true"),
+            key("approval_wait", Duration, r#""1m""#, "how long a call waits for a person; this version asks nobody yet").or(r#""30s""#),
+        ],
+    )
+    .overridden(),
+    table(
+        Kind::Scheduler,
+        "[scheduler]",
+        "Bounds of this process.",
+        &[
+            key("max_in_flight", COUNT, "64", "the most attempts that run at once").or("1024"),
+            key("stray_hold", Duration, r#""1s""#, "the longest that work which outlives its call keeps its locks").or(r#""5s""#),
+        ],
+    )
+    .overridden(),
+    table(
+        Kind::Limit,
+        "[limits.NAME]",
+        "The budget of one external API. A host without a section has one unasked; `[limits.\"http/api.example.com\"]` changes it.",
+        &[
+            key("rate", Rate, r#""50/s""#, "attempts that may start in a second, minute or hour"),
+            key("burst", COUNT, "10", "how many of them may start at one moment").or("1"),
+            key("concurrency", COUNT, "8", "attempts that run at once"),
+            key("max_queue", Whole(0, u32::MAX as u64), "100", "calls that wait for their turn; 0: none waits").or("1000"),
+            key("max_wait", Duration, r#""10s""#, "the longest that a call waits for its turn").or(r#""60s""#),
+            key("retry", Takes::Table(Kind::Retry), "{ attempts = 2 }", "how failed attempts go again"),
+            key("breaker", Takes::Table(Kind::Breaker), "{ min_calls = 20 }", "when the API counts as failing"),
+        ],
+    ),
+    table(
+        Kind::Retry,
+        "retry = { … }",
+        "In `[limits.NAME]`: how failed attempts go again.",
+        &[
+            key("attempts", COUNT, "2", "how often a call is tried, the first time included").or("4"),
+            key("base", Duration, r#""100ms""#, "the longest wait before the second attempt; it doubles each time").or(r#""200ms""#),
+            key("max", Duration, r#""1m""#, "the longest wait").or(r#""10s""#),
+        ],
+    ),
+    table(
+        Kind::Breaker,
+        "breaker = { … }",
+        "In `[limits.NAME]`: when the API counts as failing and is left alone.",
+        &[
+            key("failure_ratio", Share, "0.25", "this share of the attempts failed").or("0.5"),
+            key("window", Duration, r#""1m""#, "within this time").or(r#""30s""#),
+            key("min_calls", COUNT, "20", "of at least so many").or("10"),
+            key("cool_down", Duration, r#""1m""#, "then nothing is sent for so long").or(r#""15s""#),
+        ],
+    ),
+    table(
+        Kind::Tool,
+        "[[tool]]",
+        "An endpoint or a program as a tool.",
+        &[
+            key(
+                "name",
+                Like(r"^(?!plan$)[A-Za-z0-9_-]{1,128}$", "1 to 128 letters, digits, `_` or `-`, and not `plan`"),
+                r#""get_user""#,
+                "what the model calls it",
+            )
+            .needed(),
+            key("description", Text, r#""Look up a customer by id.""#, "what the model reads of it").or(r#""""#),
+            key(
+                "input",
+                Inputs,
+                r#"{ user_id = { type = "string" }, verbose = { type = "boolean", required = false } }"#,
+                "the inputs by name, each a JSON Schema; all are required that do not say `required = false`",
+            ),
+            key(
+                "input_schema",
+                Schema,
+                r#"{ type = "object", properties = { user_id = { type = "string" } } }"#,
+                "the same as a whole JSON Schema",
+            ),
+            key("input_schema_file", Text, r#""schema.json""#, "the same in a file beside this one"),
+            key(
+                "http",
+                Takes::Table(Kind::Http),
+                r#"{ method = "GET", url = "https://api.example.com/users/{user_id}" }"#,
+                "a call asks an endpoint",
+            ),
+            key(
+                "command",
+                Takes::Table(Kind::Command),
+                r#"{ program = "ruff", args = ["check", "--", "{user_id}"] }"#,
+                "a call runs a program, without a shell",
+            ),
+            READS,
+            WRITES,
+            AFTER,
+            IDEMPOTENT,
+            TIMEOUT,
+            DEADLINE,
+            LIMIT,
+            MAX_RESULT,
+            NESTED,
+            UNDECLARED,
+            STOP_ON_FAILURE,
+        ],
+    )
+    .rules(&[
+        Rule::ExactlyOneOf(&["http", "command"]),
+        Rule::AtMostOneOf(&["input", "input_schema", "input_schema_file"]),
+    ]),
+    table(
+        Kind::Http,
+        "http = { … }",
+        "In a `[[tool]]`: the endpoint. Inputs that the URL does not name go into the query (GET, HEAD, DELETE) or a JSON body.",
+        &[
+            key(
+                "method",
+                OneOf(&["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]),
+                r#""POST""#,
+                "the method",
+            )
+            .needed(),
+            key("url", Setting, r#""https://api.example.com/users/{user_id}""#, "the address; inputs may stand in its path and query").needed(),
+            key("headers", SettingsByName, r#"{ authorization = "Bearer ${SHOP_TOKEN}" }"#, "headers; no inputs"),
+            key("query", SettingsByName, r#"{ dry_run = "false" }"#, "query parameters; inputs may stand in them"),
+            key("body", OneOf(&["json", "form", "raw"]), r#""form""#, "how the other inputs are sent"),
+        ],
+    ),
+    table(
+        Kind::Command,
+        "command = { … }",
+        "In a `[[tool]]`: the program. One value is one argument, and never an option.",
+        &[
+            key("program", Text, r#""ruff""#, "a name that is looked up in `PATH`, or a path").needed(),
+            key("args", Settings, r#"["check", "--", "{user_id}"]"#, "its arguments"),
+            key("stdin", Setting, r#""{user_id}""#, "what it reads"),
+            key("cwd", Text, r#""src""#, "the folder that it is started in: that of this file unless said"),
+            key("env", ListLike(ENV, "names such as \"PATH\", and \"NAME=value\""), r#"["PATH", "TOKEN=${TOKEN}"]"#, "the variables that it sees; no others"),
+            key("max_output", Size, r#""64KiB""#, "what is kept of each stream").or(r#""1MiB""#),
+        ],
+    ),
+    table(
+        Kind::Openapi,
+        "[openapi.NAME]",
+        "The operations of an OpenAPI document (3.0, 3.1) as tools `NAME__OPERATION`.",
+        &[
+            key("spec", Like(r"^((?!://)[\s\S])*$", "a file"), r#""shop.yaml""#, "the document: a file, JSON or YAML").needed(),
+            key("base_url", Setting, r#""https://api.example.com""#, "where calls go, before the document's own servers"),
+            key("include", Texts, r#"["orders/*", "GET /orders"]"#, "the operations that are taken, by id or by method and path; all unless said"),
+            key("exclude", Texts, r#"["orders/delete"]"#, "the operations that are not taken"),
+            key("auth", SettingsByName, r#"{ key = "${SHOP_TOKEN}" }"#, "secrets by security scheme"),
+            LIMIT,
+            UNDECLARED,
+            STOP_ON_FAILURE,
+            key("tools", TablesByName(Kind::SourceTool), r#"{ "orders/create" = { writes = ["orders/*"] } }"#, "what is said of single tools, by operation"),
+        ],
+    ),
+    table(
+        Kind::McpServer,
+        "[mcp_servers.NAME]",
+        "The tools of an MCP server as `NAME__TOOL`. It has a `command` or a `url`, unless `mcp_config` names a server of that name.",
+        &[
+            key("command", Setting, r#""npx""#, "the program to start"),
+            key("args", Settings, r#"["-y", "@modelcontextprotocol/server-filesystem", "."]"#, "its arguments"),
+            key("env", SettingsByName, r#"{ LOG = "warn" }"#, "its variables, beside `PATH`, `HOME` and a few more"),
+            key("cwd", Text, r#""src""#, "the folder that it is started in: that of this file unless said"),
+            key("url", Setting, r#""https://example.com/mcp""#, "the address of a server over streamable HTTP"),
+            key("http_headers", SettingsByName, r#"{ authorization = "Bearer ${TOKEN}" }"#, "headers sent to it"),
+            key("enabled_tools", Texts, r#"["read_text_file"]"#, "the tools that are taken; all unless said"),
+            key("disabled_tools", Texts, r#"["move_file"]"#, "the tools that are not taken"),
+            LIMIT,
+            UNDECLARED,
+            STOP_ON_FAILURE,
+            key("tools", TablesByName(Kind::SourceTool), r#"{ read_text_file = { reads = ["file/{path...}"], writes = [] } }"#, "what is said of single tools, by the server's name for them"),
+        ],
+    )
+    .rules(&[Rule::AtMostOneOf(&["command", "url"])]),
+    table(
+        Kind::SourceTool,
+        "tools.NAME = { … }",
+        "In `[openapi.NAME]` and `[mcp_servers.NAME]`: what is said of one tool.",
+        &[READS, WRITES, AFTER, IDEMPOTENT, TIMEOUT, DEADLINE, LIMIT, MAX_RESULT, NESTED],
+    ),
+    table(
+        Kind::Server,
+        "[server]",
+        "The gateway, `fanout serve`.",
+        &[
+            key(
+                "listen",
+                Like(r":[0-9]{1,5}\s*$", "an address and a port"),
+                r#""0.0.0.0:8787""#,
+                "where it listens; the variable `PORT` wins. Anything but loopback demands keys",
+            )
+            .or(r#""127.0.0.1:8787""#),
+            key("keys_file", Text, r#""keys.toml""#, "written by `fanout keys`; hashed").or(r#""keys.toml""#),
+            key(
+                "hosts",
+                ListLike("^[A-Za-z0-9._-]+$", "names without a port"),
+                r#"["fanout.example.com"]"#,
+                "further names that clients may call it by; any demands keys",
+            )
+            .or("[]"),
+            key("plan", Flag, "false", "offer clients' models the tool `plan`; this version has none yet").or("false"),
+            key(
+                "writes_after_client",
+                OneOf(&["wait", "run"]),
+                r#""run""#,
+                "our writes that come after a client's own call wait for its results, or run",
+            )
+            .or(r#""wait""#),
+            key("disconnect_grace", Duration, r#""1m""#, "how long a run goes on after its client is gone").or(r#""10s""#),
+        ],
+    )
+    .overridden(),
+    table(
+        Kind::Store,
+        "[store]",
+        "Where runs are kept.",
+        &[key("url", OneOf(&["memory:"]), r#""memory:""#, "nothing is kept beyond the process").or(r#""memory:""#)],
+    )
+    .overridden(),
+    table(
+        Kind::Price,
+        "[prices.\"MODEL\"]",
+        "What a model costs, in US dollars per million tokens.",
+        &[
+            key("input", Amount, "3.00", "tokens sent").needed(),
+            key("output", Amount, "15.00", "tokens received").needed(),
+            key("cache_read", Amount, "0.30", "tokens read from the cache").needed(),
+            key("cache_write", Amount, "3.75", "tokens written to the cache").needed(),
+        ],
+    ),
+];
+
+/// `PATH`, or a name with a [`Setting`](super::super::Setting).
+const ENV: &str = r"^[A-Za-z_][A-Za-z0-9_]*(=(\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*(:-([^$}]|\$(?!\{))*)?|file:[^}]+)\}|\$(?!\{)|[^$])*)?$";
