@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::install::{Servers, alone, on_node, root};
+use crate::remote;
 use crate::stage::Gateway;
 
 /// What is tried, by name.
@@ -33,7 +34,8 @@ pub async fn hold(tried: &str, servers: &Servers, fanout: &Path) -> anyhow::Resu
         "contents" => tokio::time::timeout(HANGS_AFTER, contents(servers, fanout)).await,
         "at_once" => tokio::time::timeout(HANGS_AFTER, at_once(servers, fanout)).await,
         "timed_out" => tokio::time::timeout(HANGS_AFTER, timed_out(servers, fanout)).await,
-        _ => tokio::time::timeout(HANGS_AFTER, killed(servers, fanout)).await,
+        "killed" => tokio::time::timeout(HANGS_AFTER, killed(servers, fanout)).await,
+        far => tokio::time::timeout(HANGS_AFTER, remote::hold(far, servers, fanout)).await,
     };
     trial.with_context(|| format!("it was not done after {HANGS_AFTER:?}"))?
 }
@@ -70,7 +72,15 @@ fn command(servers: &Servers, fanout: &Path, folder: &Path) -> anyhow::Result<Co
 }
 
 /// The results of a batch of `fanout call`, in order.
-async fn call(servers: &Servers, fanout: &Path, folder: &Path, calls: &[(&str, Value)]) -> anyhow::Result<Vec<Value>> {
+///
+/// # Errors
+/// When they are not as many as the calls.
+pub async fn call(
+    servers: &Servers,
+    fanout: &Path,
+    folder: &Path,
+    calls: &[(&str, Value)],
+) -> anyhow::Result<Vec<Value>> {
     let mut command = command(servers, fanout, folder)?;
     let mut process =
         command.arg("call").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
@@ -88,14 +98,21 @@ fn content(calls: &[(&str, Value)]) -> Value {
     calls.iter().enumerate().map(block).collect()
 }
 
-fn results(message: &Value, count: usize) -> anyhow::Result<Vec<Value>> {
+/// The results in a message of that many.
+///
+/// # Errors
+/// When there are not so many.
+pub fn results(message: &Value, count: usize) -> anyhow::Result<Vec<Value>> {
     let results = message["content"].as_array().with_context(|| format!("no results: {message}"))?;
     ensure!(results.len() == count, "{count} calls and other results: {message}");
     Ok(results.clone())
 }
 
-/// Whether a result ended well and holds this.
-fn holds(result: &Value, wanted: &str) -> anyhow::Result<()> {
+/// Checks that a result ended well and holds this.
+///
+/// # Errors
+/// When it does not.
+pub fn holds(result: &Value, wanted: &str) -> anyhow::Result<()> {
     let is_error = result["is_error"] == true;
     ensure!(!is_error && result["content"].to_string().contains(wanted), "it lacks `{wanted}`: {result}");
     Ok(())
@@ -235,7 +252,10 @@ async fn until_said(file: &Path, wanted: &str) {
 }
 
 /// One batch at the gateway.
-async fn post(gateway: &Gateway, calls: &[(&str, Value)]) -> anyhow::Result<Value> {
+///
+/// # Errors
+/// When the gateway does not answer.
+pub async fn post(gateway: &Gateway, calls: &[(&str, Value)]) -> anyhow::Result<Value> {
     let address = gateway.url().strip_prefix("http://").context("an http address")?;
     let body = json!({ "content": content(calls) }).to_string();
     let mut stream = TcpStream::connect(address).await?;

@@ -7,7 +7,7 @@
 //! that there is none.
 
 use std::collections::HashMap;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -24,6 +24,7 @@ use url::Url;
 use super::failure::{McpError, not_begun};
 use super::process::{Launch, Process};
 use super::server::Shared;
+use super::session::Session;
 use crate::http::HttpClient;
 
 /// More requests than this are not posted at once, whatever the limit group says: each is a connection of its own to a server
@@ -42,6 +43,7 @@ const MESSAGE_MAX: usize = 2 * crate::http::BODY_MAX;
 pub(super) struct Connection {
     service: RunningService<RoleClient, Ears>,
     process: Option<Process>,
+    session: Option<Session>,
 }
 
 /// What we hear unasked.
@@ -75,7 +77,7 @@ impl Connection {
             Process::start(server, launch).map_err(|error| McpError::Program(error.to_string()))?;
         let transport = AsyncRwTransport::new_client(out, input).with_max_line_length(MESSAGE_MAX);
         match Ears(shared).serve(transport).await {
-            Ok(service) => Ok(Self { service, process: Some(process) }),
+            Ok(service) => Ok(Self { service, process: Some(process), session: None }),
             Err(error) => Err(McpError::Start(format!("{}; {}", not_begun(&error), process.last_words().await))),
         }
     }
@@ -95,9 +97,13 @@ impl Connection {
             .max_sse_event_size(MESSAGE_MAX)
             .max_json_response_size(MESSAGE_MAX);
         config.allow_stateless = true;
-        let transport = StreamableHttpClientTransport::with_client(client, config);
+        config.retry_config = Arc::new(Session::resumes());
+        // `server` opens another one, which calls that are still in this one do not notice.
+        config.reinit_on_expired_session = false;
+        let session = Session::new(client);
+        let transport = StreamableHttpClientTransport::with_client(session.clone(), config);
         let service = Ears(shared).serve(transport).await.map_err(|error| McpError::Start(not_begun(&error)))?;
-        Ok(Self { service, process: None })
+        Ok(Self { service, process: None, session: Some(session) })
     }
 
     /// Every tool that it lists now, on all pages.
@@ -114,7 +120,12 @@ impl Connection {
 
     /// Whether nothing can be sent over it any more.
     pub(super) fn is_closed(&self) -> bool {
-        self.service.is_closed() || self.service.is_transport_closed()
+        self.service.is_closed() || self.service.is_transport_closed() || self.is_lost()
+    }
+
+    /// Whether the server has forgotten it: what was refused for that was not carried out.
+    pub(super) fn is_lost(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::is_lost)
     }
 
     /// What a server of ours said last, once it is gone.

@@ -245,8 +245,13 @@ impl Shared {
             return Err(error.clone());
         }
         let died = self.current.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if died.is_some() {
-            tracing::warn!(target: "fanout::mcp", server = self.name, "the server is gone; it is started again");
+        if let Some(died) = &died {
+            match died.is_lost() {
+                true => tracing::info!(target: "fanout::mcp", server = self.name, "the server has lost its session"),
+                false => {
+                    tracing::warn!(target: "fanout::mcp", server = self.name, "the server is gone; it is started again");
+                }
+            }
             let lasted = starts.last.is_some_and(|last| last.elapsed() >= STEADY);
             starts.failures = if lasted { 0 } else { starts.failures + 1 };
         }

@@ -14,7 +14,8 @@ use fanout_core::tool::{Attempt, BoxFuture, Policy, Proposal, Tool, ToolError, T
 use serde_json::Value;
 
 use super::answer::output;
-use super::failure::{McpError, of_call};
+use super::connection::Connection;
+use super::failure::{McpError, is_of_session, of_call};
 use super::server::{McpListed, McpServer, Shared};
 use crate::naming::{place_of, tool_name};
 use crate::schema::Fields;
@@ -129,6 +130,25 @@ impl Tool for McpTool {
 impl McpTool {
     async fn attempt(&self, attempt: &Attempt) -> Result<Output, ToolError> {
         let (server, name) = (self.shared.name(), &attempt.tool);
+        let input = match &*attempt.input {
+            Value::Object(input) => Some(input.clone()),
+            _ => None,
+        };
+        let mut connection = self.connection(attempt).await?;
+        let mut answer = connection.call(self.tool.to_string(), input.clone()).await;
+        if answer.as_ref().is_err_and(is_of_session) {
+            connection = self.connection(attempt).await?;
+            answer = connection.call(self.tool.to_string(), input).await;
+        }
+        match answer {
+            Ok(result) => Ok(output(result)),
+            Err(error) => Err(of_call(name, server, error, connection.last_words().await)),
+        }
+    }
+
+    /// The connection, to a server that still has this tool.
+    async fn connection(&self, attempt: &Attempt) -> Result<Arc<Connection>, ToolError> {
+        let (server, name) = (self.shared.name(), &attempt.tool);
         let not_sent =
             |why: String| ToolError::NotSent(format!("the MCP server `{server}` of `{name}` is not there: {why}"));
         let awaited = AWAITED.min(self.spec.policy.timeout / 2);
@@ -139,14 +159,7 @@ impl McpTool {
             Err(_) => return Err(not_sent("it is still starting".to_owned())),
         };
         self.check_listed(attempt)?;
-        let input = match &*attempt.input {
-            Value::Object(input) => Some(input.clone()),
-            _ => None,
-        };
-        match connection.call(self.tool.to_string(), input).await {
-            Ok(result) => Ok(output(result)),
-            Err(error) => Err(of_call(name, server, error, connection.last_words().await)),
-        }
+        Ok(connection)
     }
 
     /// Refuses a call that no longer makes sense: the server's list is not what the toolbox was made of.
