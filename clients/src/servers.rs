@@ -18,7 +18,7 @@ use crate::remote;
 use crate::stage::Gateway;
 
 /// What is tried, by name.
-pub const TRIED: [&str; 6] = ["listed", "called", "contents", "at_once", "timed_out", "killed"];
+pub const TRIED: [&str; 7] = ["listed", "called", "contents", "at_once", "timed_out", "killed", "killed_repeatable"];
 
 /// Longer than this nothing here takes: then somebody waits for what never comes.
 const HANGS_AFTER: Duration = Duration::from_secs(120);
@@ -35,6 +35,7 @@ pub async fn hold(tried: &str, servers: &Servers, fanout: &Path) -> anyhow::Resu
         "at_once" => tokio::time::timeout(HANGS_AFTER, at_once(servers, fanout)).await,
         "timed_out" => tokio::time::timeout(HANGS_AFTER, timed_out(servers, fanout)).await,
         "killed" => tokio::time::timeout(HANGS_AFTER, killed(servers, fanout)).await,
+        "killed_repeatable" => tokio::time::timeout(HANGS_AFTER, killed_repeatable(servers, fanout)).await,
         far => tokio::time::timeout(HANGS_AFTER, remote::hold(far, servers, fanout)).await,
     };
     trial.with_context(|| format!("it was not done after {HANGS_AFTER:?}"))?
@@ -242,6 +243,30 @@ async fn killed(servers: &Servers, fanout: &Path) -> anyhow::Result<String> {
     holds(&next["content"][0], "again")?;
     gateway.end().await?;
     Ok("its own call is of unknown outcome, all others went well, and so does the next".to_owned())
+}
+
+/// A server is killed in the middle of a batch of `fanout call`, in a call that may be made again.
+async fn killed_repeatable(servers: &Servers, fanout: &Path) -> anyhow::Result<String> {
+    let folder = folder()?;
+    let config = config()?.replacen("{ timeout = \"60s\" }", "{ timeout = \"60s\", idempotent = true }", 1);
+    std::fs::write(folder.path().join("fanout.toml"), config)?;
+    let calls = [
+        ("all__trigger-long-running-operation", json!({"duration": 3, "steps": 30})),
+        ("files__read_text_file", json!({"path": "note.txt"})),
+        ("git__git_log", json!({"repo_path": "."})),
+    ];
+    let killing = async {
+        until_said(&folder.path().join("said.log"), "notifications/progress").await;
+        let id = std::fs::read_to_string(folder.path().join("pid"))?;
+        ensure!(Command::new("kill").args(["-KILL", id.trim()]).status().await?.success(), "kill failed");
+        anyhow::Ok(id)
+    };
+    let (results, killed) = tokio::join!(call(servers, fanout, folder.path(), &calls), killing);
+    for (result, wanted) in results?.iter().zip(["completed", "a note", "the first commit"]) {
+        holds(result, wanted)?;
+    }
+    ensure!(std::fs::read_to_string(folder.path().join("pid"))? != killed?, "it was not started again");
+    Ok("its call went again on the server that was started anew, and the others went well".to_owned())
 }
 
 /// Waits until a server has written this to its file.

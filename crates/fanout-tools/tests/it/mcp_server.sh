@@ -6,6 +6,7 @@ if [ "$MODE" = never ] || { [ "$MODE" = once ] && [ "$starts" -gt 1 ]; }; then
   echo 'no licence was found' >&2
   exit 3
 fi
+if [ "$MODE" = silent ]; then exec sleep 1000; fi
 object='"inputSchema":{"type":"object","properties":{"path":{"type":"string"}}}'
 gone='' cancelled='' waiting='' listing='' relisted='' held=''
 
@@ -20,7 +21,9 @@ list() {
   printf '{"name":"progress",%s}' "$object"
 }
 
-echo 'this is no message' # Servers print such lines; nobody minds.
+# Servers print such lines; nobody minds.
+echo 'this is no message'
+printf '\377\376\n\n[]\n{"jsonrpc":1}\n"text"\n'
 while IFS= read -r line; do
   id=${line#*'"id":'}
   id=${id%%[,\}]*}
@@ -29,6 +32,8 @@ while IFS= read -r line; do
     result "$id" '{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true}},"serverInfo":{"name":"script","version":"1"}}'
     ;;
   *'"method":"tools/list"'*)
+    echo listing >>"$DIR/asked"
+    [ "$MODE" != mute ] || continue
     result "$id" "{\"tools\":[$(list)]}"
     [ -z "$gone" ] || relisted=yes
     [ -z "$listing" ] || text "$listing" listed
