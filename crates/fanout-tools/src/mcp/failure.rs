@@ -61,6 +61,19 @@ pub(super) fn not_begun(error: &ClientInitializeError) -> String {
     }
 }
 
+/// Why a server's tools are not known.
+pub(super) fn unlisted(error: &ServiceError) -> McpError {
+    McpError::List(match error {
+        ServiceError::McpError(error) => format!("it answered error {}: {}", error.code.0, error.message),
+        ServiceError::TransportSend(error) => match http(error.error.as_ref()) {
+            Some(error) => reached(error),
+            None => "it was gone before it answered".to_owned(),
+        },
+        ServiceError::TransportClosed | ServiceError::Cancelled { .. } => "it was gone before it answered".to_owned(),
+        _ => "what it answered is no list of tools".to_owned(),
+    })
+}
+
 /// Whether a server refused a request because it does not know the session, without reading it.
 pub(super) fn is_of_session(error: &ServiceError) -> bool {
     match error {

@@ -11,7 +11,6 @@ use std::time::Duration;
 use fanout_core::effects::{EffectsSpec, Source, Template, TemplateError};
 use fanout_core::outcome::Output;
 use fanout_core::tool::{Attempt, BoxFuture, Policy, Proposal, Tool, ToolError, ToolSpec};
-use serde_json::Value;
 
 use super::answer::output;
 use super::connection::Connection;
@@ -130,15 +129,11 @@ impl Tool for McpTool {
 impl McpTool {
     async fn attempt(&self, attempt: &Attempt) -> Result<Output, ToolError> {
         let (server, name) = (self.shared.name(), &attempt.tool);
-        let input = match &*attempt.input {
-            Value::Object(input) => Some(input.clone()),
-            _ => None,
-        };
         let mut connection = self.connection(attempt).await?;
-        let mut answer = connection.call(self.tool.to_string(), input.clone()).await;
+        let mut answer = connection.call(self.tool.to_string(), attempt).await;
         if answer.as_ref().is_err_and(is_of_session) {
             connection = self.connection(attempt).await?;
-            answer = connection.call(self.tool.to_string(), input).await;
+            answer = connection.call(self.tool.to_string(), attempt).await;
         }
         match answer {
             Ok(result) => Ok(output(result)),

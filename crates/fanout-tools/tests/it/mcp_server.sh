@@ -8,14 +8,14 @@ if [ "$MODE" = never ] || { [ "$MODE" = once ] && [ "$starts" -gt 1 ]; }; then
 fi
 if [ "$MODE" = silent ]; then exec sleep 1000; fi
 object='"inputSchema":{"type":"object","properties":{"path":{"type":"string"}}}'
-gone='' cancelled='' waiting='' listing='' relisted='' held=''
+gone='' cancelled='' waiting='' listing='' relisted='' held='' progressing=''
 
 say() { printf '%s\n' "$1"; }
 result() { say "{\"jsonrpc\":\"2.0\",\"id\":$1,\"result\":$2}"; }
 text() { result "$1" "{\"content\":[{\"type\":\"text\",\"text\":\"$2\"}]}"; }
 tool() { printf '{"name":"%s",%s,"annotations":{"readOnlyHint":%s}},' "$1" "$object" "$2"; }
 list() {
-  for name in where second data fail refuse meet hang die asked drop relisted; do tool "$name" false; done
+  for name in where second data fail refuse finish meet hang die asked drop relisted; do tool "$name" false; done
   [ -n "$gone" ] || tool old false
   if [ -n "$gone" ]; then tool look false; else tool look true; fi
   printf '{"name":"progress",%s}' "$object"
@@ -68,10 +68,12 @@ while IFS= read -r line; do
   *'"name":"progress"'*)
     token=${line#*'"progressToken":'}
     token=${token%%[,\}]*}
-    for step in 1 2 3; do
-      say "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":$token,\"progress\":$step}}"
-    done
-    text "$id" done
+    say "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":$token,\"progress\":1,\"total\":4,\"message\":\"a quarter\"}}"
+    progressing=$id
+    ;;
+  *'"name":"finish"'*)
+    text "$progressing" done
+    text "$id" finished
     ;;
   *'"name":"'*) text "$id" called ;;
   esac
