@@ -126,16 +126,23 @@ async fn listed(servers: &Servers, fanout: &Path) -> anyhow::Result<String> {
     let text = String::from_utf8(output.stdout)?;
     let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let tools: Vec<&Value> = lines.iter().filter(|line| line["type"] == "tool").collect();
-    for (name, reads, repeatable) in [
-        ("all__echo", json!(["mcp/all"]), false),
-        ("files__read_text_file", json!(["file/{path...}"]), true),
-        ("files__get_file_info", json!(["mcp/files"]), false),
-        ("files__move_file", json!([]), false),
-        ("git__git_log", json!(["mcp/git"]), false),
-        ("time__get_current_time", json!(["mcp/time"]), false),
+    let (files, git, time) = (
+        json!("@modelcontextprotocol/server-filesystem 2026.8.31"),
+        json!("mcp-server-git 2026.10.19"),
+        json!("mcp-server-time 2026.10.19"),
+    );
+    for (name, reads, repeatable, catalogue) in [
+        ("all__echo", json!(["mcp/all"]), false, Value::Null),
+        // What is declared in the configuration wins.
+        ("files__read_text_file", json!(["file/{path...}"]), true, Value::Null),
+        ("files__get_file_info", json!(["file/*"]), true, files.clone()),
+        ("files__move_file", json!([]), false, files),
+        ("git__git_log", json!(["git/*"]), true, git),
+        ("time__get_current_time", json!([]), true, time),
     ] {
         let tool = tools.iter().find(|tool| tool["tool"] == name).with_context(|| format!("no `{name}`:\n{text}"))?;
-        ensure!(tool["reads"] == reads && tool["repeatable"] == repeatable, "{tool}");
+        let is_right = tool["reads"] == reads && tool["repeatable"] == repeatable && tool["catalogue"] == catalogue;
+        ensure!(is_right, "{tool}");
     }
     Ok(format!("{} tools of 5 servers", tools.len()))
 }

@@ -54,6 +54,8 @@ pub struct ToolSpec {
     pub safe: bool,
     /// How calls of it are treated.
     pub policy: Policy,
+    /// The package by whose review its effects are declared, if they are from a catalogue; nothing acts on it.
+    pub catalogue: Option<&'static str>,
     /// What a declaration of it could say; nothing acts on it.
     pub proposal: Option<Proposal>,
 }
@@ -78,6 +80,7 @@ impl ToolSpec {
             source,
             safe: false,
             policy: Policy::default(),
+            catalogue: None,
             proposal: None,
         }
     }

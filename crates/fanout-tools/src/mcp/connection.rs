@@ -163,6 +163,11 @@ impl Connection {
         self.service.list_all_tools().await.map_err(|error| unlisted(&error))
     }
 
+    /// Who the server says it is.
+    pub(super) fn server(&self) -> Option<Implementation> {
+        self.service.peer_info().and_then(|info| info.server_info.clone())
+    }
+
     /// One call. What the server says of its progress is passed on to the attempt. Dropping the future tells the server that
     /// nobody waits any more.
     pub(super) async fn call(&self, tool: String, attempt: &Attempt) -> Result<CallToolResult, ServiceError> {

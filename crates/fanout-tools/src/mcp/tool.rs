@@ -26,7 +26,8 @@ const AWAITED: Duration = Duration::from_secs(15);
 /// What is declared of a tool, beyond what its server lists.
 #[derive(Clone, Debug, Default)]
 pub struct McpToolOptions {
-    /// What it reads; `None`: nothing was said.
+    /// What it reads; `None`: nothing was said. If nothing was said of its writes either, the catalogue holds, if it knows the
+    /// tool.
     pub reads: Option<Vec<String>>,
     /// What it writes; `None`: nothing was said, and the hint decides.
     pub writes: Option<Vec<String>>,
@@ -78,8 +79,14 @@ impl McpServer {
         let templates = |texts: &Option<Vec<String>>| {
             texts.as_ref().map(|texts| texts.iter().map(|text| template(text, &fields)).collect()).transpose()
         };
-        let (reads, writes) = (templates(&options.reads)?, templates(&options.writes)?);
-        let said = reads.is_some() || writes.is_some();
+        let said = options.reads.is_some() || options.writes.is_some();
+        // Who declares anything, or wants no order by choice, has said all that is to be said.
+        let catalogued = listed.catalogued.filter(|_| !said && !options.parallel);
+        let owned = |keys: &[&str]| Some(keys.iter().map(|key| (*key).to_owned()).collect());
+        let (reads, writes) = match &catalogued {
+            Some(known) => (templates(&owned(known.reads))?, templates(&owned(known.writes))?),
+            None => (templates(&options.reads)?, templates(&options.writes)?),
+        };
         let inferred = match listed.read_only {
             _ if options.parallel && !said => EffectsSpec::default(),
             true => EffectsSpec::reads_all_of(&source),
@@ -90,6 +97,7 @@ impl McpServer {
             input_schema: listed.input_schema.clone(),
             effects: EffectsSpec { reads, writes, ..inferred },
             policy: options.policy,
+            catalogue: catalogued.map(|known| known.package),
             proposal: Some(Proposal {
                 place: place_of(&format!("[mcp_servers.{}]", self.name()), &listed.name),
                 key: None,

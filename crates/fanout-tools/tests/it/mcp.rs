@@ -7,7 +7,7 @@ use fanout_core::event::{Event, Recorder, What};
 use fanout_core::run::{RunOptions, Scheduler, SchedulerOptions};
 use fanout_core::tool::{Progress, Tool, ToolError, ToolSpec};
 use fanout_core::toolbox::Toolbox;
-use fanout_tools::mcp::{McpError, McpReach, McpServer, McpToolError, McpToolOptions};
+use fanout_tools::mcp::{Catalogued, McpError, McpListed, McpReach, McpServer, McpToolError, McpToolOptions};
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
@@ -55,6 +55,22 @@ async fn a_hint_says_what_is_inferred_and_only_a_declaration_makes_a_tool_repeat
     check(&spec("old", McpToolOptions { parallel: true, ..none() }), &[], &[], false);
     assert_eq!(spec("old", none()).name.as_str(), "s__old");
     assert_eq!(spec("old", none()).source.as_str(), "mcp/s");
+}
+
+#[tokio::test]
+async fn the_catalogue_declares_what_nobody_else_does() {
+    let script = Script::start("").await;
+    let known = Catalogued { package: "script 1", reads: &["file/*"], writes: &[] };
+    let listed = McpListed { catalogued: Some(known), ..script.listed[0].clone() };
+    let spec = |options| script.server.tool(&listed, options).unwrap().spec();
+    let by_catalogue = spec(McpToolOptions::default());
+    check(&by_catalogue, &["file/*"], &[], true);
+    assert_eq!(by_catalogue.catalogue, Some("script 1"));
+    let declared = spec(McpToolOptions { writes: declared(&["a"]), ..McpToolOptions::default() });
+    check(&declared, &[], &["a"], false);
+    let parallel = spec(McpToolOptions { parallel: true, ..McpToolOptions::default() });
+    check(&parallel, &[], &[], false);
+    assert_eq!((declared.catalogue, parallel.catalogue), (None, None));
 }
 
 #[tokio::test]
