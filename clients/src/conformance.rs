@@ -1,13 +1,14 @@
-//! The official MCP conformance suite against `/mcp`.
+//! The official MCP conformance suite against `/mcp`, and against `fanout call` and `check` with the suite as their MCP server.
 //!
-//! From the `fanout` binary: a gateway with tools of the names that the suite asks for. To whoever runs the tests: how many
-//! scenarios passed, or what the suite said. What does not apply stands in `clients/mcp/expected-failures.yml`, each with its
+//! From the `fanout` binary: a gateway with tools of the names that the suite asks for, and `clients/mcp/source.mjs` around the
+//! binary. To whoever runs the tests: how many scenarios passed, or what the suite said. What does not apply stands in `clients/mcp/expected-failures.yml`, each with its
 //! reason; a scenario that fails and is not there is an error, and so is one that is there and passes.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use tokio::process::Command;
 
 use crate::install::{alone, conformance, root};
 use crate::mcp::config;
@@ -17,32 +18,59 @@ use crate::tools::Tools;
 /// Longer than this the suite does not take, on however busy a machine.
 const HANGS_AFTER: Duration = Duration::from_secs(300);
 
+/// The two sides of the protocol that the suite tests, by the names that choose them.
+pub const SIDES: [&str; 2] = ["as_server", "as_client"];
+
+/// Where what is expected to fail stands.
+const EXPECTED: &str = "clients/mcp/expected-failures.yml";
+
 /// Runs every scenario for servers.
 ///
 /// # Errors
 /// What the suite said, if a scenario came to something else than what is expected of it.
-pub async fn test(fanout: &Path) -> anyhow::Result<String> {
-    let file = root().join("clients/mcp/expected-failures.yml");
-    let expected = std::fs::read_to_string(&file).with_context(|| format!("reading `{}`", file.display()))?;
-    let expected = scenarios(&expected)?;
-    let (tools, folder) = (Tools::start().await?, tempfile::tempdir()?);
+pub async fn servers(fanout: &Path) -> anyhow::Result<String> {
+    let tools = Tools::start().await?;
     let gateway = Gateway::of_tools(&config()?, tools.url(), fanout).await?;
     let mut command = conformance()?;
-    alone(&mut command);
     command.args(["server", "--suite", "all", "--url"]).arg(format!("{}/mcp", gateway.url()));
+    let summary = suite(command, "server").await.with_context(|| format!("the gateway logged:\n{}", gateway.log()))?;
+    gateway.end().await?;
+    Ok(summary)
+}
+
+/// Runs every scenario for clients.
+///
+/// # Errors
+/// As [`servers`].
+pub async fn sources(fanout: &Path) -> anyhow::Result<String> {
+    let mut command = conformance()?;
+    let program = root().join("clients/mcp/source.mjs");
+    command.args(["client", "--suite", "all", "--command"]).arg(format!("node {}", program.display()));
+    command.env("FANOUT", fanout);
+    suite(command, "client").await
+}
+
+/// Runs the suite to its end, with what is expected to fail of this `side`.
+async fn suite(mut command: Command, side: &str) -> anyhow::Result<String> {
+    let file = root().join(EXPECTED);
+    let expected = std::fs::read_to_string(&file).with_context(|| format!("reading `{}`", file.display()))?;
+    let expected = scenarios(&expected, side)?;
+    let folder = tempfile::tempdir()?;
+    alone(&mut command);
     command.arg("--expected-failures").arg(&file).current_dir(folder.path()).kill_on_drop(true);
     let output = tokio::time::timeout(HANGS_AFTER, command.output()).await;
     let output = output.with_context(|| format!("the suite had not ended after {HANGS_AFTER:?}"))?;
     let output = output.with_context(|| format!("starting {command:?}"))?;
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{said}\nthe gateway logged:\n{}", gateway.log());
-    gateway.end().await?;
+    ensure!(output.status.success(), "{said}");
     summary(&said, &expected)
 }
 
-/// The scenarios that a file of expected failures names, each on a line of its own with its reason behind it.
-fn scenarios(file: &str) -> anyhow::Result<Vec<&str>> {
-    let lines = file.lines().filter_map(|line| line.trim().strip_prefix("- "));
+/// The scenarios that a file of expected failures names for a side, each on a line of its own with its reason behind it.
+fn scenarios<'a>(file: &'a str, side: &str) -> anyhow::Result<Vec<&'a str>> {
+    let head = format!("{side}:");
+    let section = file.lines().skip_while(|line| *line != head).skip(1).take_while(|line| line.starts_with(' '));
+    let lines = section.filter_map(|line| line.trim().strip_prefix("- "));
     lines
         .map(|line| {
             let (name, reason) = line.split_once('#').unwrap_or((line, ""));

@@ -67,6 +67,11 @@ impl Servers {
     pub fn variables(&self) -> Vec<(&str, &str)> {
         vec![("EVERYTHING", &self.everything), ("FILES", &self.files), ("PYTHON", &self.python)]
     }
+
+    /// The script of the server that has all of the protocol.
+    pub fn everything(&self) -> &str {
+        &self.everything
+    }
 }
 
 /// The MCP servers of `clients/servers`.

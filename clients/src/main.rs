@@ -13,6 +13,7 @@ mod documents;
 mod install;
 mod mcp;
 mod nextjs;
+mod remote;
 mod servers;
 mod stage;
 mod system;
@@ -42,7 +43,14 @@ async fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let chosen: Vec<String> = arguments.collect();
-    let names = [conversation::names(), mcp::CONVERSATIONS.to_vec(), servers::TRIED.to_vec()].concat();
+    let names = [
+        conversation::names(),
+        mcp::CONVERSATIONS.to_vec(),
+        conformance::SIDES.to_vec(),
+        servers::TRIED.to_vec(),
+        remote::TRIED.to_vec(),
+    ]
+    .concat();
     if let Some(name) = chosen.iter().map(String::as_str).find(|name| !CLIENTS.contains(name) && !names.contains(name))
     {
         eprintln!("there is no `{name}`; the conversations are {}\n{USAGE}", names.join(", "));
@@ -86,8 +94,12 @@ async fn run(fanout: &Path, chosen: &[String]) -> anyhow::Result<usize> {
             failed += usize::from(!tell("mcp", conversation, mcp::hold(conversation, &mut client, &fanout).await));
         }
     }
-    if !wanted("conformance", &["every scenario"], chosen).is_empty() {
-        failed += usize::from(!tell("conformance", "every scenario", conformance::test(&fanout).await));
+    for side in wanted("conformance", &conformance::SIDES, chosen) {
+        let result = match side {
+            "as_server" => conformance::servers(&fanout).await,
+            _ => conformance::sources(&fanout).await,
+        };
+        failed += usize::from(!tell("conformance", side, result));
     }
     if !wanted("nextjs", &["both routes"], chosen).is_empty() {
         failed += usize::from(!tell("nextjs", "both routes", nextjs::test(&fanout).await));
@@ -95,7 +107,7 @@ async fn run(fanout: &Path, chosen: &[String]) -> anyhow::Result<usize> {
     if !wanted("documents", &["every operation"], chosen).is_empty() {
         failed += usize::from(!tell("documents", "every operation", documents::test(&fanout).await));
     }
-    let tried = wanted("servers", &servers::TRIED, chosen);
+    let tried = wanted("servers", &[servers::TRIED.as_slice(), &remote::TRIED].concat(), chosen);
     if !tried.is_empty() {
         let installed = install::servers()?;
         for name in tried {

@@ -14,10 +14,11 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::install::{Servers, alone, on_node, root};
+use crate::remote;
 use crate::stage::Gateway;
 
 /// What is tried, by name.
-pub const TRIED: [&str; 6] = ["listed", "called", "contents", "at_once", "timed_out", "killed"];
+pub const TRIED: [&str; 7] = ["listed", "called", "contents", "at_once", "timed_out", "killed", "killed_repeatable"];
 
 /// Longer than this nothing here takes: then somebody waits for what never comes.
 const HANGS_AFTER: Duration = Duration::from_secs(120);
@@ -33,7 +34,9 @@ pub async fn hold(tried: &str, servers: &Servers, fanout: &Path) -> anyhow::Resu
         "contents" => tokio::time::timeout(HANGS_AFTER, contents(servers, fanout)).await,
         "at_once" => tokio::time::timeout(HANGS_AFTER, at_once(servers, fanout)).await,
         "timed_out" => tokio::time::timeout(HANGS_AFTER, timed_out(servers, fanout)).await,
-        _ => tokio::time::timeout(HANGS_AFTER, killed(servers, fanout)).await,
+        "killed" => tokio::time::timeout(HANGS_AFTER, killed(servers, fanout)).await,
+        "killed_repeatable" => tokio::time::timeout(HANGS_AFTER, killed_repeatable(servers, fanout)).await,
+        far => tokio::time::timeout(HANGS_AFTER, remote::hold(far, servers, fanout)).await,
     };
     trial.with_context(|| format!("it was not done after {HANGS_AFTER:?}"))?
 }
@@ -70,7 +73,15 @@ fn command(servers: &Servers, fanout: &Path, folder: &Path) -> anyhow::Result<Co
 }
 
 /// The results of a batch of `fanout call`, in order.
-async fn call(servers: &Servers, fanout: &Path, folder: &Path, calls: &[(&str, Value)]) -> anyhow::Result<Vec<Value>> {
+///
+/// # Errors
+/// When they are not as many as the calls.
+pub async fn call(
+    servers: &Servers,
+    fanout: &Path,
+    folder: &Path,
+    calls: &[(&str, Value)],
+) -> anyhow::Result<Vec<Value>> {
     let mut command = command(servers, fanout, folder)?;
     let mut process =
         command.arg("call").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
@@ -88,14 +99,21 @@ fn content(calls: &[(&str, Value)]) -> Value {
     calls.iter().enumerate().map(block).collect()
 }
 
-fn results(message: &Value, count: usize) -> anyhow::Result<Vec<Value>> {
+/// The results in a message of that many.
+///
+/// # Errors
+/// When there are not so many.
+pub fn results(message: &Value, count: usize) -> anyhow::Result<Vec<Value>> {
     let results = message["content"].as_array().with_context(|| format!("no results: {message}"))?;
     ensure!(results.len() == count, "{count} calls and other results: {message}");
     Ok(results.clone())
 }
 
-/// Whether a result ended well and holds this.
-fn holds(result: &Value, wanted: &str) -> anyhow::Result<()> {
+/// Checks that a result ended well and holds this.
+///
+/// # Errors
+/// When it does not.
+pub fn holds(result: &Value, wanted: &str) -> anyhow::Result<()> {
     let is_error = result["is_error"] == true;
     ensure!(!is_error && result["content"].to_string().contains(wanted), "it lacks `{wanted}`: {result}");
     Ok(())
@@ -108,16 +126,23 @@ async fn listed(servers: &Servers, fanout: &Path) -> anyhow::Result<String> {
     let text = String::from_utf8(output.stdout)?;
     let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let tools: Vec<&Value> = lines.iter().filter(|line| line["type"] == "tool").collect();
-    for (name, reads, repeatable) in [
-        ("all__echo", json!(["mcp/all"]), false),
-        ("files__read_text_file", json!(["file/{path...}"]), true),
-        ("files__get_file_info", json!(["mcp/files"]), false),
-        ("files__move_file", json!([]), false),
-        ("git__git_log", json!(["mcp/git"]), false),
-        ("time__get_current_time", json!(["mcp/time"]), false),
+    let (files, git, time) = (
+        json!("@modelcontextprotocol/server-filesystem 2026.8.31"),
+        json!("mcp-server-git 2026.10.19"),
+        json!("mcp-server-time 2026.10.19"),
+    );
+    for (name, reads, repeatable, catalogue) in [
+        ("all__echo", json!(["mcp/all"]), false, Value::Null),
+        // What is declared in the configuration wins.
+        ("files__read_text_file", json!(["file/{path...}"]), true, Value::Null),
+        ("files__get_file_info", json!(["file/*"]), true, files.clone()),
+        ("files__move_file", json!([]), false, files),
+        ("git__git_log", json!(["git/*"]), true, git),
+        ("time__get_current_time", json!([]), true, time),
     ] {
         let tool = tools.iter().find(|tool| tool["tool"] == name).with_context(|| format!("no `{name}`:\n{text}"))?;
-        ensure!(tool["reads"] == reads && tool["repeatable"] == repeatable, "{tool}");
+        let is_right = tool["reads"] == reads && tool["repeatable"] == repeatable && tool["catalogue"] == catalogue;
+        ensure!(is_right, "{tool}");
     }
     Ok(format!("{} tools of 5 servers", tools.len()))
 }
@@ -227,6 +252,30 @@ async fn killed(servers: &Servers, fanout: &Path) -> anyhow::Result<String> {
     Ok("its own call is of unknown outcome, all others went well, and so does the next".to_owned())
 }
 
+/// A server is killed in the middle of a batch of `fanout call`, in a call that may be made again.
+async fn killed_repeatable(servers: &Servers, fanout: &Path) -> anyhow::Result<String> {
+    let folder = folder()?;
+    let config = config()?.replacen("{ timeout = \"60s\" }", "{ timeout = \"60s\", idempotent = true }", 1);
+    std::fs::write(folder.path().join("fanout.toml"), config)?;
+    let calls = [
+        ("all__trigger-long-running-operation", json!({"duration": 3, "steps": 30})),
+        ("files__read_text_file", json!({"path": "note.txt"})),
+        ("git__git_log", json!({"repo_path": "."})),
+    ];
+    let killing = async {
+        until_said(&folder.path().join("said.log"), "notifications/progress").await;
+        let id = std::fs::read_to_string(folder.path().join("pid"))?;
+        ensure!(Command::new("kill").args(["-KILL", id.trim()]).status().await?.success(), "kill failed");
+        anyhow::Ok(id)
+    };
+    let (results, killed) = tokio::join!(call(servers, fanout, folder.path(), &calls), killing);
+    for (result, wanted) in results?.iter().zip(["completed", "a note", "the first commit"]) {
+        holds(result, wanted)?;
+    }
+    ensure!(std::fs::read_to_string(folder.path().join("pid"))? != killed?, "it was not started again");
+    Ok("its call went again on the server that was started anew, and the others went well".to_owned())
+}
+
 /// Waits until a server has written this to its file.
 async fn until_said(file: &Path, wanted: &str) {
     while !std::fs::read_to_string(file).is_ok_and(|said| said.contains(wanted)) {
@@ -235,7 +284,10 @@ async fn until_said(file: &Path, wanted: &str) {
 }
 
 /// One batch at the gateway.
-async fn post(gateway: &Gateway, calls: &[(&str, Value)]) -> anyhow::Result<Value> {
+///
+/// # Errors
+/// When the gateway does not answer.
+pub async fn post(gateway: &Gateway, calls: &[(&str, Value)]) -> anyhow::Result<Value> {
     let address = gateway.url().strip_prefix("http://").context("an http address")?;
     let body = json!({ "content": content(calls) }).to_string();
     let mut stream = TcpStream::connect(address).await?;

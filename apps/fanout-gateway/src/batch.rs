@@ -1,10 +1,10 @@
 //! One batch that a client handed over, run in a task of its own, and told to whoever listens.
 //!
-//! From [`routes::tool_calls`](crate::routes): calls. To any number of listeners: each result as it ends, then the whole
+//! From [`routes::tool_calls`](crate::routes): calls. To any number of listeners: how far each is, each result as it ends, then the whole
 //! message. When the last listener is gone the batch is stopped, unless a call that must not be sent twice has begun:
 //! then it ends, and its answer stays for who asks again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -39,6 +39,10 @@ pub(crate) struct Order {
 pub(crate) struct Told {
     /// A `tool_result` block for each call that ended, in the order of their ends.
     pub(crate) results: Vec<Arc<str>>,
+    /// How far calls are that have not ended: the last word of each, with its place among all such words, from 1.
+    pub(crate) progress: HashMap<CallId, (u64, Arc<str>)>,
+    /// So many such words there were.
+    pub(crate) progressed: u64,
     /// The whole answer, once there is one.
     pub(crate) whole: Option<Arc<str>>,
     /// There will be none: a fault of ours.
@@ -146,7 +150,20 @@ impl Recorder for Teller {
             }
             What::CallEnded { outcome } => {
                 let block = block(outcome);
-                self.running.told.send_modify(|told| told.results.push(block));
+                self.running.told.send_modify(|told| {
+                    told.progress.remove(&outcome.call);
+                    told.results.push(block);
+                });
+            }
+            What::CallProgress { call, progress } => {
+                let word = serde_json::json!({
+                    "tool_use_id": call.as_str(), "progress": progress.done, "total": progress.total,
+                    "message": progress.message.as_deref(),
+                });
+                self.running.told.send_modify(|told| {
+                    told.progressed += 1;
+                    told.progress.insert(call.clone(), (told.progressed, word.to_string().into()));
+                });
             }
             _ => {}
         }

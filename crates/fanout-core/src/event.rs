@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::call::{CallId, GroupName, Position, RunId, ToolName};
 use crate::effects::Key;
 use crate::outcome::{ErrorCode, Outcome};
+use crate::tool::Progress;
 
 /// Receives what happened. Called from the task that drives a batch, so it must be quick and never block.
 pub trait Recorder: Send + Sync + 'static {
@@ -122,6 +123,13 @@ pub enum What {
         number: u32,
         /// What the tool said.
         error: Option<String>,
+    },
+    /// Its running attempt says how far it is. At most ten a second for each attempt.
+    CallProgress {
+        /// The call.
+        call: CallId,
+        /// How far.
+        progress: Progress,
     },
     /// Its attempts failed so far, and it goes again: it keeps its locks and holds no permit.
     CallBackoff {

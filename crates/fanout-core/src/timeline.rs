@@ -193,6 +193,7 @@ impl Timeline {
             What::RunStarted
             | What::ModelFailed { .. }
             | What::CallNarrowed { .. }
+            | What::CallProgress { .. }
             | What::LimitPaused { .. }
             | What::BreakerOpened { .. }
             | What::StrayGivenUp { .. }

@@ -54,6 +54,8 @@ pub struct ToolSpec {
     pub safe: bool,
     /// How calls of it are treated.
     pub policy: Policy,
+    /// The package by whose review its effects are declared, if they are from a catalogue; nothing acts on it.
+    pub catalogue: Option<&'static str>,
     /// What a declaration of it could say; nothing acts on it.
     pub proposal: Option<Proposal>,
 }
@@ -80,6 +82,7 @@ impl ToolSpec {
             source,
             safe: false,
             policy: Policy::default(),
+            catalogue: None,
             proposal: None,
         }
     }
@@ -149,6 +152,22 @@ pub struct Attempt {
     pub(crate) limit: Option<Arc<dyn PauseLimit>>,
 }
 
+/// How far an attempt is, as its tool tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    /// What is done, in the tool's own measure. Finite, and more each time.
+    pub done: f64,
+    /// What it will be in the end, where that is known.
+    pub total: Option<f64>,
+    /// What is being done, in words.
+    pub message: Option<Arc<str>>,
+}
+
+/// What stands behind an attempt while it is worked on.
+pub(crate) trait Backing: Send + Sync {
+    fn progressed(&self, progress: Progress);
+}
+
 /// Where an attempt tells its limit group what the far side said.
 pub(crate) trait PauseLimit: Send + Sync {
     fn pause(&self, wait: Duration);
@@ -178,6 +197,14 @@ impl Attempt {
         }
     }
 
+    /// Says how far the attempt is, to whoever watches the run. It moves no time-out. At most ten a second are passed on, and
+    /// none of an attempt whose call has ended.
+    pub fn progress(&self, progress: Progress) {
+        if let Some(backing) = &self.hold.0 {
+            backing.progressed(progress);
+        }
+    }
+
     /// A guard for work that goes on when the attempt's future is dropped. While it lives, the call's locks are kept and
     /// the calls that conflict with it wait, at most the scheduler's `stray_hold`.
     pub fn hold(&self) -> Hold {
@@ -199,7 +226,7 @@ impl fmt::Debug for Attempt {
 
 /// Keeps a call's locks while work that nobody can stop goes on. Dropping the last one gives them up.
 #[derive(Clone)]
-pub struct Hold(#[expect(dead_code, reason = "held for its drop")] pub(crate) Option<Arc<dyn Send + Sync>>);
+pub struct Hold(pub(crate) Option<Arc<dyn Backing>>);
 
 impl fmt::Debug for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

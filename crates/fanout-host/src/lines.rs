@@ -41,6 +41,10 @@ pub fn line(event: &Event) -> Option<Value> {
         What::AttemptEnded { call, number, error } => {
             json!({ "type": "attempt_ended", "call": call.as_str(), "attempt": number, "error": error })
         }
+        What::CallProgress { call, progress } => json!({
+            "type": "call_progress", "call": call.as_str(), "progress": progress.done, "total": progress.total,
+            "message": progress.message.as_deref(),
+        }),
         What::CallBackoff { call, attempts, wait } => json!({
             "type": "call_backoff", "call": call.as_str(), "attempts": attempts, "wait_ms": millis(*wait),
         }),

@@ -87,7 +87,10 @@ fn print(text: &mut String, spec: &ToolSpec, serialises: bool) {
         styled(QUIET, format!("({}, {repeatable})", spec.source))
     );
     let (reads, writes) = decisive(&spec.effects);
-    let who = if spec.effects.is_declared() { "declared" } else { "inferred" };
+    let who = match spec.catalogue {
+        Some(package) => format!("from the catalogue: {package}"),
+        None => if spec.effects.is_declared() { "declared" } else { "inferred" }.to_owned(),
+    };
     let _ = writeln!(text, "  reads {}; writes {} ({who})", list(reads), list(writes));
     let policy = &spec.policy;
     let after = policy.after.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -105,6 +108,7 @@ fn to_json(spec: &ToolSpec, serialises: bool) -> serde_json::Value {
     json!({
         "type": "tool", "tool": spec.name.as_str(), "source": spec.source.as_str(), "repeatable": spec.repeatable(),
         "reads": texts(reads), "writes": texts(writes), "declared": spec.effects.is_declared(),
+        "catalogue": spec.catalogue,
         "timeout_ms": spec.policy.timeout.as_millis(), "deadline_ms": spec.policy.deadline.as_millis(),
         "limit": group_of(spec).map(|group| group.to_string()),
         "after": spec.policy.after.iter().map(ToString::to_string).collect::<Vec<_>>(),

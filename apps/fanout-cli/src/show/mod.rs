@@ -49,9 +49,10 @@ pub fn log() {
 }
 
 /// What is logged: what `RUST_LOG` says, else `usual`. The library that speaks MCP prints whole messages from `debug` on, with
-/// what calls are given and give back, so it is not heard below `warn` whatever is said.
+/// what calls are given and give back, so it is not heard below `warn` whatever is said; and of servers that it cannot reach
+/// we say ourselves what it prints with their headers.
 pub fn filter(usual: &str) -> EnvFilter {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
-    let Ok(quiet) = "rmcp=warn".parse() else { return filter };
-    filter.add_directive(quiet)
+    let quiet = ["rmcp=warn", "rmcp::transport::worker=off", "rmcp::transport::streamable_http_client=off"];
+    quiet.into_iter().filter_map(|directive| directive.parse().ok()).fold(filter, EnvFilter::add_directive)
 }

@@ -40,7 +40,7 @@ async fn every_tool_is_listed_with_who_says_what_it_touches() {
     assert_eq!(
         lines[2],
         json!({
-            "type": "tool", "tool": "add_note", "source": host, "repeatable": false, "declared": false, "reads": [],
+            "type": "tool", "tool": "add_note", "source": host, "repeatable": false, "declared": false, "catalogue": null, "reads": [],
             "writes": [host], "timeout_ms": 30_000, "deadline_ms": 120_000, "limit": host, "after": ["get_order"], "serialises": true,
             "proposed": "writes = [\"note/{id}\"]",
         })

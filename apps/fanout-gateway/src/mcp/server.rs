@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use super::describe;
 use super::offered::Telling;
-use super::session::{Handed, Place, Session, Shared};
+use super::session::{Handed, Place, Session, Shared, Step};
 use super::sessions::{Busy, Sessions};
 use crate::keys::Caller;
 
@@ -163,26 +163,50 @@ struct Progress {
 }
 
 impl Progress {
-    /// `step` is 0 when the call was taken and may have to wait, 1 when its first attempt begins, and 2 at the end.
-    async fn say(&self, step: f64, message: &str) {
-        let param = ProgressNotificationParam::new(self.token.clone(), step).with_total(2.0).with_message(message);
+    /// `step` is 0 when the call was taken and may have to wait, between 1 and 2 while it runs, and 2 at the end.
+    async fn say(&self, step: f64, message: Option<&str>) {
+        let mut param = ProgressNotificationParam::new(self.token.clone(), step).with_total(2.0);
+        param.message = message.map(str::to_owned);
         // Who cannot be told is gone, and its call is cancelled elsewhere.
         let _ = self.peer.notify_progress(param).await;
     }
+
+    /// Says each step until the call has ended. By the protocol, each is further than the one before.
+    async fn say_all(&self, handed: &mut Handed) {
+        let mut said = 0.0;
+        self.say(said, Some("waiting")).await;
+        while let Some(taken) = handed.steps.recv().await {
+            let (step, message) = match &taken {
+                Step::Started => (1.0, Some("started")),
+                Step::Progressed(progress) => (1.0 + share(progress), progress.message.as_deref()),
+            };
+            if step > said && step < 2.0 {
+                said = step;
+                self.say(step, message).await;
+            }
+        }
+    }
+}
+
+/// How much of a call is done, between 0 and 1; of what has no known end, ever less is added.
+fn share(progress: &fanout_core::tool::Progress) -> f64 {
+    let done = progress.done.max(0.0);
+    let share = match progress.total {
+        Some(total) if total > 0.0 => done / total,
+        _ => done / (done + 1.0),
+    };
+    share.clamp(0.0, 1.0)
 }
 
 /// Waits for the outcome, and says on the way how far the call is.
 async fn ended(mut handed: Handed, progress: Option<Progress>) -> Result<Arc<Outcome>, ErrorData> {
     if let Some(progress) = &progress {
-        progress.say(0.0, "waiting").await;
-        if (&mut handed.started).await.is_ok() {
-            progress.say(1.0, "started").await;
-        }
+        progress.say_all(&mut handed).await;
     }
     let outcome = (&mut handed.outcome).await;
     let outcome = outcome.map_err(|_| ErrorData::internal_error("the session ended before the call did", None))?;
     if let Some(progress) = progress.filter(|progress| progress.says_end) {
-        progress.say(2.0, outcome.error_code().map_or("ok", |code| code.as_str())).await;
+        progress.say(2.0, Some(outcome.error_code().map_or("ok", |code| code.as_str()))).await;
     }
     Ok(outcome)
 }

@@ -16,6 +16,7 @@ use fanout_core::call::{Call, CallId, RunId, ToolName};
 use fanout_core::event::{Event, Recorder, What};
 use fanout_core::outcome::{CallError, ErrorCode, Outcome};
 use fanout_core::run::{Batch, Run, RunOptions, Scheduler};
+use fanout_core::tool::Progress;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -84,14 +85,22 @@ struct Asked {
 
 /// Who waits for one call.
 struct Listener {
-    started: oneshot::Sender<()>,
+    steps: UnboundedSender<Step>,
     outcome: oneshot::Sender<Arc<Outcome>>,
+}
+
+/// How far a call is.
+pub(super) enum Step {
+    /// Its first attempt begins.
+    Started,
+    /// Its tool says how far it is.
+    Progressed(Progress),
 }
 
 /// A call that was handed over. Dropping it cancels the call.
 pub(super) struct Handed {
-    /// Ready when the first attempt begins; fails if there will be none.
-    pub(super) started: oneshot::Receiver<()>,
+    /// How far it is; at its end when there will be nothing more.
+    pub(super) steps: UnboundedReceiver<Step>,
     /// Ready when the call has ended; fails if the session ends first.
     pub(super) outcome: oneshot::Receiver<Arc<Outcome>>,
     _cancel: CancelOnDrop,
@@ -132,12 +141,12 @@ impl Session {
 impl Place {
     /// Hands the call over.
     pub(super) fn fill(self, tool: ToolName, input: Value) -> Handed {
-        let (started, has_started) = oneshot::channel();
+        let (steps, taken) = unbounded_channel();
         let (outcome, has_ended) = oneshot::channel();
         // No reader: then nobody keeps the other ends, which says that there is no outcome.
-        let _ = self.fill.send(Asked { tool, input, listener: Listener { started, outcome } });
+        let _ = self.fill.send(Asked { tool, input, listener: Listener { steps, outcome } });
         let cancel = CancelOnDrop { call: self.call, cancels: self.cancels };
-        Handed { started: has_started, outcome: has_ended, _cancel: cancel }
+        Handed { steps: taken, outcome: has_ended, _cancel: cancel }
     }
 }
 
@@ -184,14 +193,15 @@ impl Arrivals {
 struct Heard(Mutex<Vec<News>>);
 
 enum News {
-    Started(CallId),
+    Step(CallId, Step),
     Ended(CallId),
 }
 
 impl Recorder for Heard {
     fn record(&self, event: &Event) {
         let news = match &event.what {
-            What::AttemptStarted { call, number: 1 } => News::Started(call.clone()),
+            What::AttemptStarted { call, number: 1 } => News::Step(call.clone(), Step::Started),
+            What::CallProgress { call, progress } => News::Step(call.clone(), Step::Progressed(progress.clone())),
             What::CallEnded { outcome } => News::Ended(outcome.call.clone()),
             _ => return,
         };
@@ -309,11 +319,10 @@ fn take(
 fn tell(batch: &mut Batch<'_>, listeners: &mut HashMap<CallId, Listener>, heard: &Heard) {
     for news in heard.take() {
         match news {
-            News::Started(call) => {
-                if let Some(listener) = listeners.get_mut(&call) {
-                    let (never, _) = oneshot::channel();
+            News::Step(call, step) => {
+                if let Some(listener) = listeners.get(&call) {
                     // Who does not want to know does not keep the other end.
-                    let _ = std::mem::replace(&mut listener.started, never).send(());
+                    let _ = listener.steps.send(step);
                 }
             }
             News::Ended(call) => {

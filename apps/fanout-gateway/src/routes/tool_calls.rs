@@ -142,28 +142,39 @@ struct Place {
     listener: watch::Receiver<Told>,
     request: RequestId,
     told: usize,
+    progressed: u64,
     ended: bool,
 }
 
-/// `tool_result` for each result as it ends, then `message` with all of them; `error` if there is none.
+/// `progress` while a call runs whose tool says how far it is, `tool_result` for each result as it ends, then `message` with all of them; `error` if there is none.
 fn events(listener: watch::Receiver<Told>, request: RequestId) -> impl Stream<Item = Result<Event, Infallible>> {
-    unfold(Place { listener, request, told: 0, ended: false }, |mut place| async move {
+    unfold(Place { listener, request, told: 0, progressed: 0, ended: false }, |mut place| async move {
         if place.ended {
             return None;
         }
-        let at = place.told;
-        let next = place.listener.wait_for(|told| told.results.len() > at || told.whole.is_some() || told.lost).await;
-        let told = next.ok().map(|told| (told.results.get(at).cloned(), told.whole.clone()));
+        let (at, progressed) = (place.told, place.progressed);
+        let word = |told: &Told| {
+            let words = told.progress.values().filter(|(word, _)| *word > progressed);
+            words.min_by_key(|(word, _)| *word).cloned()
+        };
+        let is_news =
+            |told: &Told| told.results.len() > at || told.whole.is_some() || told.lost || word(told).is_some();
+        let next = place.listener.wait_for(|told| is_news(told)).await;
+        let told = next.ok().map(|told| (told.results.get(at).cloned(), word(&told), told.whole.clone()));
         let event = match told {
-            Some((Some(result), _)) => {
+            Some((Some(result), ..)) => {
                 place.told += 1;
                 Event::default().event("tool_result").data(&*result)
             }
-            Some((None, Some(whole))) => {
+            Some((None, Some((word, progress)), _)) => {
+                place.progressed = word;
+                Event::default().event("progress").data(&*progress)
+            }
+            Some((None, None, Some(whole))) => {
                 place.ended = true;
                 Event::default().event("message").data(&*whole)
             }
-            Some((None, None)) | None => {
+            Some((None, None, None)) | None => {
                 place.ended = true;
                 Event::default().event("error").data(fault().to_json(&place.request.0).to_string())
             }

@@ -160,6 +160,24 @@ async fn a_call_is_answered_with_text_and_data_and_a_failure_is_a_result() {
 }
 
 #[tokio::test]
+async fn what_a_tool_says_of_its_progress_is_a_part_of_the_second_step() {
+    for over in BOTH {
+        let stage = Stage::new();
+        let client = connect(over, &stage).await;
+        let mut progress = client.service().0.subscribe();
+        let releasing = async {
+            let said = progress.wait_for(|said| said.len() >= 3).await.unwrap().clone();
+            stage.release(1);
+            said
+        };
+        let (result, said) = tokio::join!(call(&client, "hold", "says"), releasing);
+        assert_eq!(text(&result.unwrap()), r#"{"id":"says"}"#);
+        let said: Vec<_> = said.iter().map(|(step, message)| (*step, message.as_deref().unwrap())).collect();
+        assert_eq!(said, [(0.0, "waiting"), (1.0, "started"), (1.25, "a quarter")], "{over:?}");
+    }
+}
+
+#[tokio::test]
 async fn calls_of_a_session_run_together_and_those_that_clash_keep_their_order() {
     for over in BOTH {
         let stage = Stage::new();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fanout_core::effects::{EffectsSpec, Source, Template};
 use fanout_core::outcome::Output;
 use fanout_core::run::Scheduler;
-use fanout_core::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
+use fanout_core::tool::{Attempt, BoxFuture, Progress, Tool, ToolError, ToolSpec};
 use fanout_core::toolbox::Toolbox;
 use fanout_gateway::{Gateway, GatewayOptions, Reload, Setup, open, serve};
 use fanout_host::build::Upstream;
@@ -32,6 +32,7 @@ pub struct Seen {
 }
 
 /// One of the tools: `echo` answers at once; `hold` only reads, `pay` writes, and both wait at the gate; `fail` fails.
+/// A call of id `says` says how far it is.
 struct Prop {
     name: &'static str,
     seen: Arc<Seen>,
@@ -57,6 +58,9 @@ impl Tool for Prop {
         Box::pin(async move {
             seen.started.send_modify(|started| started.push(attempt.idempotency_key.to_string()));
             let mut stopped = Stopped { seen: &seen, answered: false };
+            if attempt.input["id"] == "says" {
+                attempt.progress(Progress { done: 1.0, total: Some(4.0), message: Some("a quarter".into()) });
+            }
             if matches!(name, "hold" | "pay") {
                 seen.gate.acquire().await.expect("the gate is never closed").forget();
             }

@@ -53,6 +53,21 @@ async fn a_result_is_there_while_others_still_run() {
 }
 
 #[tokio::test]
+async fn how_far_a_call_is_is_told_while_it_runs() {
+    let stage = Stage::new();
+    let mut stream = begin(stage.address, "POST", TOOL_CALLS, &[JSON, STREAM], &body("says=hold b=hold")).await;
+    let mut read = String::new();
+    read_until(&mut stream, &mut read, "event: progress\ndata: ").await;
+    read_until(&mut stream, &mut read, "a quarter").await;
+    let said = read.split("event: progress\ndata: ").nth(1).unwrap().lines().next().unwrap();
+    let expected = serde_json::json!({"tool_use_id": "says", "progress": 1.0, "total": 4.0, "message": "a quarter"});
+    assert_eq!(serde_json::from_str::<Value>(said).unwrap(), expected);
+    stage.release(2);
+    read_until(&mut stream, &mut read, "event: message").await;
+    assert_eq!(read.matches("event: progress").count(), 1);
+}
+
+#[tokio::test]
 async fn a_client_that_hangs_up_cancels_what_may_be_cancelled() {
     for accept in [STREAM, ("accept", "application/json")] {
         let stage = Stage::new();

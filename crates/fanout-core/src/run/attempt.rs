@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::shared::{LockGuard, Observed, PermitGuard};
 use crate::call::{CallId, ToolName};
@@ -19,8 +20,12 @@ use crate::effects::Effects;
 use crate::graph::Ix;
 use crate::limits::{GroupId, Refusal, Signal};
 use crate::outcome::Output;
-use crate::tool::{Attempt, ToolError};
+use crate::tool::{Attempt, Backing, Progress, ToolError};
 use crate::toolbox::Registered;
+
+/// How often an attempt may say how far it is: fast enough to look at, slow enough that a far side which says it without end
+/// fills neither memory nor journal. What comes sooner is left out.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// What the driver of a batch is told.
 pub(super) enum Message {
@@ -36,6 +41,8 @@ pub(super) enum Message {
     WaitAsked { call: Ix, wait: Duration },
     /// Nobody watches the clock for those who wait for permits.
     Unwatched,
+    /// The attempt of that number says how far it is.
+    Progressed { call: Ix, number: u32, progress: Progress },
     /// An attempt ended; the lease is released once nobody else holds it.
     Ended { call: Ix, result: Result<Output, ToolError>, lease: Arc<Lease> },
     /// Nothing of a call is left.
@@ -45,6 +52,8 @@ pub(super) enum Message {
 /// What an attempt holds.
 pub(super) struct Lease {
     held: Mutex<Held>,
+    /// Which try at its call it belongs to.
+    number: u32,
 }
 
 struct Held {
@@ -52,6 +61,9 @@ struct Held {
     permit: Option<PermitGuard>,
     /// The limit group knows how the attempt ended.
     is_judged: bool,
+    /// When was told last how far it is, and whether anybody wants to know: not of work that outlived its call.
+    progressed_at: Option<Instant>,
+    is_watched: bool,
     /// Who is told when all of it is gone.
     tell: Option<(UnboundedSender<Message>, Ix)>,
 }
@@ -62,8 +74,11 @@ impl Lease {
         permit: Option<PermitGuard>,
         tell: UnboundedSender<Message>,
         call: Ix,
+        number: u32,
     ) -> Arc<Self> {
-        Arc::new(Self { held: Mutex::new(Held { lock, permit, is_judged: false, tell: Some((tell, call)) }) })
+        let tell = Some((tell, call));
+        let held = Held { lock, permit, is_judged: false, progressed_at: None, is_watched: true, tell };
+        Arc::new(Self { held: Mutex::new(held), number })
     }
 
     /// Tells the limit group how the attempt ended. Only the first word counts: an answer that comes with its time-out does not.
@@ -83,7 +98,8 @@ impl Lease {
 
     /// From now on somebody else is told.
     fn tell(&self, tell: Option<(UnboundedSender<Message>, Ix)>) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).tell = tell;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        (held.tell, held.is_watched) = (tell, false);
     }
 
     /// Releases everything without telling: the caller knows already. Answers `false` if somebody else still holds it.
@@ -94,6 +110,19 @@ impl Lease {
                 true
             }
             None => false,
+        }
+    }
+}
+
+impl Backing for Lease {
+    fn progressed(&self, progress: Progress) {
+        let (mut held, now) = (self.held.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        if !held.is_watched || held.progressed_at.is_some_and(|at| now.duration_since(at) < PROGRESS_EVERY) {
+            return;
+        }
+        held.progressed_at = Some(now);
+        if let Some((tell, call)) = &held.tell {
+            let _ = tell.send(Message::Progressed { call: *call, number: self.number, progress });
         }
     }
 }

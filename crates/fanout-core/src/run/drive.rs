@@ -18,7 +18,7 @@ use crate::limits::{Cost, GroupId, Signal, Wish};
 use crate::outcome::{CallError, ErrorCode, Outcome, Output};
 use crate::schedule::Step;
 use crate::shape::shape;
-use crate::tool::{Attempt, Hold, ToolError};
+use crate::tool::{Attempt, Backing, Hold, Progress, ToolError};
 use crate::{reference, retry};
 
 impl Batch<'_> {
@@ -36,6 +36,7 @@ impl Batch<'_> {
             Message::Paused { group, wait } => self.schedule.paused(group, wait, now),
             Message::WaitAsked { call, wait } => self.observed(call, Observed { paused: Some(wait), opened: None }),
             Message::Unwatched => self.run.shared.watch(),
+            Message::Progressed { call, number, progress } => self.progressed(call, number, progress),
             Message::Ended { call, result, lease } => {
                 self.ended(call, result, &lease, now);
                 if lease.release() {
@@ -45,6 +46,14 @@ impl Batch<'_> {
                 }
             }
             Message::Gone(call) => self.gone(call, now),
+        }
+    }
+
+    /// What comes after the answer, or from an earlier attempt, says nothing.
+    fn progressed(&self, call: Ix, number: u32, progress: Progress) {
+        let item = &self.items[call];
+        if item.outcome.is_none() && item.attempts == number {
+            self.run.record(|| What::CallProgress { call: item.call.clone(), progress });
         }
     }
 
@@ -228,7 +237,7 @@ impl Batch<'_> {
         item.started_at = now;
         item.attempts = number;
         let limit = permit.as_ref().and_then(|permit| permit.pauser(&self.tell, call));
-        let lease = Lease::new(item.lock.clone(), permit, self.tell.clone(), call);
+        let lease = Lease::new(item.lock.clone(), permit, self.tell.clone(), call, number);
         let options = &self.run.options;
         let attempt = Attempt {
             run: options.run.clone(),
@@ -238,7 +247,7 @@ impl Batch<'_> {
             input: Arc::clone(&item.input),
             number,
             idempotency_key: format!("{}/{}", options.run, item.call).into(),
-            hold: Hold(Some(Arc::clone(&lease) as Arc<dyn Send + Sync>)),
+            hold: Hold(Some(Arc::clone(&lease) as Arc<dyn Backing>)),
             limit,
         };
         let id = &item.call;

@@ -10,6 +10,7 @@ mod driver;
 mod effects;
 mod limits;
 mod locks;
+mod progress;
 mod retries;
 mod rules;
 mod runs;

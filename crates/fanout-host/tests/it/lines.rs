@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fanout_core::event::{Event, What};
+use fanout_core::tool::Progress;
 use fanout_host::lines::line;
 use serde_json::{Value, json};
 
@@ -10,6 +11,18 @@ use serde_json::{Value, json};
 fn check(what: What, expected: &Value) {
     let event = Event { run: "run_1".into(), at: Duration::from_millis(12), what };
     assert_eq!(line(&event).as_ref(), Some(expected));
+}
+
+#[test]
+fn how_far_a_call_is_is_told() {
+    let progress = Progress { done: 1.5, total: None, message: Some("reading".into()) };
+    check(
+        What::CallProgress { call: "a".into(), progress },
+        &json!({
+            "type": "call_progress", "run": "run_1", "at_ms": 12.0, "call": "a", "progress": 1.5, "total": null,
+            "message": "reading",
+        }),
+    );
 }
 
 #[test]

@@ -61,6 +61,29 @@ pub(super) fn not_begun(error: &ClientInitializeError) -> String {
     }
 }
 
+/// Why a server's tools are not known.
+pub(super) fn unlisted(error: &ServiceError) -> McpError {
+    McpError::List(match error {
+        ServiceError::McpError(error) => format!("it answered error {}: {}", error.code.0, error.message),
+        ServiceError::TransportSend(error) => match http(error.error.as_ref()) {
+            Some(error) => reached(error),
+            None => "it was gone before it answered".to_owned(),
+        },
+        ServiceError::TransportClosed | ServiceError::Cancelled { .. } => "it was gone before it answered".to_owned(),
+        _ => "what it answered is no list of tools".to_owned(),
+    })
+}
+
+/// Whether a server refused a request because it does not know the session, without reading it.
+pub(super) fn is_of_session(error: &ServiceError) -> bool {
+    match error {
+        ServiceError::TransportSend(error) => {
+            matches!(http(error.error.as_ref()), Some(StreamableHttpError::SessionExpired))
+        }
+        _ => false,
+    }
+}
+
 /// What is known of a call that was sent, or was to be. `last_words` are those of a server that is gone.
 pub(super) fn of_call(tool: &ToolName, server: &str, error: ServiceError, last_words: Option<String>) -> ToolError {
     let words = last_words.map(|words| format!("; {words}")).unwrap_or_default();
@@ -101,9 +124,7 @@ fn of_request(tool: &ToolName, server: &str, error: &StreamableHttpError<reqwest
             }
         }
         StreamableHttpError::Client(error) if error.is_connect() => ToolError::NotSent(message),
-        StreamableHttpError::SessionExpired | StreamableHttpError::ReinitializationFailed(_) => {
-            ToolError::NotSent(message)
-        }
+        StreamableHttpError::SessionExpired => ToolError::NotSent(message),
         StreamableHttpError::AuthRequired(_)
         | StreamableHttpError::InsufficientScope(_)
         | StreamableHttpError::UnexpectedServerResponse(_) => ToolError::Failed(message),
@@ -124,6 +145,7 @@ fn reached(error: &StreamableHttpError<reqwest::Error>) -> String {
         StreamableHttpError::InsufficientScope(_) => {
             "what it was given in `http_headers` does not suffice for this".to_owned()
         }
+        StreamableHttpError::SessionExpired => "it does not know the session that it opened".to_owned(),
         other => other.to_string(),
     }
 }

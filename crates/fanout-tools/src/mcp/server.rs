@@ -20,6 +20,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
+use super::catalogue::{Catalogued, known};
 use super::connection::Connection;
 use super::failure::McpError;
 use super::process::Launch;
@@ -79,6 +80,8 @@ pub struct McpListed {
     pub input_schema: Value,
     /// Its hint that it changes nothing. A hint: it makes no tool repeatable.
     pub read_only: bool,
+    /// What the catalogue says of it.
+    pub catalogued: Option<Catalogued>,
 }
 
 pub(super) struct Shared {
@@ -150,7 +153,8 @@ impl McpServer {
         let connection = Shared::connection(&self.shared).await?;
         let tools = tokio::time::timeout(START_MAX, connection.list()).await.map_err(|_| slow())??;
         self.shared.relisted(&tools);
-        Ok(tools.into_iter().map(McpListed::of).collect())
+        let known = known(connection.server().as_ref(), &tools);
+        Ok(tools.into_iter().map(|tool| McpListed { catalogued: known(&tool.name), ..McpListed::of(tool) }).collect())
     }
 }
 
@@ -177,6 +181,7 @@ impl McpListed {
             description: tool.description.map_or(title, std::borrow::Cow::into_owned),
             input_schema: Value::Object((*tool.input_schema).clone()),
             read_only,
+            catalogued: None,
         }
     }
 }
@@ -245,8 +250,13 @@ impl Shared {
             return Err(error.clone());
         }
         let died = self.current.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if died.is_some() {
-            tracing::warn!(target: "fanout::mcp", server = self.name, "the server is gone; it is started again");
+        if let Some(died) = &died {
+            match died.is_lost() {
+                true => tracing::info!(target: "fanout::mcp", server = self.name, "the server has lost its session"),
+                false => {
+                    tracing::warn!(target: "fanout::mcp", server = self.name, "the server is gone; it is started again");
+                }
+            }
             let lasted = starts.last.is_some_and(|last| last.elapsed() >= STEADY);
             starts.failures = if lasted { 0 } else { starts.failures + 1 };
         }

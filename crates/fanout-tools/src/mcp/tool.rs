@@ -11,10 +11,10 @@ use std::time::Duration;
 use fanout_core::effects::{EffectsSpec, Source, Template, TemplateError};
 use fanout_core::outcome::Output;
 use fanout_core::tool::{Attempt, BoxFuture, Policy, Proposal, Tool, ToolError, ToolSpec};
-use serde_json::Value;
 
 use super::answer::output;
-use super::failure::{McpError, of_call};
+use super::connection::Connection;
+use super::failure::{McpError, is_of_session, of_call};
 use super::server::{McpListed, McpServer, Shared};
 use crate::naming::tool_name;
 use crate::schema::Fields;
@@ -26,7 +26,8 @@ const AWAITED: Duration = Duration::from_secs(15);
 /// What is declared of a tool, beyond what its server lists.
 #[derive(Clone, Debug, Default)]
 pub struct McpToolOptions {
-    /// What it reads; `None`: nothing was said.
+    /// What it reads; `None`: nothing was said. If nothing was said of its writes either, the catalogue holds, if it knows the
+    /// tool.
     pub reads: Option<Vec<String>>,
     /// What it writes; `None`: nothing was said, and the hint decides.
     pub writes: Option<Vec<String>>,
@@ -78,8 +79,14 @@ impl McpServer {
         let templates = |texts: &Option<Vec<String>>| {
             texts.as_ref().map(|texts| texts.iter().map(|text| template(text, &fields)).collect()).transpose()
         };
-        let (reads, writes) = (templates(&options.reads)?, templates(&options.writes)?);
-        let said = reads.is_some() || writes.is_some();
+        let said = options.reads.is_some() || options.writes.is_some();
+        // Who declares anything, or wants no order by choice, has said all that is to be said.
+        let catalogued = listed.catalogued.filter(|_| !said && !options.parallel);
+        let owned = |keys: &[&str]| Some(keys.iter().map(|key| (*key).to_owned()).collect());
+        let (reads, writes) = match &catalogued {
+            Some(known) => (templates(&owned(known.reads))?, templates(&owned(known.writes))?),
+            None => (templates(&options.reads)?, templates(&options.writes)?),
+        };
         let inferred = match listed.read_only {
             _ if options.parallel && !said => EffectsSpec::default(),
             true => EffectsSpec::reads_all_of(&source),
@@ -90,6 +97,7 @@ impl McpServer {
             input_schema: listed.input_schema.clone(),
             effects: EffectsSpec { reads, writes, ..inferred },
             policy: options.policy,
+            catalogue: catalogued.map(|known| known.package),
             proposal: Some(Proposal {
                 section: format!("[mcp_servers.{}]", self.name()),
                 tool: listed.name.clone(),
@@ -130,6 +138,21 @@ impl Tool for McpTool {
 impl McpTool {
     async fn attempt(&self, attempt: &Attempt) -> Result<Output, ToolError> {
         let (server, name) = (self.shared.name(), &attempt.tool);
+        let mut connection = self.connection(attempt).await?;
+        let mut answer = connection.call(self.tool.to_string(), attempt).await;
+        if answer.as_ref().is_err_and(is_of_session) {
+            connection = self.connection(attempt).await?;
+            answer = connection.call(self.tool.to_string(), attempt).await;
+        }
+        match answer {
+            Ok(result) => Ok(output(result)),
+            Err(error) => Err(of_call(name, server, error, connection.last_words().await)),
+        }
+    }
+
+    /// The connection, to a server that still has this tool.
+    async fn connection(&self, attempt: &Attempt) -> Result<Arc<Connection>, ToolError> {
+        let (server, name) = (self.shared.name(), &attempt.tool);
         let not_sent =
             |why: String| ToolError::NotSent(format!("the MCP server `{server}` of `{name}` is not there: {why}"));
         let awaited = AWAITED.min(self.spec.policy.timeout / 2);
@@ -140,14 +163,7 @@ impl McpTool {
             Err(_) => return Err(not_sent("it is still starting".to_owned())),
         };
         self.check_listed(attempt)?;
-        let input = match &*attempt.input {
-            Value::Object(input) => Some(input.clone()),
-            _ => None,
-        };
-        match connection.call(self.tool.to_string(), input).await {
-            Ok(result) => Ok(output(result)),
-            Err(error) => Err(of_call(name, server, error, connection.last_words().await)),
-        }
+        Ok(connection)
     }
 
     /// Refuses a call that no longer makes sense: the server's list is not what the toolbox was made of.

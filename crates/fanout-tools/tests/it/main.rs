@@ -13,6 +13,7 @@ mod http;
 mod injection;
 mod mcp;
 mod mcp_faults;
+mod mcp_http;
 mod mcp_server;
 mod openapi;
 mod pressure;

@@ -1,10 +1,17 @@
 //! The tools of an MCP server: what is made of its list, and what comes of calls that go well.
 
-use fanout_core::tool::{Tool, ToolError, ToolSpec};
-use fanout_tools::mcp::{McpError, McpReach, McpServer, McpToolError, McpToolOptions};
-use serde_json::json;
+use std::sync::Arc;
 
-use crate::mcp_server::{Script, server};
+use fanout_core::call::Call;
+use fanout_core::event::{Event, Recorder, What};
+use fanout_core::run::{RunOptions, Scheduler, SchedulerOptions};
+use fanout_core::tool::{Progress, Tool, ToolError, ToolSpec};
+use fanout_core::toolbox::Toolbox;
+use fanout_tools::mcp::{Catalogued, McpError, McpListed, McpReach, McpServer, McpToolError, McpToolOptions};
+use serde_json::json;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use crate::mcp_server::{Script, server, text};
 
 fn declared(texts: &[&str]) -> Option<Vec<String>> {
     Some(texts.iter().map(|text| (*text).to_owned()).collect())
@@ -51,6 +58,22 @@ async fn a_hint_says_what_is_inferred_and_only_a_declaration_makes_a_tool_repeat
 }
 
 #[tokio::test]
+async fn the_catalogue_declares_what_nobody_else_does() {
+    let script = Script::start("").await;
+    let known = Catalogued { package: "script 1", reads: &["file/*"], writes: &[] };
+    let listed = McpListed { catalogued: Some(known), ..script.listed[0].clone() };
+    let spec = |options| script.server.tool(&listed, options).unwrap().spec();
+    let by_catalogue = spec(McpToolOptions::default());
+    check(&by_catalogue, &["file/*"], &[], true);
+    assert_eq!(by_catalogue.catalogue, Some("script 1"));
+    let declared = spec(McpToolOptions { writes: declared(&["a"]), ..McpToolOptions::default() });
+    check(&declared, &[], &["a"], false);
+    let parallel = spec(McpToolOptions { parallel: true, ..McpToolOptions::default() });
+    check(&parallel, &[], &[], false);
+    assert_eq!((declared.catalogue, parallel.catalogue), (None, None));
+}
+
+#[tokio::test]
 async fn a_template_must_name_a_field_of_the_input() {
     let script = Script::start("").await;
     let options = McpToolOptions { writes: declared(&["file/{pat}"]), ..McpToolOptions::default() };
@@ -70,7 +93,6 @@ async fn an_answer_is_text_or_data_or_the_tools_own_error() {
     assert_eq!(fail.value(), json!("no such file"));
     let refused = "`s__refuse`: the MCP server `s` answered error -32602: path is not allowed";
     assert_eq!(script.attempt("refuse").await, Err(ToolError::Failed(refused.to_owned())));
-    assert_eq!(script.says("progress").await, "done");
 }
 
 #[tokio::test]
@@ -142,4 +164,35 @@ async fn a_server_that_ends_at_once_is_named_with_its_last_words() {
     let error = server(folder.path(), "never").list().await.unwrap_err();
     let said = "it ended before it answered; it said last: start 1 | no licence was found";
     assert_eq!(error, McpError::Start(said.to_owned()));
+}
+
+/// Passes on how far calls are.
+struct Heard(UnboundedSender<Progress>);
+
+impl Recorder for Heard {
+    fn record(&self, event: &Event) {
+        if let What::CallProgress { progress, .. } = &event.what {
+            self.0.send(progress.clone()).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_says_of_its_progress_is_an_event() {
+    let script = Script::start("").await;
+    let mut toolbox = Toolbox::new();
+    toolbox.add(script.tool("progress", McpToolOptions::default())).unwrap();
+    let (tell, mut heard) = unbounded_channel();
+    let options = RunOptions { recorder: Some(Arc::new(Heard(tell))), ..RunOptions::new("r") };
+    let mut run = Scheduler::new(SchedulerOptions::default()).run(Arc::new(toolbox), options);
+    let mut batch = run.batch();
+    batch.call(Call::new(0, "c", "s__progress", json!({}))).unwrap();
+    let finishing = async {
+        let progress = heard.recv().await.unwrap();
+        assert_eq!(script.says("finish").await, "finished");
+        progress
+    };
+    let (outcomes, progress) = tokio::join!(batch.finish(), finishing);
+    assert_eq!(progress, Progress { done: 1.0, total: Some(4.0), message: Some("a quarter".into()) });
+    assert_eq!(text(outcomes[0].result.as_ref().unwrap()), "done");
 }

@@ -1,9 +1,12 @@
-//! An MCP server that dies, does not come back, or changes its tools under a toolbox.
+//! An MCP server that dies, does not come back, says nothing, or changes its tools under a toolbox.
+
+use std::time::Duration;
 
 use fanout_core::outcome::{ErrorCode, Outcome};
 use fanout_core::tool::ToolError;
+use fanout_tools::mcp::McpError;
 
-use crate::mcp_server::{Script, text};
+use crate::mcp_server::{Script, server, text};
 
 #[track_caller]
 fn code(outcome: &Outcome) -> (ErrorCode, &str) {
@@ -63,4 +66,24 @@ async fn a_tool_that_is_gone_or_no_longer_harmless_is_refused_with_the_reason() 
     let changed = script.attempt("look").await.unwrap_err();
     assert!(changed.to_string().contains("no longer says that `s__look` changes nothing"), "{changed}");
     assert_eq!(text(&script.attempt("where").await.unwrap()).split(',').next(), Some("start 1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_says_a_word_is_not_awaited_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = server(folder.path(), "silent").list().await.unwrap_err();
+    assert_eq!(error, McpError::Slow("60 s".to_owned()));
+}
+
+#[tokio::test]
+async fn a_server_that_never_lists_its_tools_is_not_awaited_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = server(folder.path(), "mute");
+    let asking = tokio::spawn(async move { server.list().await });
+    while !folder.path().join("asked").exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // From here on the clock runs ahead, because everybody waits.
+    tokio::time::pause();
+    assert_eq!(asking.await.unwrap().unwrap_err(), McpError::Slow("60 s".to_owned()));
 }

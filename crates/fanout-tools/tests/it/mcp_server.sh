@@ -6,21 +6,24 @@ if [ "$MODE" = never ] || { [ "$MODE" = once ] && [ "$starts" -gt 1 ]; }; then
   echo 'no licence was found' >&2
   exit 3
 fi
+if [ "$MODE" = silent ]; then exec sleep 1000; fi
 object='"inputSchema":{"type":"object","properties":{"path":{"type":"string"}}}'
-gone='' cancelled='' waiting='' listing='' relisted='' held=''
+gone='' cancelled='' waiting='' listing='' relisted='' held='' progressing=''
 
 say() { printf '%s\n' "$1"; }
 result() { say "{\"jsonrpc\":\"2.0\",\"id\":$1,\"result\":$2}"; }
 text() { result "$1" "{\"content\":[{\"type\":\"text\",\"text\":\"$2\"}]}"; }
 tool() { printf '{"name":"%s",%s,"annotations":{"readOnlyHint":%s}},' "$1" "$object" "$2"; }
 list() {
-  for name in where second data fail refuse meet hang die asked drop relisted; do tool "$name" false; done
+  for name in where second data fail refuse finish meet hang die asked drop relisted; do tool "$name" false; done
   [ -n "$gone" ] || tool old false
   if [ -n "$gone" ]; then tool look false; else tool look true; fi
   printf '{"name":"progress",%s}' "$object"
 }
 
-echo 'this is no message' # Servers print such lines; nobody minds.
+# Servers print such lines; nobody minds.
+echo 'this is no message'
+printf '\377\376\n\n[]\n{"jsonrpc":1}\n"text"\n'
 while IFS= read -r line; do
   id=${line#*'"id":'}
   id=${id%%[,\}]*}
@@ -29,6 +32,8 @@ while IFS= read -r line; do
     result "$id" '{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true}},"serverInfo":{"name":"script","version":"1"}}'
     ;;
   *'"method":"tools/list"'*)
+    echo listing >>"$DIR/asked"
+    [ "$MODE" != mute ] || continue
     result "$id" "{\"tools\":[$(list)]}"
     [ -z "$gone" ] || relisted=yes
     [ -z "$listing" ] || text "$listing" listed
@@ -63,10 +68,12 @@ while IFS= read -r line; do
   *'"name":"progress"'*)
     token=${line#*'"progressToken":'}
     token=${token%%[,\}]*}
-    for step in 1 2 3; do
-      say "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":$token,\"progress\":$step}}"
-    done
-    text "$id" done
+    say "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":$token,\"progress\":1,\"total\":4,\"message\":\"a quarter\"}}"
+    progressing=$id
+    ;;
+  *'"name":"finish"'*)
+    text "$progressing" done
+    text "$id" finished
     ;;
   *'"name":"'*) text "$id" called ;;
   esac
