@@ -19,6 +19,7 @@ use crate::config::{
     ToolConfig, Variable,
 };
 use crate::environment::Environment;
+use crate::secrets::secrets_of;
 
 /// Why what the configuration describes cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +94,7 @@ pub fn build_toolbox(
     let client = HttpClient::new();
     let surroundings = Surroundings { environment, purpose, client: &client, programs };
     let mut toolbox = Toolbox::new();
+    toolbox.hide(secrets_of(config, environment));
     for tool in &config.tools {
         match &tool.implementation {
             Implementation::Http(http) => toolbox.add(surroundings.http_tool(tool, http)?)?,
@@ -196,15 +198,6 @@ impl Surroundings<'_> {
                 }
             }
             builder = builder.variable("FANOUT_DEPTH", self.environment.child_depth().to_string());
-            let in_env = command.env.iter().filter_map(|variable| match variable {
-                Variable::Inherited(_) => None,
-                Variable::Set(_, setting) => Some(setting),
-            });
-            for setting in command.args.iter().chain(&command.stdin).chain(in_env) {
-                for (name, value) in setting.secrets(self.environment)? {
-                    builder = builder.secret(name, value);
-                }
-            }
         }
         if let Some(reads) = &tool.reads {
             builder = builder.reads(reads.iter().map(String::as_str));

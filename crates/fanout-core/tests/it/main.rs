@@ -13,4 +13,5 @@ mod locks;
 mod retries;
 mod rules;
 mod runs;
+mod secrets;
 mod workloads;

@@ -8,10 +8,11 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use fanout_core::secrets::Secrets;
 use secrecy::SecretString;
 
 use super::page::Place;
-use crate::environment::Environment;
+use crate::environment::{Environment, INHERITED};
 
 /// A text that variables and files are filled into when it is needed.
 #[derive(Clone)]
@@ -116,20 +117,24 @@ impl Setting {
         self.filled(environment, |value| value.replace('{', "{{").replace('}', "}}"))
     }
 
-    /// What is filled in, with the names that may be shown instead.
-    ///
-    /// # Errors
-    /// Those of [`Setting::fill`].
-    pub(crate) fn secrets(&self, environment: &Environment) -> Result<Vec<(String, SecretString)>, SettingError> {
-        let secret = |part: &Part| {
-            let name = match part {
-                Part::Text(_) => return None,
-                Part::Variable { name, .. } => name.clone(),
-                Part::File(path) => format!("file:{}", path.display()),
-            };
-            Some(self.value(part, environment).map(|value| (name, value.into())))
-        };
-        self.parts.iter().filter_map(secret).collect()
+    /// Tells what is filled in, with the names that are shown instead; a file's name goes without its folder.
+    pub(crate) fn tell(&self, environment: &Environment, secrets: &mut Secrets) {
+        for part in &self.parts {
+            match part {
+                Part::Text(_) => {}
+                Part::Variable { name, .. } => {
+                    if let Some(value) = environment.get(name).filter(|_| !INHERITED.contains(&name.as_str())) {
+                        secrets.add(name, value);
+                    }
+                }
+                Part::File(path) => {
+                    if let Ok(value) = self.value(part, environment) {
+                        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+                        secrets.add(&format!("file:{name}"), &value);
+                    }
+                }
+            }
+        }
     }
 
     fn filled(

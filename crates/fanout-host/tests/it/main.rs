@@ -10,3 +10,4 @@ mod lines;
 mod mcp;
 mod mistakes;
 mod openapi;
+mod secrets;

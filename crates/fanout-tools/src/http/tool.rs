@@ -94,7 +94,7 @@ impl Endpoint {
                 attempt.pause_limit(wait);
             }
             let Some(target) = answer::redirect_target(response.status(), response.headers(), &url) else {
-                return read(response, &attempt.tool, method, &waits).await;
+                return read(response, attempt, method, &waits).await;
             };
             let status = answer::status_text(response.status());
             match target {
@@ -152,15 +152,16 @@ impl Endpoint {
 /// Reads a response and what it means.
 async fn read(
     mut response: reqwest::Response,
-    tool: &ToolName,
+    attempt: &Attempt,
     method: &Method,
     waits: &Waits,
 ) -> Result<Output, ToolError> {
+    let tool = &attempt.tool;
     let status = response.status();
     let body =
         if status.is_success() { whole(&mut response, tool, method).await? } else { beginning(&mut response).await };
     let headers = std::mem::take(response.headers_mut());
-    Answer { status, headers, body }.into_output(tool, method, waits)
+    Answer { status, headers, body }.into_output(tool, method, waits, &attempt.secrets)
 }
 
 /// All of a body. One that is too large is given up, and its connection closed, as soon as that is known.
