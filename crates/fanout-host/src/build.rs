@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use fanout_anthropic::{HttpModel, HttpOptions, OptionsError};
 use fanout_core::toolbox::{Toolbox, ToolboxError};
 use fanout_tools::command::{CommandTool, CommandToolError, Programs};
-use fanout_tools::http::{HttpClient, HttpTool, HttpToolBuilder, HttpToolError};
+use fanout_tools::http::{Credential, HttpClient, HttpTool, HttpToolBuilder, HttpToolError};
 use fanout_tools::openapi::OperationError;
 use http::Uri;
 use secrecy::{ExposeSecret, SecretString};
@@ -116,6 +116,13 @@ struct Surroundings<'a> {
 }
 
 impl Surroundings<'_> {
+    fn credential(&self, setting: &Setting) -> Result<Credential, SettingError> {
+        match self.purpose {
+            Purpose::Run => Ok(Credential::around_token(setting.fill_around_token(self.environment)?)),
+            Purpose::Look => Ok(setting.with("").into()),
+        }
+    }
+
     fn secret(&self, setting: &Setting) -> Result<SecretString, SettingError> {
         match self.purpose {
             Purpose::Run => setting.fill(self.environment),
@@ -127,7 +134,7 @@ impl Surroundings<'_> {
     fn add_operations(&self, toolbox: &mut Toolbox, document: &OpenapiConfig) -> Result<(), BuildError> {
         let base_url = document.base_url.as_ref().map(|url| url.fill(self.environment)).transpose()?;
         let base_url = base_url.as_ref().map(ExposeSecret::expose_secret);
-        let one = |(scheme, setting): &(String, Setting)| Ok((scheme.clone(), self.secret(setting)?));
+        let one = |(scheme, setting): &(String, Setting)| Ok((scheme.clone(), self.credential(setting)?));
         let auth = document.auth.iter().map(one).collect::<Result<Vec<_>, SettingError>>()?;
         let section = format!("[openapi.{}]", document.name);
         for tool in &document.tools {
@@ -154,7 +161,7 @@ impl Surroundings<'_> {
             .input_schema(tool.input_schema.clone())
             .policy(tool.policy.clone());
         for (name, value) in &http.headers {
-            builder = builder.header(name, self.secret(value)?);
+            builder = builder.header(name, self.credential(value)?);
         }
         for (name, template) in &http.query {
             builder = builder.query(name, self.secret(template)?.expose_secret());

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fanout_core::call::Call;
-use fanout_core::outcome::Outcome;
+use fanout_core::outcome::{ErrorCode, Outcome};
 use fanout_core::run::{RunOptions, Scheduler, SchedulerOptions};
 use fanout_host::build::{Purpose, build_toolbox};
 use fanout_host::config::Config;
@@ -149,4 +149,29 @@ fn without_secrets_nothing_is_searched() {
     let environment = Environment::from_iter([("HOME", "/var/lib/shop")]);
     let config = Config::parse("fanout.toml", "", Path::new(""), &environment).unwrap();
     assert!(secrets_of(&config, &environment).is_empty());
+}
+
+#[tokio::test]
+async fn a_tool_in_an_end_users_name_needs_the_users_token() {
+    let text = format!(
+        "[[tool]]\nname = \"t\"\nhttp = {{ method = \"POST\", url = \"{}\", headers = {{ authorization = \"Bearer ${{caller.token}}\" }} }}\n",
+        echo()
+    );
+    let (config, _) = config(&text, Path::new(""));
+    let warning = "`${caller.token}` in `authorization` is sent as it came: this version of fanout does not verify it, the API must";
+    assert!(config.warnings[0].to_string().ends_with(warning), "{:?}", config.warnings);
+    let outcome = call(&text, json!({})).await;
+    assert_eq!(outcome.error_code(), Some(ErrorCode::NotPermitted));
+    check(&outcome, &["and this run has no end user's token"]);
+}
+
+#[test]
+fn the_page_about_endpoints_is_true() {
+    let page = include_str!("../../../../docs/http.md");
+    let block = page.split("```toml\n").nth(1).and_then(|rest| rest.split_once("```")).unwrap().0;
+    let environment = Environment::from_iter([("SHOP_TOKEN", "s3cret")]);
+    let config = Config::parse("http.md", block, Path::new(""), &environment).unwrap();
+    assert_eq!((config.tools.len(), config.warnings.len()), (5, 1));
+    let toolbox = build_toolbox(&config, &environment, Purpose::Run, &Programs::new()).unwrap();
+    assert_eq!(toolbox.len(), 5);
 }
