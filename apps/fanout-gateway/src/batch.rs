@@ -178,6 +178,7 @@ async fn drive(order: Order, shared: &Shared, running: &Arc<Running>) -> Result<
     let teller = Arc::new(Teller { running: Arc::clone(running), unrepeatable, begun: AtomicBool::new(false) });
     let mut options = RunOptions::new(order.run.clone());
     options.caller = order.caller.id.clone();
+    options.caller_token = order.caller.token.clone();
     options.recorder = Some(Arc::new((shared.watch(order.run, &order.caller), Arc::clone(&teller))));
     let mut run = shared.scheduler.run(Arc::clone(&current.toolbox), options);
     run.record(|| What::RunStarted);

@@ -154,6 +154,7 @@ fn admit(shared: &Shared, uri: &Uri, request: &mut Request) -> Result<Caller, Ap
         Err(_) if is_open(uri.path()) => Caller::nobody(),
         caller => caller?,
     };
+    let caller = caller.with_token(request.headers_mut())?;
     check_body(request)?;
     request.extensions_mut().insert(hops);
     request.extensions_mut().insert(caller.clone());

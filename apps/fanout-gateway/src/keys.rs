@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use fanout_core::call::CallerId;
+use fanout_core::tool::CallerToken;
 use fanout_host::keys::{KEY_PREFIX, Key, KeysError, KeysFile, whose};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -15,6 +16,12 @@ use crate::error::ApiError;
 
 /// The header of the API's own clients.
 pub(crate) static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// The header of the end user's token.
+static USER_TOKEN: HeaderName = HeaderName::from_static("fanout-user-token");
+
+/// A longer token is none: a whole head is seldom more than 16 KiB.
+const TOKEN_MAX: usize = 8 * 1024;
 
 /// Who sent a request. Stands in its extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +34,8 @@ pub(crate) struct Caller {
     pub(crate) has_key: bool,
     /// Whether it may change the gateway: whoever is on this machine, where no keys are demanded; else who has such a key.
     pub(crate) is_admin: bool,
+    /// The token of the end user in whose name it asks. It goes to the tools that send it on, and nowhere else.
+    pub(crate) token: Option<CallerToken>,
 }
 
 /// The keys that hold now.
@@ -92,16 +101,43 @@ impl Keyring {
 impl Caller {
     /// Whoever is on this machine.
     pub(crate) fn local() -> Self {
-        Self { id: "local".into(), project: None, has_key: false, is_admin: true }
+        Self { id: "local".into(), project: None, has_key: false, is_admin: true, token: None }
     }
 
     /// Somebody without a key, where none is needed.
     pub(crate) fn nobody() -> Self {
-        Self { id: "nobody".into(), project: None, has_key: false, is_admin: false }
+        Self { id: "nobody".into(), project: None, has_key: false, is_admin: false, token: None }
+    }
+
+    /// The same with the end user's token that the request carries, which is taken out of the headers.
+    ///
+    /// # Errors
+    /// 400 for a token that no header could carry on.
+    pub(crate) fn with_token(mut self, headers: &mut HeaderMap) -> Result<Self, ApiError> {
+        let mut sent = headers.get_all(&USER_TOKEN).iter();
+        let (first, more) = (sent.next(), sent.next().is_some());
+        if let Some(token) = first {
+            let fits = |text: &&str| !text.is_empty() && !text.contains([' ', '\t']) && text.len() <= TOKEN_MAX;
+            let token = token.to_str().ok().filter(fits).filter(|_| !more).ok_or_else(not_a_token)?;
+            self.token = Some(token.into());
+        }
+        headers.remove(&USER_TOKEN);
+        Ok(self)
+    }
+
+    /// The token as a part of what a request says; empty without one. Two requests that differ in it are not the same.
+    pub(crate) fn token_text(&self) -> &str {
+        self.token.as_ref().map_or("", CallerToken::expose)
     }
 
     fn of(key: &Key) -> Self {
-        Self { id: key.id.as_str().into(), project: key.project.clone(), has_key: true, is_admin: key.admin }
+        Self {
+            id: key.id.as_str().into(),
+            project: key.project.clone(),
+            has_key: true,
+            is_admin: key.admin,
+            token: None,
+        }
     }
 }
 
@@ -123,6 +159,13 @@ fn missing() -> ApiError {
         "this gateway can be reached from other machines, so it demands a key of its own: make one with \
          `fanout keys add` and send it as `x-api-key` or as `authorization: Bearer`",
     )
+}
+
+fn not_a_token() -> ApiError {
+    let message = format!(
+        "the header `{USER_TOKEN}` must be one token of at most {TOKEN_MAX} visible ASCII characters, without `Bearer` before it"
+    );
+    ApiError::invalid(message)
 }
 
 fn wrong() -> ApiError {

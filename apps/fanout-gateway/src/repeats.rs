@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::batch::{Running, Told};
 use crate::error::ApiError;
+use crate::keys::Caller;
 
 /// The header's name.
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -65,14 +66,15 @@ impl Request {
     ///
     /// # Errors
     /// 400 for a key that is empty, too long or no text.
-    pub(crate) fn of(headers: &HeaderMap, caller: &CallerId, body: &str) -> Result<Option<Self>, ApiError> {
+    pub(crate) fn of(headers: &HeaderMap, caller: &Caller, body: &str) -> Result<Option<Self>, ApiError> {
         let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
         let key = value.to_str().ok().map(str::trim).filter(|key| (1..=KEY_MAX).contains(&key.len()));
         let Some(key) = key else {
             let message = format!("the header `{IDEMPOTENCY_KEY}` must be a text of 1 to {KEY_MAX} characters");
             return Err(ApiError::invalid(message));
         };
-        Ok(Some(Self { caller: caller.clone(), key: key.to_owned(), body: sha256(&[body]) }))
+        let body = sha256(&[body, caller.token_text()]);
+        Ok(Some(Self { caller: caller.id.clone(), key: key.to_owned(), body }))
     }
 
     /// The run's id: the same for the same caller and key, on any process.
@@ -153,7 +155,9 @@ fn sha256(texts: &[&str]) -> [u8; 32] {
 }
 
 fn reused() -> ApiError {
-    let message = format!("another body was sent under this `{IDEMPOTENCY_KEY}`: take a new key for a new request");
+    let message = format!(
+        "another body or another user's token was sent under this `{IDEMPOTENCY_KEY}`: take a new key for a new request"
+    );
     ApiError::new(StatusCode::CONFLICT, "idempotency_key_reused", message)
 }
 

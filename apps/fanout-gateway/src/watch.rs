@@ -258,7 +258,7 @@ mod tests {
     /// Tells a watch of one undeclared call: ready at 0 and then these events, at these seconds.
     fn after(events: Vec<(u64, What)>) -> Arc<Metrics> {
         let metrics = Arc::new(Metrics::new(&Toolbox::new()));
-        let caller = Caller { id: "c".into(), project: None, has_key: false, is_admin: false };
+        let caller = Caller { id: "c".into(), project: None, has_key: false, is_admin: false, token: None };
         let watch = RunWatch::begin("r".into(), &caller, Arc::clone(&metrics));
         let (tool, position) = (ToolName::from("t"), Position::block(0));
         let arrived = What::CallArrived { call: "a".into(), tool, position, declared: false, waits: Arc::from([]) };
@@ -305,7 +305,7 @@ mod tests {
     fn a_call_without_a_declaration_is_counted_while_it_waits() {
         let depth = |metrics: &Metrics| metrics.print(&[]).contains("queue_depth{group=\"in_flight\"} 1");
         let metrics = Arc::new(Metrics::new(&Toolbox::new()));
-        let caller = Caller { id: "c".into(), project: None, has_key: false, is_admin: false };
+        let caller = Caller { id: "c".into(), project: None, has_key: false, is_admin: false, token: None };
         let watch = RunWatch::begin("r".into(), &caller, Arc::clone(&metrics));
         let (tool, position) = (ToolName::from("t"), Position::block(0));
         let arrived = What::CallArrived { call: "a".into(), tool, position, declared: false, waits: Arc::from([]) };

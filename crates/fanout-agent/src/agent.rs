@@ -14,6 +14,7 @@ use fanout_core::effects::Paths;
 use fanout_core::event::{Recorder, What};
 use fanout_core::retry::Backoff;
 use fanout_core::run::{RunOptions, Scheduler};
+use fanout_core::tool::CallerToken;
 use fanout_core::toolbox::Toolbox;
 
 use crate::budget::{Budget, Limits, Price};
@@ -106,6 +107,8 @@ pub struct RunSettings {
     pub run: Option<RunId>,
     /// Who began it; `local` if absent.
     pub caller: Option<CallerId>,
+    /// The end user's token, for tools that act in the user's name.
+    pub caller_token: Option<CallerToken>,
     /// Who is told what happens.
     pub recorder: Option<Arc<dyn Recorder>>,
     /// What stops it from outside.
@@ -217,6 +220,7 @@ impl Agent {
         }
         options.early_start = self.options.early_start;
         options.paths = self.options.paths.clone();
+        options.caller_token.clone_from(&settings.caller_token);
         options.recorder.clone_from(&settings.recorder);
         options
     }

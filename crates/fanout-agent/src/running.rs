@@ -145,7 +145,7 @@ impl<'a> Running<'a> {
         if pass.is_some() {
             run.record(|| What::TurnStarted { turn });
         }
-        let sorter = self.sorter(run.toolbox());
+        let (sorter, secrets) = (self.sorter(run.toolbox()), Arc::clone(run.secrets()));
         let mut early = Early::open(run.batch(), turn, allowance, sorter);
         let reservation = match (reserved, self.cut_off.is_some()) {
             (Ok(reservation), _) => reservation,
@@ -171,11 +171,13 @@ impl<'a> Running<'a> {
                 self.settle_for_cut_off(early).await
             }
             Err(Unanswered::Model(error)) => {
-                early.discard(&error.to_string());
-                let next = self.again(&error);
+                // A server or a proxy may repeat the key that it was sent.
+                early.discard(&secrets.hide(&error.to_string()));
+                let said = secrets.hide(&explained(&error)).into_owned();
+                let next = self.again(&error, &said);
                 run.record(|| What::ModelFailed {
                     turn,
-                    error: explained(&error),
+                    error: said,
                     again_after: if let Ok(Next::AskAfter(wait)) = &next { Some(*wait) } else { None },
                 });
                 next
@@ -274,11 +276,11 @@ impl<'a> Running<'a> {
         Err(End::RateLimited { reason, wait })
     }
 
-    /// Whether and when a failed request goes again.
-    fn again(&mut self, error: &ModelError) -> Result<Next, End> {
+    /// Whether and when a failed request goes again; `said` is its error in words.
+    fn again(&mut self, error: &ModelError, said: &str) -> Result<Next, End> {
         self.failures += 1;
         let named = match error.again() {
-            Again::Never => return Err(End::Failed(explained(error))),
+            Again::Never => return Err(End::Failed(said.to_owned())),
             Again::After(wait) => Some(wait),
             Again::Backoff => None,
         };
@@ -286,17 +288,13 @@ impl<'a> Running<'a> {
         match self.options.backoff.wait(self.failures, named, random()) {
             Some(wait) if wait < left => Ok(Next::AskAfter(wait)),
             Some(wait) => {
-                let reason = format!(
-                    "{}; the wait of {} s is longer than what is left of the run",
-                    explained(error),
-                    wait.as_secs()
-                );
+                let reason = format!("{said}; the wait of {} s is longer than what is left of the run", wait.as_secs());
                 Err(match named {
                     Some(wait) => End::RateLimited { reason, wait },
                     None => End::Failed(reason),
                 })
             }
-            None => Err(End::Failed(format!("{} ({} tries)", explained(error), self.failures))),
+            None => Err(End::Failed(format!("{said} ({} tries)", self.failures))),
         }
     }
 

@@ -23,6 +23,7 @@ pub mod toolbox;
 pub mod validate;
 
 pub mod outcome;
+pub mod secrets;
 pub mod shape;
 
 pub mod event;

@@ -65,6 +65,7 @@ pub fn again(error: &ToolError, repeatable: bool) -> Again {
         | ToolError::Conflict(_)
         | ToolError::TooLarge(_)
         | ToolError::BadInput(_)
+        | ToolError::NotPermitted(_)
         | ToolError::Panicked(_)
         | ToolError::Stopped => Again::Never,
     }
@@ -79,7 +80,7 @@ pub fn signal(error: &ToolError) -> Option<Signal> {
         ToolError::Busy { .. } => Some(Signal::Refused),
         ToolError::Overloaded { .. } => Some(Signal::Overloaded),
         ToolError::Broken(_) | ToolError::NotSent(_) => Some(Signal::Failed),
-        ToolError::Panicked(_) | ToolError::Stopped => None,
+        ToolError::NotPermitted(_) | ToolError::Panicked(_) | ToolError::Stopped => None,
     }
 }
 
@@ -112,6 +113,7 @@ pub fn verdict(tool: &str, error: &ToolError, repeatable: bool) -> CallError {
         ToolError::Conflict(message) => CallError::new(ErrorCode::Conflict, message),
         ToolError::TooLarge(message) => CallError::new(ErrorCode::TooLarge, message),
         ToolError::BadInput(message) => CallError::new(ErrorCode::InvalidInput, message),
+        ToolError::NotPermitted(message) => CallError::new(ErrorCode::NotPermitted, message),
         ToolError::Panicked(_) => CallError::new(
             ErrorCode::Internal,
             format!("`{tool}` crashed: this is a fault of the tool, not of the input. Go on without it"),

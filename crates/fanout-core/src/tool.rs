@@ -5,6 +5,7 @@
 //!
 //! A tool decides nothing about other calls: it gets one attempt and answers it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use serde_json::Value;
 use crate::call::{CallId, CallerId, GroupName, RunId, ToolName};
 use crate::effects::{EffectsSpec, Source};
 use crate::outcome::Output;
+use crate::secrets::Secrets;
 
 /// A future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -146,6 +148,11 @@ pub struct Attempt {
     pub number: u32,
     /// The same for every attempt at this call, on any process: for the far side to recognise a repeat.
     pub idempotency_key: Arc<str>,
+    /// The end user's token, if the run has one: what a tool that acts in the user's name sends along.
+    pub caller_token: Option<CallerToken>,
+    /// What is hidden in all that the attempt comes to, without the tool's doing. A tool that shows only a part of a text
+    /// hides it before it cuts.
+    pub secrets: Arc<Secrets>,
     /// What keeps the call's locks while work goes on.
     pub(crate) hold: Hold,
     /// The limit group of the attempt's permit, if it has one.
@@ -184,6 +191,8 @@ impl Attempt {
             input: Arc::new(input),
             number: 1,
             idempotency_key: "detached/detached".into(),
+            caller_token: None,
+            secrets: Arc::default(),
             hold: Hold(None),
             limit: None,
         }
@@ -201,7 +210,8 @@ impl Attempt {
     /// none of an attempt whose call has ended.
     pub fn progress(&self, progress: Progress) {
         if let Some(backing) = &self.hold.0 {
-            backing.progressed(progress);
+            let message = progress.message.map(|message| self.secrets.hide(&message).into_owned());
+            backing.progressed(Progress { message, ..progress });
         }
     }
 
@@ -221,6 +231,29 @@ impl fmt::Debug for Attempt {
             .field("tool", &self.tool)
             .field("number", &self.number)
             .finish_non_exhaustive()
+    }
+}
+
+/// The token of the end user in whose name a run acts. It is printed nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CallerToken(Arc<str>);
+
+impl CallerToken {
+    /// The token as it came.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: Into<Arc<str>>> From<T> for CallerToken {
+    fn from(token: T) -> Self {
+        Self(token.into())
+    }
+}
+
+impl fmt::Debug for CallerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CallerToken")
     }
 }
 
@@ -271,6 +304,9 @@ pub enum ToolError {
     /// The input is wrong in a way that the schema cannot say.
     #[error("{0}")]
     BadInput(String),
+    /// Who began the run may not do this, or did not say in whose name. Nothing was sent.
+    #[error("{0}")]
+    NotPermitted(String),
     /// A panic in the tool. The message is for the log.
     #[error("the tool panicked: {0}")]
     Panicked(String),
@@ -286,5 +322,26 @@ impl ToolError {
             Self::Busy { retry_after, .. } | Self::Overloaded { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+
+    /// The message with a name in the place of each secret.
+    pub(crate) fn hiding(mut self, secrets: &Secrets) -> Self {
+        let message = match &mut self {
+            Self::Failed(message)
+            | Self::Broken(message)
+            | Self::NotSent(message)
+            | Self::Busy { message, .. }
+            | Self::Overloaded { message, .. }
+            | Self::Conflict(message)
+            | Self::TooLarge(message)
+            | Self::BadInput(message)
+            | Self::NotPermitted(message)
+            | Self::Panicked(message) => message,
+            Self::Stopped => return self,
+        };
+        if let Cow::Owned(hidden) = secrets.hide(message) {
+            *message = hidden;
+        }
+        self
     }
 }

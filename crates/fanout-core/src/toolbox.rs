@@ -3,6 +3,7 @@
 //! From whoever brings tools. To [`run`](crate::run), which looks up every call.
 //! A toolbox is filled once and then only read.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::layer::ToolService;
 use crate::limits::LimitOptions;
 use crate::outcome::Output;
 use crate::schedule::Terms;
+use crate::secrets::Secrets;
 use crate::tool::{Attempt, Tool, ToolError, ToolSpec};
 use crate::validate::InputSchema;
 
@@ -29,6 +31,7 @@ pub struct Toolbox {
     by_name: FxHashMap<ToolName, usize>,
     /// Some tool's declaration orders calls of a batch, so batches have to remember who came before.
     pub(crate) ordered: bool,
+    secrets: Arc<Secrets>,
 }
 
 /// How long calls of one tool take, learned from those that ended.
@@ -113,6 +116,17 @@ impl Toolbox {
         }
     }
 
+    /// Hides these, from now on, in what tools say of themselves and in all that comes back from them: no model, event,
+    /// reference or log sees more than their names. Whoever gives a tool a secret tells the toolbox before it puts the tool in.
+    pub fn hide(&mut self, secrets: Secrets) {
+        self.secrets = Arc::new(secrets);
+    }
+
+    /// What is hidden.
+    pub fn secrets(&self) -> &Arc<Secrets> {
+        &self.secrets
+    }
+
     /// Puts a tool in.
     ///
     /// # Errors
@@ -126,7 +140,11 @@ impl Toolbox {
     /// # Errors
     /// As there.
     pub fn add_shared(&mut self, tool: Arc<dyn Tool>) -> Result<(), ToolboxError> {
-        let spec = tool.spec();
+        let mut spec = tool.spec();
+        if let Cow::Owned(hidden) = self.secrets.hide(&spec.description) {
+            spec.description = hidden;
+        }
+        self.secrets.hide_in(&mut spec.input_schema);
         let name = spec.name.clone();
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         if name.as_str().is_empty() || name.as_str().len() > NAME_MAX || !name.as_str().bytes().all(fits) {

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use fanout_anthropic::{HttpModel, HttpOptions, OptionsError};
 use fanout_core::toolbox::{Toolbox, ToolboxError};
 use fanout_tools::command::{CommandTool, CommandToolError, Programs};
-use fanout_tools::http::{HttpClient, HttpTool, HttpToolBuilder, HttpToolError};
+use fanout_tools::http::{Credential, HttpClient, HttpTool, HttpToolBuilder, HttpToolError};
 use fanout_tools::openapi::OperationError;
 use http::Uri;
 use secrecy::{ExposeSecret, SecretString};
@@ -19,6 +19,7 @@ use crate::config::{
     ToolConfig, Variable,
 };
 use crate::environment::Environment;
+use crate::secrets::secrets_of;
 
 /// Why what the configuration describes cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +94,7 @@ pub fn build_toolbox(
     let client = HttpClient::new();
     let surroundings = Surroundings { environment, purpose, client: &client, programs };
     let mut toolbox = Toolbox::new();
+    toolbox.hide(secrets_of(config, environment));
     for tool in &config.tools {
         match &tool.implementation {
             Implementation::Http(http) => toolbox.add(surroundings.http_tool(tool, http)?)?,
@@ -114,6 +116,13 @@ struct Surroundings<'a> {
 }
 
 impl Surroundings<'_> {
+    fn credential(&self, setting: &Setting) -> Result<Credential, SettingError> {
+        match self.purpose {
+            Purpose::Run => Ok(Credential::around_token(setting.fill_around_token(self.environment)?)),
+            Purpose::Look => Ok(setting.with("").into()),
+        }
+    }
+
     fn secret(&self, setting: &Setting) -> Result<SecretString, SettingError> {
         match self.purpose {
             Purpose::Run => setting.fill(self.environment),
@@ -125,7 +134,7 @@ impl Surroundings<'_> {
     fn add_operations(&self, toolbox: &mut Toolbox, document: &OpenapiConfig) -> Result<(), BuildError> {
         let base_url = document.base_url.as_ref().map(|url| url.fill(self.environment)).transpose()?;
         let base_url = base_url.as_ref().map(ExposeSecret::expose_secret);
-        let one = |(scheme, setting): &(String, Setting)| Ok((scheme.clone(), self.secret(setting)?));
+        let one = |(scheme, setting): &(String, Setting)| Ok((scheme.clone(), self.credential(setting)?));
         let auth = document.auth.iter().map(one).collect::<Result<Vec<_>, SettingError>>()?;
         let section = format!("[openapi.{}]", document.name);
         for tool in &document.tools {
@@ -152,7 +161,7 @@ impl Surroundings<'_> {
             .input_schema(tool.input_schema.clone())
             .policy(tool.policy.clone());
         for (name, value) in &http.headers {
-            builder = builder.header(name, self.secret(value)?);
+            builder = builder.header(name, self.credential(value)?);
         }
         for (name, template) in &http.query {
             builder = builder.query(name, self.secret(template)?.expose_secret());
@@ -199,15 +208,6 @@ impl Surroundings<'_> {
                 }
             }
             builder = builder.variable("FANOUT_DEPTH", self.environment.child_depth().to_string());
-            let in_env = command.env.iter().filter_map(|variable| match variable {
-                Variable::Inherited(_) => None,
-                Variable::Set(_, setting) => Some(setting),
-            });
-            for setting in command.args.iter().chain(&command.stdin).chain(in_env) {
-                for (name, value) in setting.secrets(self.environment)? {
-                    builder = builder.secret(name, value);
-                }
-            }
         }
         if tool.undeclared_parallel {
             builder = builder.undeclared_parallel();

@@ -7,8 +7,10 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::sync::Arc;
 
 use fanout_core::call::ToolName;
+use fanout_core::secrets::Secrets;
 use fanout_core::tool::Policy;
 use fanout_core::toolbox::Toolbox;
 use fanout_tools::http::HttpClient;
@@ -19,12 +21,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinSet;
 
 use crate::config::{Config, McpReachConfig, McpServerConfig, Place, SettingError};
-use crate::environment::Environment;
-
-/// What a server inherits of our environment; everything else only by `env`. Enough to find programs and to speak the user's
-/// language, and no secret.
-const INHERITED: [&str; 11] =
-    ["HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"];
+use crate::environment::{Environment, INHERITED};
 
 /// Something of a source that cannot be used. `check` fails for it; elsewhere it is a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,15 +48,16 @@ impl fmt::Display for Trouble {
 pub async fn connect(toolbox: &mut Toolbox, config: &Config, environment: &Environment) -> Vec<Trouble> {
     let mut starting = JoinSet::new();
     let client = HttpClient::new();
+    let secrets = Arc::clone(toolbox.secrets());
     for (at, (name, server)) in config.mcp_servers.iter().enumerate() {
-        let (name, made) = (name.clone(), reach(server, environment, &client));
+        let (name, made) = (name.clone(), reach(server, environment, &client, &secrets));
         starting.spawn(async move { (at, listed(&name, made).await) });
     }
     let mut lists = starting.join_all().await;
     lists.sort_by_key(|(at, _)| *at);
     let mut troubles = Vec::new();
     for ((name, server), (_, list)) in config.mcp_servers.iter().zip(lists) {
-        let mut source = Adding { name, server, troubles: &mut troubles };
+        let mut source = Adding { name, server, secrets: &secrets, troubles: &mut troubles };
         match list {
             Ok((connected, tools)) => source.add(toolbox, &connected, &tools),
             Err(why) => {
@@ -80,7 +78,12 @@ async fn listed(name: &str, reach: Result<McpReach, SettingError>) -> Result<(Mc
     Ok((server, tools))
 }
 
-fn reach(config: &McpServerConfig, environment: &Environment, client: &HttpClient) -> Result<McpReach, SettingError> {
+fn reach(
+    config: &McpServerConfig,
+    environment: &Environment,
+    client: &HttpClient,
+    secrets: &Arc<Secrets>,
+) -> Result<McpReach, SettingError> {
     Ok(match &config.reach {
         McpReachConfig::Program { command, args, env, folder } => {
             let inherited =
@@ -96,7 +99,7 @@ fn reach(config: &McpServerConfig, environment: &Environment, client: &HttpClien
             };
             let args = args.iter().map(text).collect::<Result<_, _>>()?;
             let folder = (!folder.as_os_str().is_empty()).then(|| folder.clone());
-            McpReach::Program { program: text(command)?, args, env: variables, folder }
+            McpReach::Program { program: text(command)?, args, env: variables, folder, secrets: Arc::clone(secrets) }
         }
         McpReachConfig::Http { url, headers } => {
             let fill = |(name, value): &(String, crate::config::Setting)| Ok((name.clone(), value.fill(environment)?));
@@ -110,6 +113,7 @@ fn reach(config: &McpServerConfig, environment: &Environment, client: &HttpClien
 struct Adding<'a> {
     name: &'a str,
     server: &'a McpServerConfig,
+    secrets: &'a Secrets,
     troubles: &'a mut Vec<Trouble>,
 }
 
@@ -180,6 +184,7 @@ impl Adding<'_> {
     }
 
     fn trouble(&mut self, place: &Place, message: String) {
+        let message = self.secrets.hide(&message).into_owned();
         self.troubles.push(Trouble { source: format!("mcp/{}", self.name), place: place.clone(), message });
     }
 }

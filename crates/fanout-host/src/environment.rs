@@ -8,6 +8,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// What an MCP server inherits of our environment; everything else only by `env`. Enough to find programs and to speak the
+/// user's language, and no secret.
+pub(crate) const INHERITED: [&str; 11] =
+    ["HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"];
+
 /// Environment variables as they were when they were read.
 #[derive(Clone, Default)]
 pub struct Environment {

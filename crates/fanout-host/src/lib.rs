@@ -1,9 +1,9 @@
 //! The wiring that terminal and gateway share: configuration to a running whole.
 //!
 //! In reading order: [`environment`] is what the surroundings say, [`config`] reads `fanout.toml`, [`options`] and
-//! [`build`] make of it what runs: an agent's options, tools, and the model's client; [`connect`] adds
-//! the tools that MCP servers list; [`declare`] adds declarations to a file; [`keys`] are who may use a gateway. [`groups`],
-//! [`explain`], [`advice`], [`changes`] and [`lines`] are what people and programs are shown.
+//! [`build`] make of it what runs: an agent's options, tools, and the model's client; [`secrets`] are what none of them
+//! shows; [`connect`] adds the tools that MCP servers list; [`declare`] adds declarations to a file; [`keys`] are who may use a
+//! gateway. [`groups`], [`explain`], [`advice`], [`changes`] and [`lines`] are what people and programs are shown.
 //! No call is scheduled and no request is sent here.
 
 pub mod advice;
@@ -18,3 +18,4 @@ pub mod groups;
 pub mod keys;
 pub mod lines;
 pub mod options;
+pub mod secrets;

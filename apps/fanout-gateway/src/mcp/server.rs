@@ -89,7 +89,10 @@ impl Server {
         let asks = parts.and_then(|parts| parts.extensions.get::<Caller>()).cloned().unwrap_or_else(Caller::local);
         let owner = self.caller.get_or_init(|| asks.clone());
         if *owner != asks {
-            return Err(ErrorData::invalid_request("the session was begun with another key", None));
+            return Err(ErrorData::invalid_request(
+                "the session was begun with another key or another user's token: begin one anew",
+                None,
+            ));
         }
         Ok(owner)
     }

@@ -228,6 +228,7 @@ async fn drive(shared: Shared, caller: Caller, mut inbox: Inbox) {
     let mut options = RunOptions::new(id.clone());
     options.recorder = Some(Arc::new(((shared.watch)(id, &caller), Arc::clone(&heard))));
     options.caller = caller.id;
+    options.caller_token = caller.token;
     // Calls of a session are no list that somebody wrote to be stopped at the first failure.
     options.stop_on_failure = false;
     let mut run = shared.scheduler.run(Arc::clone(&shared.offered().toolbox), options);

@@ -107,7 +107,7 @@ async fn answer(
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let caller = parts.extensions.get::<Caller>().cloned().unwrap_or_else(Caller::nobody);
     let target = parts.uri.path_and_query().map_or("/v1/messages", http::uri::PathAndQuery::as_str);
-    let said = canonical::of_bytes(&[target.as_bytes(), body.as_bytes()]);
+    let said = canonical::of_bytes(&[target.as_bytes(), body.as_bytes(), caller.token_text().as_bytes()]);
     let ticket = Ticket::new(&caller.id, header(IDEMPOTENCY_KEY), said);
     let is_repetition = header(RETRY_COUNT).is_some_and(|count| count != "0");
     let options = agent_options(&current, &request, &parts.headers)?;
@@ -173,6 +173,8 @@ fn other_body() -> ApiError {
     ApiError::new(
         StatusCode::CONFLICT,
         "idempotency_mismatch",
-        format!("this `{IDEMPOTENCY_KEY}` came with another body before: take a new key for a new request"),
+        format!(
+            "this `{IDEMPOTENCY_KEY}` came with another body or another user's token before: take a new key for a new request"
+        ),
     )
 }

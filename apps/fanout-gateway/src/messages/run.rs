@@ -133,6 +133,7 @@ impl Work {
         let settings = RunSettings {
             run: Some(self.run.clone()),
             caller: Some(self.caller.id.clone()),
+            caller_token: self.caller.token.clone(),
             recorder: Some(Arc::new((recorder, Arc::clone(touched)))),
             cancel: cancel.clone(),
             budget: None,

@@ -66,7 +66,7 @@ pub(crate) async fn run(
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "closing", reason));
     }
     let (calls, unhandled) = order(&body, &shared)?;
-    let request = Request::of(&headers, &caller.id, &body.0)?;
+    let request = Request::of(&headers, &caller, &body.0)?;
     let bytes = &shared.repeats.bytes;
     let start = |run, grace| Running::start(Order { run, caller, calls, unhandled, grace }, &shared, bytes);
     let (running, listener) = match request {

@@ -14,3 +14,4 @@ mod messages;
 mod repeats;
 mod stream;
 mod tool_calls;
+mod user_token;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fanout_core::effects::{EffectsSpec, Source, Template};
 use fanout_core::outcome::Output;
 use fanout_core::run::Scheduler;
-use fanout_core::tool::{Attempt, BoxFuture, Progress, Tool, ToolError, ToolSpec};
+use fanout_core::tool::{Attempt, BoxFuture, CallerToken, Progress, Tool, ToolError, ToolSpec};
 use fanout_core::toolbox::Toolbox;
 use fanout_gateway::{Gateway, GatewayOptions, Reload, Setup, open, serve};
 use fanout_host::build::Upstream;
@@ -25,10 +25,19 @@ use crate::client::{Answer, send};
 pub struct Seen {
     /// The idempotency keys of attempts, in the order of their starts.
     pub started: watch::Sender<Vec<String>>,
+    /// The end users' tokens of attempts, in the same order.
+    tokens: Mutex<Vec<String>>,
     /// How many attempts were stopped before they could answer.
     pub stopped: watch::Sender<usize>,
     /// Tools that wait take one each.
     gate: Semaphore,
+}
+
+impl Seen {
+    /// The end users' tokens of attempts so far; `none` where there was none.
+    pub fn tokens(&self) -> Vec<String> {
+        self.tokens.lock().unwrap().clone()
+    }
 }
 
 /// One of the tools: `echo` answers at once; `hold` only reads, `pay` writes, and both wait at the gate; `fail` fails.
@@ -56,6 +65,8 @@ impl Tool for Prop {
     fn call(&self, attempt: Attempt) -> BoxFuture<'static, Result<Output, ToolError>> {
         let (name, seen) = (self.name, Arc::clone(&self.seen));
         Box::pin(async move {
+            let token = attempt.caller_token.as_ref().map_or("none", CallerToken::expose);
+            seen.tokens.lock().unwrap().push(token.to_owned());
             seen.started.send_modify(|started| started.push(attempt.idempotency_key.to_string()));
             let mut stopped = Stopped { seen: &seen, answered: false };
             if attempt.input["id"] == "says" {
@@ -115,6 +126,7 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         let seen = Arc::new(Seen {
             started: watch::Sender::default(),
+            tokens: Mutex::default(),
             stopped: watch::Sender::default(),
             gate: Semaphore::new(0),
         });

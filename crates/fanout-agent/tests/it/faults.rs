@@ -79,6 +79,20 @@ async fn a_stream_that_breaks_after_any_event_is_asked_for_again_and_no_write_ru
     assert!(whole_at.is_some_and(|at| at > 15), "the last ones reach the stream's end: {whole_at:?}");
 }
 
+#[tokio::test]
+async fn a_key_that_an_error_repeats_is_in_no_reason_and_no_event() {
+    for (status, retries) in [(401, 0), (500, 3)] {
+        let message = Some("invalid x-api-key: sk-secret-0123".to_owned());
+        let fault = Fault::Status { status, message, retry_after: None, html: None };
+        let stage = stage(vec![fault; 4], true).hiding("KEY", "sk-secret-0123");
+        let end = end_of(&stage.run().await);
+        assert!(end.contains("invalid x-api-key: [redacted KEY]"), "{end}");
+        let lines = stage.log.lines().join(" ");
+        assert!(!format!("{end}{lines}").contains("sk-secret"), "{lines}");
+        assert_eq!(stage.asked().len(), retries + 1);
+    }
+}
+
 /// A fault that ends the run at once: so many requests, this in the reason.
 async fn ends(fault: Fault, reason: &[&str]) {
     for stream in [true, false] {

@@ -14,6 +14,7 @@ use fanout_anthropic::{
 use fanout_core::event::{Event, Recorder, What, outcome_word};
 use fanout_core::retry::Backoff;
 use fanout_core::run::{Scheduler, SchedulerOptions};
+use fanout_core::secrets::Secrets;
 use fanout_core::toolbox::Toolbox;
 use fanout_script::{Block, Script, Server, ServerOptions, Turn};
 use serde_json::Value;
@@ -202,6 +203,15 @@ impl Stage {
         let toolbox = toolbox(&log);
         let scheduler = Scheduler::new(SchedulerOptions::default());
         Self { server, toolbox, scheduler, options, log, wire: Arc::new(wire) }
+    }
+
+    /// Hides this value in what the run says.
+    pub(crate) fn hiding(mut self, name: &str, value: &str) -> Self {
+        let (mut toolbox, mut secrets) = (Toolbox::new(), Secrets::new());
+        secrets.add(name, value);
+        toolbox.hide(secrets);
+        self.toolbox = Arc::new(toolbox);
+        self
     }
 
     /// Changes the options.

@@ -20,6 +20,7 @@ use crate::effects::Effects;
 use crate::graph::Ix;
 use crate::limits::{GroupId, Refusal, Signal};
 use crate::outcome::Output;
+use crate::secrets::Secrets;
 use crate::tool::{Attempt, Backing, Progress, ToolError};
 use crate::toolbox::Registered;
 
@@ -173,8 +174,9 @@ pub(super) fn spawn(
 ) -> AbortHandle {
     let mut report = Report { tell, call, lease: Some(lease) };
     let task = tokio::spawn(async move {
+        let secrets = Arc::clone(&attempt.secrets);
         let result = caught(&tool, attempt).await;
-        report.send(result);
+        report.send(without(&secrets, result));
     });
     task.abort_handle()
 }
@@ -190,6 +192,18 @@ async fn caught(tool: &Registered, attempt: Attempt) -> Result<Output, ToolError
     // A panic while the future is taken down comes after the answer, and does not make it untrue.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
     result
+}
+
+/// What came back, without what nobody may see. It happens here, once and before anybody looks: model, references, events
+/// and all that is made of them have the same bytes.
+fn without(secrets: &Secrets, result: Result<Output, ToolError>) -> Result<Output, ToolError> {
+    match result {
+        Ok(mut output) => {
+            secrets.hide_in_output(&mut output);
+            Ok(output)
+        }
+        Err(error) => Err(error.hiding(secrets)),
+    }
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> ToolError {

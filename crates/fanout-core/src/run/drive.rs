@@ -247,6 +247,8 @@ impl Batch<'_> {
             input: Arc::clone(&item.input),
             number,
             idempotency_key: format!("{}/{}", options.run, item.call).into(),
+            caller_token: options.caller_token.clone(),
+            secrets: Arc::clone(&self.run.secrets),
             hold: Hold(Some(Arc::clone(&lease) as Arc<dyn Backing>)),
             limit,
         };

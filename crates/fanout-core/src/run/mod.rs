@@ -30,6 +30,8 @@ use crate::effects::Paths;
 use crate::event::{Event, Recorder, What};
 use crate::limits::{GroupState, LimitOptions};
 use crate::schedule::Limit;
+use crate::secrets::Secrets;
+use crate::tool::CallerToken;
 use crate::toolbox::{Registered, Toolbox};
 use attempt::Stray;
 use shared::Shared;
@@ -67,8 +69,13 @@ impl Scheduler {
 
     /// Begins a run. Its clock starts now.
     pub fn run(&self, toolbox: Arc<Toolbox>, options: RunOptions) -> Run {
+        let mut secrets = Arc::clone(toolbox.secrets());
+        if let Some(token) = &options.caller_token {
+            Arc::make_mut(&mut secrets).add("caller.token", token.expose());
+        }
         Run {
             shared: Arc::clone(&self.shared),
+            secrets,
             toolbox,
             options,
             epoch: Instant::now(),
@@ -117,6 +124,8 @@ pub struct RunOptions {
     pub run: RunId,
     /// Who began it.
     pub caller: CallerId,
+    /// The end user's token, for tools that act in the user's name. It is given to attempts and hidden in what they come to.
+    pub caller_token: Option<CallerToken>,
     /// Whether calls that only read and are repeatable may enter while the response still streams.
     pub early_start: bool,
     /// Whether tools that ask for it (`stop_on_failure`) stop at the first failure of their source. Off where calls that
@@ -134,6 +143,7 @@ impl RunOptions {
         Self {
             run: run.into(),
             caller: "local".into(),
+            caller_token: None,
             early_start: true,
             stop_on_failure: true,
             paths: Paths::default(),
@@ -153,6 +163,8 @@ impl fmt::Debug for RunOptions {
 pub struct Run {
     shared: Arc<Shared>,
     toolbox: Arc<Toolbox>,
+    /// Those of the toolbox, and the end user's token.
+    secrets: Arc<Secrets>,
     options: RunOptions,
     epoch: Instant,
     strays: Vec<Stray>,
@@ -190,6 +202,11 @@ impl Run {
     /// The tools of this run.
     pub fn toolbox(&self) -> &Arc<Toolbox> {
         &self.toolbox
+    }
+
+    /// What nobody may see in a text that concerns this run.
+    pub fn secrets(&self) -> &Arc<Secrets> {
+        &self.secrets
     }
 
     /// How the run is treated.

@@ -14,4 +14,5 @@ mod progress;
 mod retries;
 mod rules;
 mod runs;
+mod secrets;
 mod workloads;

@@ -5,6 +5,7 @@
 //! Every reader answers `None` after noting a mistake, so that the caller goes on and finds the next one.
 
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use fanout_core::limits::Rate;
@@ -13,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::Kind;
-use super::page::{Page, Section, Spot};
+use super::page::{Page, Place, Section, Spot};
 use super::setting::Setting;
 use super::units;
 
@@ -79,11 +80,28 @@ impl<'a> Field<'a> {
 
     /// A text that may be a secret: it is not repeated when it is wrong.
     pub(super) fn setting(&self) -> Option<Setting> {
+        self.setting_by(Setting::parse)
+    }
+
+    /// A setting in which the end user's token may stand.
+    pub(super) fn credential(&self) -> Option<Setting> {
+        let setting = self.setting_by(Setting::parse_with_token)?;
+        if setting.holds_token() {
+            let message = format!(
+                "`${{caller.token}}` in `{}` is sent as it came: this version of fanout does not verify it, the API must",
+                self.key
+            );
+            self.page.warning(&self.spot, message);
+        }
+        Some(setting)
+    }
+
+    fn setting_by(&self, parse: impl Fn(&str, Place, &str, &Path) -> Result<Setting, String>) -> Option<Setting> {
         let Some(text) = self.text() else {
             self.mistake(format!("`{}` must be a text in quotes", self.key));
             return None;
         };
-        match Setting::parse(text, self.page.place(&self.spot), &self.key, self.page.folder) {
+        match parse(text, self.page.place(&self.spot), &self.key, self.page.folder) {
             Ok(setting) => {
                 if is_bare_variable(text) {
                     let message =

@@ -220,7 +220,7 @@ fn auth(section: &Section<'_>, schemes: &[String]) -> Vec<(String, Setting)> {
             let message = format!("`auth` names `{}`, which is no security scheme of the document; {hint}", field.key);
             section.page.mistake(&spot, message);
         }
-        auth.extend(field.setting().map(|setting| (field.key.clone(), setting)));
+        auth.extend(field.credential().map(|setting| (field.key.clone(), setting)));
     }
     auth
 }

@@ -8,10 +8,11 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use fanout_core::secrets::Secrets;
 use secrecy::SecretString;
 
 use super::page::Place;
-use crate::environment::Environment;
+use crate::environment::{Environment, INHERITED};
 
 /// A text that variables and files are filled into when it is needed.
 #[derive(Clone)]
@@ -24,8 +25,13 @@ pub struct Setting {
 #[derive(Clone)]
 enum Part {
     Text(String),
-    Variable { name: String, default: Option<String> },
+    Variable {
+        name: String,
+        default: Option<String>,
+    },
     File(PathBuf),
+    /// The token of the end user who is behind a call.
+    CallerToken,
 }
 
 /// Why a setting cannot be filled.
@@ -62,6 +68,21 @@ impl Setting {
     /// # Errors
     /// A message that names the mistake and does not repeat the text around it.
     pub(super) fn parse(text: &str, place: Place, key: &str, folder: &Path) -> Result<Self, String> {
+        let setting = Self::parse_with_token(text, place, key, folder)?;
+        match setting.holds_token() {
+            true => Err(format!(
+                "`${{caller.token}}` cannot stand in `{key}`: it differs from call to call, and only a header of an `http` tool \
+                 or `auth` of [openapi.NAME] can hold it"
+            )),
+            false => Ok(setting),
+        }
+    }
+
+    /// The same where the end user's token may stand too.
+    ///
+    /// # Errors
+    /// Those of [`Setting::parse`].
+    pub(super) fn parse_with_token(text: &str, place: Place, key: &str, folder: &Path) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
@@ -107,6 +128,20 @@ impl Setting {
         self.filled(environment, str::to_owned)
     }
 
+    /// The texts around the end user's token; one, where it does not stand.
+    ///
+    /// # Errors
+    /// Those of [`Setting::fill`].
+    pub(crate) fn fill_around_token(&self, environment: &Environment) -> Result<Vec<SecretString>, SettingError> {
+        let texts = self.parts.split(|part| matches!(part, Part::CallerToken));
+        texts.map(|parts| Self { parts: parts.to_vec(), ..self.clone() }.fill(environment)).collect()
+    }
+
+    /// Whether the end user's token stands in it.
+    pub(super) fn holds_token(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::CallerToken))
+    }
+
     /// The whole text as a template in which `{` and `}` mean something, and are plain where they are doubled: what is filled
     /// in is text and nothing else.
     ///
@@ -116,20 +151,24 @@ impl Setting {
         self.filled(environment, |value| value.replace('{', "{{").replace('}', "}}"))
     }
 
-    /// What is filled in, with the names that may be shown instead.
-    ///
-    /// # Errors
-    /// Those of [`Setting::fill`].
-    pub(crate) fn secrets(&self, environment: &Environment) -> Result<Vec<(String, SecretString)>, SettingError> {
-        let secret = |part: &Part| {
-            let name = match part {
-                Part::Text(_) => return None,
-                Part::Variable { name, .. } => name.clone(),
-                Part::File(path) => format!("file:{}", path.display()),
-            };
-            Some(self.value(part, environment).map(|value| (name, value.into())))
-        };
-        self.parts.iter().filter_map(secret).collect()
+    /// Tells what is filled in, with the names that are shown instead; a file's name goes without its folder.
+    pub(crate) fn tell(&self, environment: &Environment, secrets: &mut Secrets) {
+        for part in &self.parts {
+            match part {
+                Part::Text(_) | Part::CallerToken => {}
+                Part::Variable { name, .. } => {
+                    if let Some(value) = environment.get(name).filter(|_| !INHERITED.contains(&name.as_str())) {
+                        secrets.add(name, value);
+                    }
+                }
+                Part::File(path) => {
+                    if let Ok(value) = self.value(part, environment) {
+                        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+                        secrets.add(&format!("file:{name}"), &value);
+                    }
+                }
+            }
+        }
     }
 
     fn filled(
@@ -150,6 +189,8 @@ impl Setting {
     fn value(&self, part: &Part, environment: &Environment) -> Result<String, SettingError> {
         match part {
             Part::Text(text) => Ok(text.clone()),
+            // It is filled in for each call.
+            Part::CallerToken => Ok(String::new()),
             Part::Variable { name, default } => {
                 let value = environment.get(name).or(default.as_deref());
                 let unset =
@@ -196,7 +237,7 @@ impl Setting {
     pub(crate) fn with(&self, stand_in: &str) -> String {
         let text = |part: &Part| match part {
             Part::Text(text) => text.clone(),
-            Part::Variable { .. } | Part::File(_) => stand_in.to_owned(),
+            Part::Variable { .. } | Part::File(_) | Part::CallerToken => stand_in.to_owned(),
         };
         self.parts.iter().map(text).collect()
     }
@@ -206,7 +247,7 @@ impl Setting {
         let text = |part: &Part| match part {
             Part::Text(text) => Some(text.clone()),
             Part::Variable { name, default } => environment.get(name).map(str::to_owned).or(default.clone()),
-            Part::File(_) => None,
+            Part::File(_) | Part::CallerToken => None,
         };
         self.parts.iter().map(text).collect()
     }
@@ -226,9 +267,7 @@ fn parse_part(inside: &str, key: &str, folder: &Path) -> Result<Part, String> {
         return Ok(Part::File(folder.join(path)));
     }
     if inside == "caller.token" {
-        return Err(format!(
-            "`${{caller.token}}` in `{key}` is not in this version of fanout: no caller has a token yet"
-        ));
+        return Ok(Part::CallerToken);
     }
     let (name, default) = match inside.split_once(":-") {
         Some((_, default)) if default.contains("${") => {
@@ -292,7 +331,11 @@ mod tests {
             let message = parse(text).unwrap_err();
             assert!(message.contains("`api_key`") && !message.contains("s3cret"), "{message}");
         }
-        assert!(parse("${caller.token}").unwrap_err().contains("not in this version"));
+        assert!(parse("${caller.token}").unwrap_err().contains("cannot stand in `api_key`"));
+        let place = Place::Variable("X".to_owned());
+        let setting = Setting::parse_with_token("a ${A} ${caller.token}", place, "h", Path::new("")).unwrap();
+        let texts = setting.fill_around_token(&Environment::from_iter([("A", "1")])).unwrap();
+        assert_eq!(texts.iter().map(ExposeSecret::expose_secret).collect::<Vec<_>>(), ["a 1 ", ""]);
         assert!(!format!("{:?}", parse("s3cret").unwrap()).contains("s3cret"));
     }
 }

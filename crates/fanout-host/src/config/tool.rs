@@ -329,7 +329,7 @@ fn schema_file(field: &Field<'_>) -> Option<Value> {
     }
 }
 
-fn endpoint(field: &Field<'_>, tool: &Section<'_>, schema: Option<&Value>) -> Option<HttpConfig> {
+fn endpoint<'a>(field: &Field<'a>, tool: &Section<'_>, schema: Option<&Value>) -> Option<HttpConfig> {
     let section = field.section(format!("`http` of {}", tool.name), Kind::Http)?;
     let needed = |key| {
         let field = section.get(key);
@@ -340,14 +340,14 @@ fn endpoint(field: &Field<'_>, tool: &Section<'_>, schema: Option<&Value>) -> Op
     };
     let method = needed("method").and_then(|field| method(&field));
     let url = needed("url").and_then(|field| Some((field.setting()?, field.spot)));
-    let settings = |key| {
+    let settings = |key, read: fn(&Field<'a>) -> Option<Setting>| {
         let section = section.get(key).and_then(|field: Field<'_>| field.section(format!("`{key}`"), Kind::Names));
         let all = section.iter().flat_map(Section::all);
-        let pair = |(spot, field): (Spot, Field<'_>)| Some((field.key.clone(), field.setting()?, spot));
+        let pair = |(spot, field): (Spot, Field<'a>)| Some((field.key.clone(), read(&field)?, spot));
         all.filter_map(pair).collect::<Vec<_>>()
     };
-    let headers = settings("headers");
-    let query = settings("query");
+    let headers = settings("headers", Field::credential);
+    let query = settings("query", Field::setting);
     let body = section.get("body").and_then(|field| Some((body(&field)?, field.spot)));
     section.finish();
     let (method, url) = (method?, url?);

@@ -91,11 +91,11 @@ async fn answer(text: &str, path: &str, variables: &[(&str, &str)]) -> Result<St
 
 #[tokio::test]
 async fn a_program_is_given_its_secrets_as_text_and_the_model_sees_their_names() {
-    let variables = [("TOKEN", "t0ken"), ("SECRET", "{path}"), ("A", "1"), ("B", "2"), ("FANOUT_DEPTH", "2")];
+    let variables = [("TOKEN", "t0ken-1"), ("SECRET", "{path}"), ("A", "1"), ("B", "2"), ("FANOUT_DEPTH", "2")];
     let came = answer(COMMAND, "a b", &variables).await.unwrap();
-    assert_eq!(came, "a b ${SECRET} ${TOKEN} 3 1\n");
-    let variables = [("TOKEN", "t0ken"), ("SECRET", "x")];
-    assert_eq!(answer(COMMAND, "a", &variables).await.unwrap(), "a x ${TOKEN} 1 \n");
+    assert_eq!(came, "a b [redacted SECRET] [redacted TOKEN] 3 1\n");
+    let variables = [("TOKEN", "t0ken-1"), ("SECRET", "x")];
+    assert_eq!(answer(COMMAND, "a", &variables).await.unwrap(), "a x [redacted TOKEN] 1 \n");
     let error = answer(COMMAND, "-rf", &variables).await.unwrap_err();
     assert!(error.starts_with("`path` must not begin with `-`"), "{error}");
 }

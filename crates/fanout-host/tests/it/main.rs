@@ -12,4 +12,5 @@ mod mcp;
 mod mistakes;
 mod openapi;
 mod schema;
+mod secrets;
 mod snapshots;

@@ -97,8 +97,8 @@ fn a_secret_is_not_repeated() {
     check("model = \"s3cret\"", "fanout.toml:1:9: `model` must be a table such as { key = \"value\" }, not a text");
     check_http(
         "GET",
-        "url = \"http://a.example\", headers = { a = \"s3cret ${caller.token}\" }",
-        "43: `${caller.token}` in `a` is not in this version of fanout: no caller has a token yet",
+        "url = \"http://a.example\", query = { a = \"s3cret ${caller.token}\" }",
+        "41: `${caller.token}` cannot stand in `a`: it differs from call to call, and only a header of an `http` tool or `auth` of [openapi.NAME] can hold it",
     );
 }
 

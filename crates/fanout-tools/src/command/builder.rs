@@ -16,7 +16,7 @@ use fanout_core::tool::{Policy, ToolSpec};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-use super::answer::{OUTPUT_MAX, Secrets};
+use super::answer::OUTPUT_MAX;
 use super::argument::Line;
 use super::group::Programs;
 use super::program::Program;
@@ -34,7 +34,6 @@ pub struct CommandToolBuilder {
     stdin: Option<SecretString>,
     folder: Option<PathBuf>,
     variables: Vec<(OsString, OsString)>,
-    secrets: Secrets,
     output_max: usize,
     reads: Option<Vec<String>>,
     writes: Option<Vec<String>>,
@@ -53,7 +52,6 @@ impl CommandToolBuilder {
             stdin: None,
             folder: None,
             variables: Vec::new(),
-            secrets: Secrets::default(),
             output_max: OUTPUT_MAX,
             reads: None,
             writes: None,
@@ -113,12 +111,6 @@ impl CommandToolBuilder {
         }
     }
 
-    /// Wherever the program prints this value, the model is shown `${name}`. A value of less than 4 bytes is no secret.
-    pub fn secret(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
-        self.secrets.add(name.into(), value.into());
-        self
-    }
-
     /// The most that is kept of each stream, in bytes; 1 MiB unless said.
     pub fn output_max(mut self, bytes: usize) -> Self {
         self.output_max = bytes;
@@ -172,13 +164,8 @@ impl CommandToolBuilder {
             ..ToolSpec::new(self.name.clone(), Source::command())
         };
         let program = Program { tool: self.name, name: self.program, folder: self.folder, variables: self.variables };
-        let recipe = Recipe {
-            line,
-            program: Arc::new(program),
-            secrets: self.secrets,
-            output_max: self.output_max,
-            programs: programs.clone(),
-        };
+        let recipe =
+            Recipe { line, program: Arc::new(program), output_max: self.output_max, programs: programs.clone() };
         Ok(CommandTool { spec, recipe: Arc::new(recipe) })
     }
 

@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::ChildStdin;
 use tokio::time::timeout;
 
-use super::answer::{Answer, Kept, Secrets};
+use super::answer::{Answer, Kept};
 use super::argument::{Filled, Line};
 use super::builder::CommandToolBuilder;
 use super::group::Programs;
@@ -37,7 +37,6 @@ pub struct CommandTool {
 pub(super) struct Recipe {
     pub(super) line: Line,
     pub(super) program: Arc<Program>,
-    pub(super) secrets: Secrets,
     pub(super) output_max: usize,
     pub(super) programs: Programs,
 }
@@ -101,7 +100,7 @@ impl Recipe {
         group.finish().await;
         let tool = &attempt.tool;
         let status = ended.map_err(|error| ToolError::Broken(format!("nobody knows how `{tool}` ended: {error}")))?;
-        Answer { status, stdout: out, stderr: err }.into_output(tool, &self.secrets)
+        Answer { status, stdout: out, stderr: err }.into_output(tool, &attempt.secrets)
     }
 
     /// Starts the program on a thread that may block.

@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fanout_core::call::ToolName;
 use fanout_core::outcome::{Content, Output};
+use fanout_core::secrets::Secrets;
 use fanout_core::tool::ToolError;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
@@ -43,12 +44,18 @@ impl Answer {
     /// 429, and a 403 that names a wait or a used-up budget: [`ToolError::Busy`], nothing was done. 503:
     /// [`ToolError::Overloaded`]; 408 and all other 5xx: [`ToolError::Broken`]; both may have done the work. All else but
     /// 2xx: [`ToolError::Failed`].
-    pub(super) fn into_output(self, tool: &ToolName, method: &Method, waits: &Waits) -> Result<Output, ToolError> {
+    pub(super) fn into_output(
+        self,
+        tool: &ToolName,
+        method: &Method,
+        waits: &Waits,
+        secrets: &Secrets,
+    ) -> Result<Output, ToolError> {
         let status = self.status;
         if status.is_success() {
             return Ok(if *method == Method::HEAD { self.headers_output() } else { self.body_output() });
         }
-        let excerpt = excerpt(&self.body);
+        let excerpt = excerpt(&self.body, secrets);
         let colon = if excerpt.is_empty() { "" } else { ": " };
         let message = format!("`{tool}` answered {}{colon}{excerpt}", status_text(status));
         Err(match status {
@@ -196,14 +203,16 @@ pub(super) fn status_text(status: StatusCode) -> String {
 }
 
 /// What the body of an error says: its message if it is JSON that has one, else its beginning.
-fn excerpt(body: &[u8]) -> String {
+fn excerpt(body: &[u8], secrets: &Secrets) -> String {
     let text = match serde_json::from_slice::<Value>(body) {
         Ok(value) => message_in(&value).unwrap_or_else(|| value.to_string()),
         Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
     };
+    // Before the cut, which could go through a secret.
+    let text = secrets.hide(&text);
     match text.char_indices().nth(EXCERPT_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+        None => text.into_owned(),
     }
 }
 
@@ -236,7 +245,9 @@ mod tests {
 
     #[track_caller]
     fn check_excerpt(body: &str, text: &str) {
-        assert_eq!(excerpt(body.as_bytes()), text);
+        let mut secrets = Secrets::new();
+        secrets.add("KEY", "s3cret-token");
+        assert_eq!(excerpt(body.as_bytes(), &secrets), text);
     }
 
     #[test]
@@ -250,6 +261,7 @@ mod tests {
         check_excerpt(r#"{"code":7}"#, r#"{"code":7}"#);
         check_excerpt("<h1>no</h1>\n", "<h1>no</h1>");
         check_excerpt("", "");
+        check_excerpt(&format!("{} s3cret-token", "x".repeat(495)), &format!("{} [red…", "x".repeat(495)));
         check_excerpt(&"ä".repeat(501), &format!("{}…", "ä".repeat(500)));
     }
 

@@ -13,11 +13,12 @@ use fanout_core::effects::{EffectsSpec, Source, Template, TemplateError};
 use fanout_core::tool::{Policy, Proposal, ToolSpec};
 use http::header::{ACCEPT, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::Value;
 
 use super::address::{Address, AddressError, Text};
 use super::client::{HttpClient, HttpClientError};
+use super::credential::Credential;
 use super::parameter::{Parameter, ParameterPlace};
 use super::request::{Body, Layout};
 use super::tool::{Endpoint, HttpTool};
@@ -44,7 +45,7 @@ pub struct HttpToolBuilder {
     url: String,
     description: String,
     input_schema: Value,
-    headers: Vec<(String, SecretString)>,
+    headers: Vec<(String, Credential)>,
     query: Vec<(String, String)>,
     body: Option<Body>,
     reads: Option<Vec<String>>,
@@ -93,8 +94,9 @@ impl HttpToolBuilder {
         self
     }
 
-    /// Adds a header. Its value is a secret: it stands in no message and no debug output.
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
+    /// Adds a header. Its value is a secret: it stands in no message and no debug output. What a server repeats of it is
+    /// hidden where the toolbox knows it: [`Toolbox::hide`](fanout_core::toolbox::Toolbox::hide).
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<Credential>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
@@ -186,7 +188,7 @@ impl HttpToolBuilder {
     /// # Errors
     /// [`HttpToolError`] when something that the author wrote cannot be right. Nothing is sent.
     pub fn build(self, client: &HttpClient) -> Result<HttpTool, HttpToolError> {
-        let Parts { source, effects, headers, layout } = self.read()?;
+        let Parts { source, effects, headers, of_caller, layout } = self.read()?;
         let safe = is_safe(&layout.method);
         let spec = ToolSpec {
             description: self.description,
@@ -198,7 +200,7 @@ impl HttpToolBuilder {
             ..ToolSpec::new(self.name, source)
         };
         let client = client.to(layout.address.origin(), spec.repeatable(), spec.policy.timeout)?;
-        Ok(HttpTool { spec, endpoint: Arc::new(Endpoint { layout, headers, client }) })
+        Ok(HttpTool { spec, endpoint: Arc::new(Endpoint { layout, headers, of_caller, client }) })
     }
 
     fn read(&self) -> Result<Parts, HttpToolError> {
@@ -210,9 +212,9 @@ impl HttpToolBuilder {
         let mut effects = if infers { all_of(&source) } else { EffectsSpec::default() };
         effects.reads = self.reads.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
         effects.writes = self.writes.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
-        let headers = parse_headers(&self.headers)?;
+        let (headers, of_caller) = parse_headers(&self.headers)?;
         let layout = self.layout(address, &fields)?;
-        Ok(Parts { source, effects, headers, layout })
+        Ok(Parts { source, effects, headers, of_caller, layout })
     }
 
     fn layout(&self, address: Address, fields: &Fields) -> Result<Layout, HttpToolError> {
@@ -260,6 +262,7 @@ struct Parts {
     source: Source,
     effects: EffectsSpec,
     headers: HeaderMap,
+    of_caller: Vec<(HeaderName, Credential)>,
     layout: Layout,
 }
 
@@ -367,8 +370,11 @@ fn parse_effects(fields: &Fields, texts: &[String]) -> Result<Vec<Template>, Htt
     texts.iter().map(read).collect()
 }
 
-fn parse_headers(given: &[(String, SecretString)]) -> Result<HeaderMap, HttpToolError> {
-    let mut headers = HeaderMap::new();
+type Headers = (HeaderMap, Vec<(HeaderName, Credential)>);
+
+/// The headers that are always the same, and those that hold the end user's token.
+fn parse_headers(given: &[(String, Credential)]) -> Result<Headers, HttpToolError> {
+    let (mut headers, mut of_caller) = (HeaderMap::new(), Vec::new());
     headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/*;q=0.9, */*;q=0.8"));
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("fanout/", env!("CARGO_PKG_VERSION"))));
     for (name, value) in given {
@@ -377,15 +383,16 @@ fn parse_headers(given: &[(String, SecretString)]) -> Result<HeaderMap, HttpTool
         if RESERVED.contains(&header.as_str()) {
             return Err(HttpToolError::ReservedHeader { name: name.clone() });
         }
-        let value = value.expose_secret();
-        if names_a_field(value) {
+        if value.texts().any(names_a_field) {
             return Err(HttpToolError::HeaderTemplate { name: name.clone() });
         }
-        let mut value = HeaderValue::from_str(value).map_err(|_| unsendable())?;
-        value.set_sensitive(true);
-        headers.insert(header, value);
+        let sent = value.value("token").ok_or_else(unsendable)?;
+        match value.needs_token() {
+            true => of_caller.push((header, value.clone())),
+            false => drop(headers.insert(header, sent)),
+        }
     }
-    Ok(headers)
+    Ok((headers, of_caller))
 }
 
 /// Whether a text holds something like `{user_id}`, which its author takes for an input. JSON in a header does not.

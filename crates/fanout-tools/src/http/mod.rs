@@ -2,7 +2,7 @@
 //!
 //! From its author, through `builder`; to a [`Toolbox`](fanout_core::toolbox::Toolbox), as [`HttpTool`].
 //! In the order of a call: `tool` is what the toolbox holds; `address` fills inputs into the URL; `request` lays the rest
-//! into query, body, headers and cookies, each `parameter` in its style; `client` keeps the connections; `answer` reads
+//! into query, body, headers and cookies, each `parameter` in its style; a `credential` is what its author sends along; `client` keeps the connections; `answer` reads
 //! what came back, `waits` what it asks of everyone else.
 //! Nothing here sends a request twice: that is decided in `fanout-core`, from what an attempt came to.
 
@@ -10,6 +10,7 @@ mod address;
 pub(crate) mod answer;
 mod builder;
 pub(crate) mod client;
+mod credential;
 mod parameter;
 mod request;
 mod tool;
@@ -19,6 +20,7 @@ pub use address::AddressError;
 pub use answer::BODY_MAX;
 pub use builder::{HttpToolBuilder, HttpToolError};
 pub use client::{HttpClient, HttpClientError};
+pub use credential::Credential;
 pub use parameter::{Parameter, ParameterPlace, Style};
 pub use request::Body;
 pub use tool::HttpTool;

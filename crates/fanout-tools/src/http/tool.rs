@@ -21,6 +21,7 @@ use url::Url;
 
 use super::answer::{self, Answer, BODY_MAX, ERROR_BODY_MAX};
 use super::builder::HttpToolBuilder;
+use super::credential::Credential;
 use super::request::{Layout, Payload, Prepared};
 use super::waits::Waits;
 
@@ -44,6 +45,8 @@ pub struct HttpTool {
 pub(super) struct Endpoint {
     pub(super) layout: Layout,
     pub(super) headers: HeaderMap,
+    /// Those that hold the end user's token.
+    pub(super) of_caller: Vec<(HeaderName, Credential)>,
     pub(super) client: reqwest::Client,
 }
 
@@ -82,7 +85,10 @@ impl fmt::Debug for HttpTool {
 
 impl Endpoint {
     async fn call(&self, attempt: &Attempt) -> Result<Output, ToolError> {
-        let Prepared { mut url, headers, body } = self.layout.prepare(&attempt.input)?;
+        let Prepared { mut url, mut headers, body } = self.layout.prepare(&attempt.input)?;
+        // What the author wrote wins over what an input says.
+        headers.extend(self.headers.clone());
+        headers.extend(self.headers_of_caller(attempt)?);
         let method = &self.layout.method;
         let follows = matches!(*method, Method::GET | Method::HEAD);
         let mut followed = 0;
@@ -94,7 +100,7 @@ impl Endpoint {
                 attempt.pause_limit(wait);
             }
             let Some(target) = answer::redirect_target(response.status(), response.headers(), &url) else {
-                return read(response, &attempt.tool, method, &waits).await;
+                return read(response, attempt, method, &waits).await;
             };
             let status = answer::status_text(response.status());
             match target {
@@ -114,18 +120,39 @@ impl Endpoint {
         }
     }
 
+    /// The headers that are sent in the end user's name. They reach this tool's own host and no other: a redirect to
+    /// elsewhere is not followed.
+    fn headers_of_caller(&self, attempt: &Attempt) -> Result<HeaderMap, ToolError> {
+        let mut headers = HeaderMap::new();
+        for (name, credential) in &self.of_caller {
+            let tool = &attempt.tool;
+            let Some(token) = &attempt.caller_token else {
+                return Err(ToolError::NotPermitted(format!(
+                    "`{tool}` acts in the name of an end user, and this run has no end user's token (the header \
+                     `fanout-user-token` of a request to the gateway). Nothing was sent: go on without it, or have the user \
+                     sign in"
+                )));
+            };
+            let unsendable = || {
+                ToolError::NotPermitted(format!(
+                    "the end user's token cannot be sent in a header by `{tool}`: have the user sign in again"
+                ))
+            };
+            headers.insert(name.clone(), credential.value(token.expose()).ok_or_else(unsendable)?);
+        }
+        Ok(headers)
+    }
+
     async fn send(
         &self,
         attempt: &Attempt,
         url: Url,
-        given: &HeaderMap,
+        headers: &HeaderMap,
         body: Option<&Payload>,
     ) -> Result<reqwest::Response, ToolError> {
         let method = self.layout.method.clone();
         let place = format!("{method} {}", shown(&url));
-        // What the author wrote wins over what an input says.
-        let mut headers = given.clone();
-        headers.extend(self.headers.clone());
+        let mut headers = headers.clone();
         if !matches!(method, Method::GET | Method::HEAD) && !headers.contains_key(&IDEMPOTENCY_KEY) {
             headers.extend(key_header(&attempt.idempotency_key).map(|key| (IDEMPOTENCY_KEY.clone(), key)));
         }
@@ -152,15 +179,16 @@ impl Endpoint {
 /// Reads a response and what it means.
 async fn read(
     mut response: reqwest::Response,
-    tool: &ToolName,
+    attempt: &Attempt,
     method: &Method,
     waits: &Waits,
 ) -> Result<Output, ToolError> {
+    let tool = &attempt.tool;
     let status = response.status();
     let body =
         if status.is_success() { whole(&mut response, tool, method).await? } else { beginning(&mut response).await };
     let headers = std::mem::take(response.headers_mut());
-    Answer { status, headers, body }.into_output(tool, method, waits)
+    Answer { status, headers, body }.into_output(tool, method, waits, &attempt.secrets)
 }
 
 /// All of a body. One that is too large is given up, and its connection closed, as soon as that is known.

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use fanout_core::secrets::Secrets;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
@@ -37,6 +38,8 @@ pub(super) struct Launch {
     /// All of its environment: nothing else is inherited.
     pub(super) env: Vec<(String, OsString)>,
     pub(super) folder: Option<PathBuf>,
+    /// What it was given and nobody else may see.
+    pub(super) secrets: Arc<Secrets>,
 }
 
 /// A running server. Dropping it ends its process group, and takes at most half a second.
@@ -50,6 +53,8 @@ pub(super) struct Process {
 /// The last lines of standard error.
 #[derive(Default)]
 struct Said {
+    /// What stands in none of them.
+    secrets: Arc<Secrets>,
     lines: Mutex<VecDeque<String>>,
     /// Nothing more comes.
     ended: AtomicBool,
@@ -69,7 +74,7 @@ impl Process {
         let mut child = command.spawn()?;
         let streams = child.stdout.take().zip(child.stdin.take()).zip(child.stderr.take());
         let ((out, input), errors) = streams.ok_or_else(|| io::Error::other("it has no standard streams"))?;
-        let said = Arc::<Said>::default();
+        let said = Arc::new(Said { secrets: Arc::clone(&launch.secrets), ..Said::default() });
         tokio::spawn(listen(server.to_owned(), errors, Arc::clone(&said)));
         #[cfg(unix)]
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
@@ -163,7 +168,10 @@ async fn listen(server: String, mut errors: impl AsyncRead + Unpin, said: Arc<Sa
 impl Said {
     fn take(&self, server: &str, line: &[u8]) {
         let text = String::from_utf8_lossy(line);
-        let line: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text = self.secrets.hide(text.trim());
+        // A line that is too long comes in pieces.
+        let text = self.secrets.trim_end(self.secrets.trim_start(&text));
+        let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         if line.is_empty() {
             return;
         }

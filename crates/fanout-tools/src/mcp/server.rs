@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use fanout_core::secrets::Secrets;
 use http::{HeaderName, HeaderValue};
 use rmcp::model::Tool;
 use secrecy::{ExposeSecret, SecretString};
@@ -51,6 +52,8 @@ pub enum McpReach {
         env: Vec<(String, SecretString)>,
         /// The folder that it runs in; `None` is ours.
         folder: Option<PathBuf>,
+        /// What is hidden in what it writes on its standard error, which goes into logs and messages.
+        secrets: Arc<Secrets>,
     },
     /// Over streamable HTTP.
     Http {
@@ -115,9 +118,9 @@ impl McpServer {
     /// [`McpError::Reach`] for an address or a header that cannot be used.
     pub fn new(name: &str, reach: McpReach) -> Result<Self, McpError> {
         let reach = match reach {
-            McpReach::Program { program, args, env, folder } => {
+            McpReach::Program { program, args, env, folder, secrets } => {
                 let env = env.into_iter().map(|(name, value)| (name, value.expose_secret().into())).collect();
-                Reach::Program(Launch { program, args, env, folder })
+                Reach::Program(Launch { program, args, env, folder, secrets })
             }
             McpReach::Http { url, headers, client } => {
                 let wrong =

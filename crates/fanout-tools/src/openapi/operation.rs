@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 
 use fanout_core::tool::Proposal;
-use secrecy::SecretString;
 use serde_json::Value;
 
 use super::document::{Document, Spot};
@@ -16,7 +15,7 @@ use super::input::{self, Inputs};
 use super::outline::Outline;
 use super::schema::bounded;
 use super::security::{Known, Needs, chosen};
-use crate::http::{HttpTool, HttpToolBuilder, HttpToolError};
+use crate::http::{Credential, HttpTool, HttpToolBuilder, HttpToolError};
 
 /// The longest description of a tool, in bytes: many documents hold whole chapters there, and every request pays for them.
 const DESCRIPTION_MAX: usize = 1_024;
@@ -48,6 +47,14 @@ pub enum OperationError {
         name: String,
         /// The style.
         style: String,
+    },
+    /// The end user's token where it cannot stand.
+    #[error(
+        "`auth`: the scheme `{scheme}` is no header, and `${{caller.token}}` can only be sent in one; use `bearer`"
+    )]
+    CallerToken {
+        /// The scheme.
+        scheme: String,
     },
     /// It is gone: the outline is another document's.
     #[error("there is no such operation")]
@@ -95,12 +102,12 @@ impl Operation {
     /// scheme) that it asks for. `source` is the section that it is described in, such as `[openapi.shop]`.
     ///
     /// # Errors
-    /// [`OperationError::NoServer`]; other mistakes show when the tool is built.
+    /// [`OperationError::NoServer`], [`OperationError::CallerToken`]; other mistakes show when the tool is built.
     pub fn builder(
         &self,
         source: &str,
         base_url: Option<&str>,
-        auth: &[(String, SecretString)],
+        auth: &[(String, Credential)],
     ) -> Result<HttpToolBuilder, OperationError> {
         let Inputs { schema, path, parameters, renamed, body, body_optional, media } = &self.inputs;
         let base = base_url.or(self.server.as_deref()).ok_or(OperationError::NoServer)?;
@@ -122,7 +129,8 @@ impl Operation {
         for (name, secret) in auth.iter().filter(|(name, _)| names.contains(name)) {
             if let Some(known) = self.schemes.get(name) {
                 set.push(known.scheme.clone());
-                builder = known.scheme.apply(builder, secret);
+                let absent = || OperationError::CallerToken { scheme: name.clone() };
+                builder = known.scheme.apply(builder, secret).ok_or_else(absent)?;
             }
         }
         let mut schema = schema.clone();

@@ -10,10 +10,9 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::AUTHORIZATION;
-use secrecy::{ExposeSecret, SecretString};
 
 use super::document::{Document, Spot};
-use crate::http::{HttpToolBuilder, ParameterPlace};
+use crate::http::{Credential, HttpToolBuilder, ParameterPlace};
 
 /// How one scheme's secret is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,15 +107,15 @@ impl Scheme {
         }
     }
 
-    /// The tool, sending this secret.
-    pub(super) fn apply(&self, builder: HttpToolBuilder, secret: &SecretString) -> HttpToolBuilder {
-        let text = secret.expose_secret();
-        match self {
+    /// The tool, sending this secret. `None`: the end user's token stands in it, and this scheme cannot send that.
+    pub(super) fn apply(&self, builder: HttpToolBuilder, secret: &Credential) -> Option<HttpToolBuilder> {
+        let only = || secret.only().map(str::to_owned);
+        Some(match self {
             Self::Header(name) => builder.header(name, secret.clone()),
-            Self::Query(name) => builder.secret_query(name, secret.clone()),
-            Self::Cookie(name) => builder.secret_cookie(name, secret.clone()),
-            Self::Bearer => builder.header(AUTHORIZATION.as_str(), format!("Bearer {text}")),
-            Self::Basic => builder.header(AUTHORIZATION.as_str(), format!("Basic {}", STANDARD.encode(text))),
-        }
+            Self::Query(name) => builder.secret_query(name, only()?),
+            Self::Cookie(name) => builder.secret_cookie(name, only()?),
+            Self::Bearer => builder.header(AUTHORIZATION.as_str(), secret.clone().after("Bearer ")),
+            Self::Basic => builder.header(AUTHORIZATION.as_str(), format!("Basic {}", STANDARD.encode(only()?))),
+        })
     }
 }

@@ -3,7 +3,7 @@
 use axum::http::Method;
 use fanout_core::outcome::{Content, Output};
 use fanout_core::tool::{Attempt, Tool, ToolError};
-use fanout_tools::http::{Body, HttpClient, HttpTool, HttpToolBuilder};
+use fanout_tools::http::{Body, Credential, HttpClient, HttpTool, HttpToolBuilder};
 use serde_json::{Value, json};
 
 use crate::server::{self, Server};
@@ -361,4 +361,35 @@ async fn an_attempt_that_is_dropped_hangs_up() {
     }
     drop(attempt);
     assert_eq!(hung.recv().await, Some("the connection ended"));
+}
+
+#[tokio::test]
+async fn the_end_users_token_is_sent_to_the_tools_own_host_alone() {
+    let other = Server::start().await;
+    let server = Server::start_beside(&format!("{}/stolen", other.base)).await;
+    let bearer = || Credential::around_token(["Bearer ".into(), String::new().into()]);
+    let tool =
+        |method, path: &str| build(tool(method, &format!("{}{path}", server.base)).header("authorization", bearer()));
+    let as_user = |token: Option<&str>| {
+        let mut attempt = Attempt::detached("get_user", json!({}));
+        attempt.caller_token = token.map(Into::into);
+        attempt
+    };
+    for (method, path) in [(Method::GET, "/there"), (Method::POST, "/json")] {
+        tool(method, path).call(as_user(Some("t0ken"))).await.unwrap();
+    }
+    assert_eq!(server.seen().len(), 3);
+    assert!(server.seen().iter().all(|seen| seen.headers["authorization"] == "Bearer t0ken"));
+    tool(Method::GET, "/away").call(as_user(Some("t0ken"))).await.unwrap_err();
+    assert!(other.seen().is_empty());
+    let before = server.seen().len();
+    for token in [None, Some("a\nb")] {
+        let error = tool(Method::POST, "/json").call(as_user(token)).await.unwrap_err();
+        assert!(matches!(error, ToolError::NotPermitted(_)), "{error:?}");
+    }
+    assert_eq!(server.seen().len(), before, "nothing was sent");
+    let bad = HttpTool::builder("t", Method::GET, "http://a.example")
+        .header("x", Credential::around_token(["a\n".into(), "".into()]));
+    assert!(bad.check().is_err());
+    assert!(!format!("{:?}", bearer()).contains("Bearer"));
 }

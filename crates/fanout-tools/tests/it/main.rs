@@ -9,6 +9,7 @@ mod command;
 mod faults;
 mod function;
 mod http;
+mod http_inputs;
 #[cfg(unix)]
 mod injection;
 mod mcp;

@@ -153,7 +153,13 @@ async fn an_address_or_a_header_that_cannot_be_used_is_refused() {
 
 #[tokio::test]
 async fn a_program_that_is_not_there_is_said_so() {
-    let reach = McpReach::Program { program: "no-such-program".into(), args: vec![], env: vec![], folder: None };
+    let reach = McpReach::Program {
+        program: "no-such-program".into(),
+        args: vec![],
+        env: vec![],
+        folder: None,
+        secrets: Arc::default(),
+    };
     let error = McpServer::new("s", reach).unwrap().list().await.unwrap_err();
     assert!(matches!(error, McpError::Program(_)), "{error:?}");
 }
@@ -162,7 +168,7 @@ async fn a_program_that_is_not_there_is_said_so() {
 async fn a_server_that_ends_at_once_is_named_with_its_last_words() {
     let folder = tempfile::tempdir().unwrap();
     let error = server(folder.path(), "never").list().await.unwrap_err();
-    let said = "it ended before it answered; it said last: start 1 | no licence was found";
+    let said = "it ended before it answered; it said last: start 1 | no licence was found for [redacted SECRET]";
     assert_eq!(error, McpError::Start(said.to_owned()));
 }
 

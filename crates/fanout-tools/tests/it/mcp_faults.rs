@@ -43,7 +43,10 @@ async fn a_server_that_does_not_come_back_is_sent_nothing() {
     assert!(matches!(script.attempt("die").await, Err(ToolError::Broken(_))));
     let error = script.attempt("where").await.unwrap_err();
     assert!(matches!(error, ToolError::NotSent(_)), "{error:?}");
-    assert!(error.to_string().ends_with("it said last: start 2 | no licence was found"), "{error}");
+    assert!(
+        error.to_string().ends_with("it said last: start 2 | no licence was found for [redacted SECRET]"),
+        "{error}"
+    );
     let outcomes = script.batch(&["where"], &[]).await;
     let (code, message) = code(&outcomes[0]);
     assert_eq!(code, ErrorCode::Upstream);

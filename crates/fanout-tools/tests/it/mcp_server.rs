@@ -6,6 +6,7 @@ use std::sync::Arc;
 use fanout_core::call::Call;
 use fanout_core::outcome::{Content, Outcome, Output};
 use fanout_core::run::{RunOptions, Scheduler, SchedulerOptions};
+use fanout_core::secrets::Secrets;
 use fanout_core::tool::{Attempt, Policy, Tool, ToolError};
 use fanout_core::toolbox::Toolbox;
 use fanout_tools::mcp::{McpListed, McpReach, McpServer, McpTool, McpToolOptions};
@@ -73,6 +74,8 @@ impl Script {
 pub(crate) fn server(folder: &Path, mode: &str) -> McpServer {
     let variable = |name: &str, value: &str| (name.to_owned(), value.into());
     let path = std::env::var("PATH").unwrap();
+    let mut secrets = Secrets::new();
+    secrets.add("SECRET", "s3cret");
     let reach = McpReach::Program {
         program: "sh".into(),
         args: ["-c", include_str!("mcp_server.sh")].map(Into::into).to_vec(),
@@ -83,6 +86,7 @@ pub(crate) fn server(folder: &Path, mode: &str) -> McpServer {
             variable("SECRET", "s3cret"),
         ],
         folder: Some(folder.to_owned()),
+        secrets: Arc::new(secrets),
     };
     McpServer::new("s", reach).unwrap()
 }

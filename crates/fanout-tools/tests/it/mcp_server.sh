@@ -3,7 +3,7 @@ echo start >>"$DIR/starts"
 starts=$(wc -l <"$DIR/starts" | tr -d ' ')
 echo "start $starts" >&2
 if [ "$MODE" = never ] || { [ "$MODE" = once ] && [ "$starts" -gt 1 ]; }; then
-  echo 'no licence was found' >&2
+  echo "no licence was found for $SECRET" >&2
   exit 3
 fi
 if [ "$MODE" = silent ]; then exec sleep 1000; fi

@@ -2,7 +2,7 @@
 
 use fanout_core::tool::{Attempt, Tool, ToolError};
 use fanout_core::toolbox::Toolbox;
-use fanout_tools::http::HttpClient;
+use fanout_tools::http::{Credential, HttpClient};
 use fanout_tools::openapi::{Document, Operation};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -46,13 +46,18 @@ async fn sent(paths: &Value, components: &Value, auth: &[(&str, &str)], input: V
     let server = Server::start().await;
     let document = document("3.0.3", paths, components);
     let outline = &document.operations("s")[0];
-    let auth: Vec<(String, SecretString)> =
-        auth.iter().map(|(name, secret)| ((*name).to_owned(), SecretString::from(*secret))).collect();
+    // A lone `@` stands for the end user's token.
+    let credential = |(name, secret): &(&str, &str)| {
+        ((*name).to_owned(), Credential::around_token(secret.split('@').map(SecretString::from)))
+    };
+    let auth: Vec<(String, Credential)> = auth.iter().map(credential).collect();
     let builder = document.describe(outline).unwrap().builder("[openapi.s]", Some(&server.base), &auth).unwrap();
     let tool = builder.build(&HttpClient::direct()).unwrap();
     let mut toolbox = Toolbox::new();
     toolbox.add(tool.clone()).unwrap();
-    tool.call(Attempt::detached(outline.tool.clone(), input)).await?;
+    let mut attempt = Attempt::detached(outline.tool.clone(), input);
+    attempt.caller_token = Some("t0ken".into());
+    tool.call(attempt).await?;
     Ok(server.seen().remove(0))
 }
 
@@ -170,7 +175,7 @@ fn a_parameter_that_the_configuration_sends_is_no_input() {
     let components = json!({ "securitySchemes": { "k": { "type": "apiKey", "in": "header", "name": "X-Key" } } });
     let document = document("3.1.0", &paths, &components);
     let operation = operation(&document, "GET /x");
-    let spec = |auth: &[(String, SecretString)]| {
+    let spec = |auth: &[(String, Credential)]| {
         let builder = operation.builder("", Some("http://localhost"), auth).unwrap();
         builder.build(&HttpClient::direct()).unwrap().spec().input_schema
     };
@@ -330,4 +335,21 @@ fn a_body_whose_fields_clash_with_parameters_or_that_is_one_of_several_stands_al
     assert_eq!(of(json!({ "oneOf": [fields(&["a"]), fields(&["b"])] })), ("body id".into(), json!(false)));
     assert_eq!(of(json!({ "properties": { "a": {} }, "additionalProperties": true })), ("a id".into(), json!(true)));
     assert_eq!(of(json!({ "type": "object" })), ("body id".into(), json!(false)));
+}
+
+#[tokio::test]
+async fn the_end_users_token_is_sent_where_the_scheme_is_a_header() {
+    let operation = json!({ "/x": { "get": { "security": [{ "k": [] }, { "q": [] }] } } });
+    let components = json!({ "securitySchemes": {
+        "k": { "type": "apiKey", "in": "header", "name": "X-Key" },
+        "q": { "type": "apiKey", "in": "query", "name": "key" } } });
+    let arrived = sent(&operation, &components, &[("k", "a-@-b"), ("bearer", "@")], json!({})).await.unwrap();
+    assert_eq!((header(&arrived, "x-key"), header(&arrived, "authorization")), ("a-t0ken-b", "Bearer t0ken"));
+    let document = document("3.0.3", &operation, &components);
+    for scheme in ["q", "basic"] {
+        let auth = [(scheme.to_owned(), Credential::around_token(["".into(), "".into()]))];
+        let outline = &document.operations("s")[0];
+        let error = document.describe(outline).unwrap().builder("", Some("http://a"), &auth).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("`auth`: the scheme `{scheme}` is no header")), "{error}");
+    }
 }
