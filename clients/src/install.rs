@@ -25,11 +25,17 @@ const NPM_CI: [&str; 4] = ["ci", "--no-audit", "--no-fund", "--loglevel=error"];
 /// # Errors
 /// When `python3` is absent or too old, or the packages can't be had.
 pub fn python() -> anyhow::Result<tokio::process::Command> {
-    let source = root().join("clients/python");
-    let place = venv("python", &source.join("requirements.txt"))?;
-    let mut command = tokio::process::Command::new(place.join("bin/python"));
-    command.arg(source.join("conversations.py"));
+    let mut command = tokio::process::Command::new(python_program()?);
+    command.arg(root().join("clients/python/conversations.py"));
     Ok(command)
+}
+
+/// Python with the official SDK.
+///
+/// # Errors
+/// When `python3` is absent or too old, or the packages can't be had.
+pub fn python_program() -> anyhow::Result<PathBuf> {
+    Ok(venv("python", &root().join("clients/python/requirements.txt"))?.join("bin/python"))
 }
 
 /// The command that starts the official TypeScript SDK's conversations, on Node.

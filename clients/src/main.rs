@@ -1,5 +1,5 @@
 //! Real clients against `fanout serve` and `fanout mcp`: the official SDKs, a Next.js app, and the MCP conformance suite; real
-//! MCP servers as its sources; and large public OpenAPI documents.
+//! MCP servers as its sources; large public OpenAPI documents; and what `fanout init` makes.
 //!
 //! From the `fanout` binary whose path is given. To whoever runs the tests: one line per conversation, and an error that
 //! names each one that went otherwise than it should: through the gateway otherwise than straight with the model, or over
@@ -16,6 +16,7 @@ mod nextjs;
 mod remote;
 mod servers;
 mod stage;
+mod starters;
 mod system;
 mod tools;
 
@@ -27,12 +28,12 @@ use anyhow::Context;
 
 use client::Client;
 
-const CLIENTS: [&str; 7] = ["python", "typescript", "mcp", "conformance", "nextjs", "documents", "servers"];
+const CLIENTS: [&str; 8] = ["python", "typescript", "mcp", "conformance", "nextjs", "documents", "servers", "starters"];
 
 const USAGE: &str = "\
 usage: fanout-clients FANOUT [NAME...]
        FANOUT is the binary to test; NAMEs choose among the clients (python, typescript, mcp, conformance, nextjs,
-       documents, servers) and the
+       documents, servers, starters) and the
        conversations";
 
 #[tokio::main]
@@ -49,6 +50,7 @@ async fn main() -> ExitCode {
         conformance::SIDES.to_vec(),
         servers::TRIED.to_vec(),
         remote::TRIED.to_vec(),
+        starters::TRIED.to_vec(),
     ]
     .concat();
     if let Some(name) = chosen.iter().map(String::as_str).find(|name| !CLIENTS.contains(name) && !names.contains(name))
@@ -113,6 +115,9 @@ async fn run(fanout: &Path, chosen: &[String]) -> anyhow::Result<usize> {
         for name in tried {
             failed += usize::from(!tell("servers", name, servers::hold(name, &installed, &fanout).await));
         }
+    }
+    for name in wanted("starters", &starters::TRIED, chosen) {
+        failed += usize::from(!tell("starters", name, starters::hold(name, &fanout).await));
     }
     Ok(failed)
 }

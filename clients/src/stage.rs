@@ -112,9 +112,26 @@ impl Gateway {
         Self::start(fanout, config, &[], variables).await
     }
 
+    /// Serves the configuration in this folder, before the Claude at this address.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn of_starter(folder: TempDir, claude: &str, fanout: &Path) -> anyhow::Result<Self> {
+        Self::serve(fanout, folder, &[], &[("FANOUT_UPSTREAM_URL", claude)]).await
+    }
+
     async fn start(fanout: &Path, config: &str, flags: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("fanout.toml"), config)?;
+        Self::serve(fanout, folder, flags, environment).await
+    }
+
+    async fn serve(
+        fanout: &Path,
+        folder: TempDir,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(fanout);
         alone(&mut command);
         command.current_dir(folder.path()).args(["serve", "--json"]).args(flags);

@@ -227,8 +227,10 @@ pub enum KeysCommand {
     /// Make a key and print it on standard output, this once.
     Add(AddKey),
     /// List the keys by their ids.
+    #[command(after_help = "Example:\n  fanout keys list --json")]
     List,
     /// Take a key away.
+    #[command(after_help = "Example:\n  fanout keys revoke KEY_ID")]
     Revoke {
         /// The id of the key, as `list` shows it.
         id: String,
@@ -237,7 +239,11 @@ pub enum KeysCommand {
 
 /// `fanout keys add`
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Example:\n  FANOUT_KEY=$(fanout keys add --project support)")]
+#[command(after_help = "\
+Examples:
+  FANOUT_KEY=$(fanout keys add --project support)
+  fanout keys add --admin
+  fanout keys add --project support --approve")]
 pub struct AddKey {
     /// The team that will use it.
     #[arg(long, value_name = "NAME")]

@@ -210,7 +210,7 @@ impl Attempt {
     /// none of an attempt whose call has ended.
     pub fn progress(&self, progress: Progress) {
         if let Some(backing) = &self.hold.0 {
-            let message = progress.message.map(|message| self.secrets.hide(&message).into_owned());
+            let message = progress.message.map(|message| self.secrets.hide(&message).into());
             backing.progressed(Progress { message, ..progress });
         }
     }

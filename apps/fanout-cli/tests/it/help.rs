@@ -24,6 +24,18 @@ fn commands(help: &str) -> Vec<String> {
     names.filter(|name| *name != "help").map(str::to_owned).collect()
 }
 
+/// Every command, and every command of a command, as the words to write.
+async fn all_commands() -> Vec<Vec<String>> {
+    let mut all = Vec::new();
+    for command in commands(&help(&[]).await) {
+        let text = help(&[&command]).await;
+        let inner = if text.contains("\nCommands:\n") { commands(&text) } else { Vec::new() };
+        all.push(vec![command.clone()]);
+        all.extend(inner.into_iter().map(|inner| vec![command.clone(), inner]));
+    }
+    all
+}
+
 /// The lines below "Example".
 fn examples(help: &str) -> Vec<String> {
     let after = help.lines().skip_while(|line| !line.starts_with("Example"));
@@ -49,11 +61,12 @@ async fn every_command_is_listed_and_every_flag_has_an_example() {
     assert!(top.contains("Exit codes: 0 done") && top.contains("130 interrupted"), "{top}");
     let mut all = examples(&top).join("\n");
     let mut known = Vec::new();
-    for command in commands(&top) {
-        let text = help(&[&command]).await;
+    for words in all_commands().await {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (text, command) = (help(&words).await, words.join(" "));
         let examples = examples(&text);
         assert!(!examples.is_empty(), "`{command}` has no example");
-        assert!(examples.iter().all(|line| line.starts_with("fanout ") && line.contains(&command)), "{examples:?}");
+        assert!(examples.iter().all(|line| line.contains("fanout ") && line.contains(&command)), "{examples:?}");
         all.push_str(&examples.join("\n"));
         known.extend(flags(&text));
     }
@@ -75,21 +88,33 @@ async fn every_example_is_true() {
         .set("FANOUT_SERVER__LISTEN", "127.0.0.1:0")
         .set("ANTHROPIC_BASE_URL", server.base_url());
     desk.write("assistant.json", &content(&[("a", "get_order", r#"{"id":"7"}"#)]));
-    for command in commands(&help(&[]).await) {
-        for example in examples(&help(&[&command]).await) {
+    for words in all_commands().await {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        for mut example in examples(&help(&words).await) {
+            if words == ["serve"] {
+                // The process that is started is the one to stop.
+                example.insert_str(0, "exec ");
+            }
+            if words == ["keys", "revoke"] {
+                example = example.replace("KEY_ID", &key_id(&desk).await);
+            }
             // Somebody must be there to be reloaded.
-            let served = (command == "reload")
+            let served = (words == ["reload"])
                 .then(|| Served::start(desk.folder(), &[("FANOUT_SERVER__LISTEN", "127.0.0.1:0")], &[]));
-            let at = served.as_ref().map(|served| format!("FANOUT_SERVER__LISTEN={} ", served.address()));
-            let line = format!("{}exec {example}", at.map(|at| format!("export {at}; ")).unwrap_or_default());
-            let child = desk.command("sh").args(["-c", &line]).spawn().unwrap();
-            if command == "serve" {
+            if let Some(served) = &served {
+                example.insert_str(0, &format!("FANOUT_SERVER__LISTEN={} ", served.address()));
+            }
+            let child = desk.command("sh").args(["-c", &example]).spawn().unwrap();
+            if words == ["serve"] {
                 assert!(stopped_once_it_listens(child).await.starts_with("fanout listens on http://127.0.0.1:"));
                 continue;
             }
             let came = ended(feed(child, "")).await.code(0);
+            if example.starts_with("FANOUT_KEY=") {
+                continue; // What it prints is caught.
+            }
             let file = example.split("> ").nth(1).map(|name| desk.folder().join(name));
-            let out = file.map_or(came.out, |file| std::fs::read_to_string(file).unwrap());
+            let out = file.map_or(came.out + &came.err, |file| std::fs::read_to_string(file).unwrap());
             assert!(!out.is_empty(), "{example}");
         }
     }
@@ -109,4 +134,23 @@ async fn stopped_once_it_listens(mut child: Child) -> String {
         first
     });
     served.await.unwrap()
+}
+
+/// The id of some key.
+async fn key_id(desk: &Desk) -> String {
+    let keys = desk.run(&["keys", "list", "--json"], "").await.code(0);
+    keys.lines()[0]["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readme_lists_every_command_and_none_that_is_not_there() {
+    let readme = include_str!("../../../../README.md");
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `fanout "));
+    let mut listed: Vec<&str> = rows.filter_map(|row| row.split([' ', '`']).next()).collect();
+    // The picture above the table shows it.
+    listed.push("demo");
+    listed.sort_unstable();
+    let mut known = commands(&help(&[]).await);
+    known.sort_unstable();
+    assert_eq!(listed, known);
 }
