@@ -82,7 +82,7 @@ pub fn init(common: &Common, args: &Init) -> anyhow::Result<Ended> {
         files.iter().map(|(name, _)| *name).filter(|name| folder.join(name).symlink_metadata().is_ok()).collect();
     ensure!(
         there.is_empty(),
-        "{} in {} is there already, and nothing was written; name another folder: fanout init … FOLDER",
+        "already in {1}, and nothing was written: {0}; name another folder: fanout init … FOLDER",
         there.join(", "),
         folder.display()
     );

@@ -95,7 +95,7 @@ async fn the_supabase_template_asks_the_project_that_the_variables_name() {
 async fn what_is_there_is_never_touched() {
     let desk = Desk::with("# mine\n");
     let came = desk.run(&["init"], "").await.code(2);
-    assert!(came.err.contains("fanout.toml in . is there already, and nothing was written"), "{}", came.err);
+    assert!(came.err.contains("already in ., and nothing was written: fanout.toml"), "{}", came.err);
     assert_eq!(std::fs::read_to_string(desk.folder().join("fanout.toml")).unwrap(), "# mine\n");
     assert!(!Path::new(&desk.folder().join("assistant.json")).exists());
     let lines = desk.run(&["init", "--json", "b"], "").await.code(0).lines();
