@@ -9,6 +9,7 @@ use fanout_core::toolbox::Toolbox;
 use fanout_host::build::{Purpose, build_toolbox};
 use fanout_host::config::Config;
 use fanout_host::connect::{Servers, Trouble, connect};
+use fanout_host::documents::{Downloaded, fetch};
 use fanout_host::environment::Environment;
 use fanout_host::groups::unused;
 use fanout_tools::command::Programs;
@@ -46,9 +47,19 @@ impl Loaded {
     /// The same, going on with what an earlier reading left.
     pub async fn read_after(common: &Common, purpose: Purpose, before: Before) -> anyhow::Result<Self> {
         let environment = Environment::of_process();
-        let config = match &common.config {
-            Some(path) => Config::load(path, &environment)?,
-            None => Config::find(&current_dir().context("the current folder cannot be read")?, &environment)?,
+        let folder = current_dir().context("the current folder cannot be read")?;
+        let file = match &common.config {
+            Some(path) => Some(path.clone()),
+            None => Config::locate(&folder)?,
+        };
+        if let Some(file) = &file {
+            for Downloaded { name, path } in fetch(file).await? {
+                say(format!("downloaded the document of [openapi.{name}] to {}", path.display()));
+            }
+        }
+        let config = match file {
+            Some(file) => Config::load(&file, &environment)?,
+            None => Config::find(&folder, &environment)?,
         };
         if purpose == Purpose::Run {
             check_depth(&environment, config.run.max_depth)?;

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`environment`] is what the surroundings say, [`config`] reads `fanout.toml`, [`options`] and
 //! [`build`] make of it what runs: an agent's options, tools, and the model's client; [`secrets`] are what none of them
-//! shows; [`connect`] adds the tools that MCP servers list; [`declare`] adds declarations to a file; [`keys`] are who may use a
+//! shows; [`connect`] adds the tools that MCP servers list; [`declare`] adds declarations to a file, [`documents`] fetches what it names by address; [`keys`] are who may use a
 //! gateway. [`groups`], [`explain`], [`advice`], [`changes`] and [`lines`] are what people and programs are shown.
 //! No call is scheduled and no request is sent here.
 
@@ -12,6 +12,7 @@ pub mod changes;
 pub mod config;
 pub mod connect;
 pub mod declare;
+pub mod documents;
 pub mod environment;
 pub mod explain;
 pub mod groups;

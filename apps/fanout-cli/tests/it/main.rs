@@ -11,6 +11,7 @@ mod check;
 #[cfg(unix)]
 mod command;
 mod demo;
+mod documents;
 mod explain;
 mod faults;
 mod help;

@@ -19,6 +19,7 @@ use super::limits::LimitConfig;
 use super::page::{Place, Section, Spot};
 use super::setting::Setting;
 use super::source::{self, Names, Said, SourceToolConfig, said};
+use crate::documents::{is_address, kept};
 
 /// A document and what was said of its tools.
 #[derive(Clone, Debug)]
@@ -84,10 +85,12 @@ fn open<'a>(spot: &Spot, field: &Field<'a>) -> Option<Opened<'a>> {
         return None;
     }
     let Some(spec) = section.get("spec") else {
-        section.page.mistake(spot, format!("{} needs `spec`, the file of an OpenAPI document", section.name));
+        section
+            .page
+            .mistake(spot, format!("{} needs `spec`, the file or address of an OpenAPI document", section.name));
         return None;
     };
-    let document = document(&spec)?;
+    let document = document(&name, &spec)?;
     let known = document.operations(&name);
     let included = patterns(&section, "include", &known);
     let excluded = patterns(&section, "exclude", &known);
@@ -123,13 +126,19 @@ fn open<'a>(spot: &Spot, field: &Field<'a>) -> Option<Opened<'a>> {
     Some(Opened { section, name, place, chosen, known, schemes })
 }
 
-fn document(spec: &Field<'_>) -> Option<Document> {
+fn document(name: &str, spec: &Field<'_>) -> Option<Document> {
     let text = spec.string()?;
-    if text.contains("://") {
-        spec.mistake("`spec` must be a file: download the document once, so that its tools stay what was reviewed (curl -o openapi.json URL)");
+    let path: PathBuf = match is_address(text) {
+        true => kept(spec.page.folder, name, text),
+        false => spec.page.folder.join(text),
+    };
+    if is_address(text) && !path.exists() {
+        spec.mistake(format!(
+            "the document at `{text}` is not downloaded yet: `fanout check` does it once and keeps it as {}",
+            path.display()
+        ));
         return None;
     }
-    let path: PathBuf = spec.page.folder.join(text);
     match Document::load(&path) {
         Ok(document) => Some(document),
         Err(error) => {

@@ -200,7 +200,7 @@ fn a_mistake_names_what_was_meant() {
         assert_eq!(error, format!("fanout.toml:{answer}"), "{line}");
     }
     for (text, answer) in [
-        ("[openapi.shop]", "1:10: [openapi.shop] needs `spec`, the file of an OpenAPI document"),
+        ("[openapi.shop]", "1:10: [openapi.shop] needs `spec`, the file or address of an OpenAPI document"),
         ("[openapi.shop]\nspec = 7", "2:8: `spec` must be a text in quotes, not 7"),
         ("[openapi.a]\nspec = \"gone.yaml\"", "2:8: gone.yaml cannot be read: No such file or directory (os error 2)"),
         (
@@ -209,7 +209,7 @@ fn a_mistake_names_what_was_meant() {
         ),
         (
             "[openapi.a]\nspec = \"https://a.example/x\"",
-            "2:8: `spec` must be a file: download the document once, so that its tools stay what was reviewed (curl -o openapi.json URL)",
+            "2:8: the document at `https://a.example/x` is not downloaded yet: `fanout check` does it once and keeps it as .fanout/openapi/a-39021306",
         ),
         ("[openapi]\na = 1", "2:5: `a` must be a table such as { key = \"value\" }, not 1"),
         (

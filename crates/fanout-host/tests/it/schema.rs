@@ -117,7 +117,6 @@ fn the_schema_refuses_what_the_reader_refuses() {
         section("store", "url = \"sqlite://x\""),
         section("prices.m", "input = 1"),
         section("openapi.x", "limit = 3"),
-        section("openapi.x", "spec = \"https://a.example/openapi.json\""),
         section("mcp_servers.x", "command = \"a\"\nurl = \"https://a.example\""),
         section("mcp_servers.x", "command = \"a\"\nundeclared = \"both\""),
         section("mcp_servers.x", "command = \"a\"\ntools.f = { read = [] }"),

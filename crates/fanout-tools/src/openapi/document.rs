@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 /// A larger file is hardly a description of an API; GitHub's, among the largest, has 13 MB.
-const FILE_MAX: u64 = 64 * 1024 * 1024;
+pub(super) const FILE_MAX: u64 = 64 * 1024 * 1024;
 
 /// Documents in many files have some hundred of them.
 const FILES_MAX: usize = 1_000;

@@ -7,9 +7,10 @@
 //! In reading order: `document` is the text and its references, `outline` what operations there are and what they are
 //! called, `operation` one of them; `input` lays parameters and body into one object, `schema` makes JSON Schema of what
 //! the document says, `security` says how credentials travel, `effects` proposes keys.
-//! Nothing is downloaded, and nothing is sent.
+//! `download` fetches a document that is somewhere else; nothing else here asks anybody.
 
 mod document;
+mod download;
 mod effects;
 mod input;
 mod operation;
@@ -18,5 +19,6 @@ mod schema;
 mod security;
 
 pub use document::{Document, DocumentError};
+pub use download::{DownloadError, download};
 pub use operation::{Operation, OperationError};
 pub use outline::{Outline, matches_pattern};

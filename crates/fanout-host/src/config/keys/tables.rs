@@ -267,7 +267,7 @@ pub(super) static TABLES: [Table; 16] = [
         "[openapi.NAME]",
         "The operations of an OpenAPI document (3.0, 3.1) as tools `NAME__OPERATION`.",
         &[
-            key("spec", Like(r"^((?!://)[\s\S])*$", "a file"), r#""shop.yaml""#, "the document: a file, JSON or YAML").needed(),
+            key("spec", Text, r#""shop.yaml""#, "the document, JSON or YAML: a file, or an https address, from which it is downloaded once").needed(),
             key("base_url", Setting, r#""https://api.example.com""#, "where calls go, before the document's own servers"),
             key("include", Texts, r#"["orders/*", "GET /orders"]"#, "the operations that are taken, by id or by method and path; all unless said"),
             key("exclude", Texts, r#"["orders/delete"]"#, "the operations that are not taken"),
