@@ -14,14 +14,13 @@ use std::time::{Duration, SystemTime};
 use fanout_core::call::ToolName;
 use fanout_core::outcome::Output;
 use fanout_core::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 use url::Url;
 
 use super::answer::{self, Answer, BODY_MAX, ERROR_BODY_MAX};
 use super::builder::HttpToolBuilder;
-use super::credential::Credential;
 use super::request::{Layout, Payload, Prepared};
 use super::waits::Waits;
 
@@ -33,7 +32,7 @@ const REDIRECTS_MAX: usize = 5;
 const ERROR_BODY_WAIT: Duration = Duration::from_secs(1);
 
 /// What lets the far side recognise a repeat.
-static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// An endpoint as a tool. Cloning it shares everything.
 #[derive(Clone)]
@@ -45,8 +44,6 @@ pub struct HttpTool {
 pub(super) struct Endpoint {
     pub(super) layout: Layout,
     pub(super) headers: HeaderMap,
-    /// Those that hold the end user's token.
-    pub(super) of_caller: Vec<(HeaderName, Credential)>,
     pub(super) client: reqwest::Client,
 }
 
@@ -88,7 +85,7 @@ impl Endpoint {
         let Prepared { mut url, mut headers, body } = self.layout.prepare(&attempt.input)?;
         // What the author wrote wins over what an input says.
         headers.extend(self.headers.clone());
-        headers.extend(self.headers_of_caller(attempt)?);
+        headers.extend(self.filled_headers(attempt)?);
         let method = &self.layout.method;
         let follows = matches!(*method, Method::GET | Method::HEAD);
         let mut followed = 0;
@@ -120,25 +117,22 @@ impl Endpoint {
         }
     }
 
-    /// The headers that are sent in the end user's name. They reach this tool's own host and no other: a redirect to
-    /// elsewhere is not followed.
-    fn headers_of_caller(&self, attempt: &Attempt) -> Result<HeaderMap, ToolError> {
+    /// The headers that differ from call to call. Those in the end user's name reach this tool's own host and no other: a
+    /// redirect to elsewhere is not followed.
+    fn filled_headers(&self, attempt: &Attempt) -> Result<HeaderMap, ToolError> {
+        let token = attempt.caller_token.as_ref().map(|token| token.expose());
         let mut headers = HeaderMap::new();
-        for (name, credential) in &self.of_caller {
-            let tool = &attempt.tool;
-            let Some(token) = &attempt.caller_token else {
+        for header in &self.layout.headers {
+            if header.needs_token() && token.is_none() {
+                let tool = &attempt.tool;
                 return Err(ToolError::NotPermitted(format!(
                     "`{tool}` acts in the name of an end user, and this run has no end user's token (the header \
                      `fanout-user-token` of a request to the gateway). Nothing was sent: go on without it, or have the user \
                      sign in"
                 )));
-            };
-            let unsendable = || {
-                ToolError::NotPermitted(format!(
-                    "the end user's token cannot be sent in a header by `{tool}`: have the user sign in again"
-                ))
-            };
-            headers.insert(name.clone(), credential.value(token.expose()).ok_or_else(unsendable)?);
+            }
+            let value = header.fill(&attempt.input, token.unwrap_or_default())?;
+            headers.extend(value.map(|value| (header.name().clone(), value)));
         }
         Ok(headers)
     }
@@ -155,6 +149,12 @@ impl Endpoint {
         let mut headers = headers.clone();
         if !matches!(method, Method::GET | Method::HEAD) && !headers.contains_key(&IDEMPOTENCY_KEY) {
             headers.extend(key_header(&attempt.idempotency_key).map(|key| (IDEMPOTENCY_KEY.clone(), key)));
+        }
+        // A body that is empty would go without its length, and some servers answer 411 (RFC 9110, 8.6: a client should say 0
+        // where a method expects a body).
+        let expects_body = matches!(method, Method::POST | Method::PUT | Method::PATCH);
+        if expects_body && body.is_none_or(|payload| payload.bytes.is_empty()) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         let mut request = self.client.request(method, url);
         if let Some(payload) = body {

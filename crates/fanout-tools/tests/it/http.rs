@@ -103,6 +103,36 @@ async fn headers_arrive_and_stand_in_no_debug_output() {
 }
 
 #[tokio::test]
+async fn an_input_in_a_header_is_sent_there_and_nowhere_else() {
+    let server = Server::start().await;
+    for (method, body, rest) in [
+        (Method::GET, None, "/u?n=2 "),
+        (Method::POST, Some(Body::Json), "/u {\"n\":2}"),
+        (Method::POST, Some(Body::Form), "/u n=2"),
+        (Method::POST, Some(Body::Raw), "/u 2"),
+    ] {
+        let tool = tool(method, &format!("{}/u", server.base))
+            .header("x-tenant", "t-{tenant}")
+            .header("accept", "{type}")
+            .secret_header("x-json", "{\"plain\":{tenant}}");
+        let tool = build(body.into_iter().fold(tool, HttpToolBuilder::body));
+        let before = server.seen().len();
+        call(&tool, json!({"tenant": "acme", "type": "text/csv", "n": 2})).await.unwrap();
+        call(&tool, json!({"n": 2})).await.unwrap();
+        assert!(matches!(call(&tool, json!({"tenant": "a\r\nb: c", "n": 2})).await, Err(ToolError::BadInput(_))));
+        let [given, absent] = &server.seen()[before..] else { panic!("not two requests") };
+        assert_eq!(format!("{} {}", given.target, given.body), rest);
+        assert_eq!(
+            (&given.headers["x-tenant"], &given.headers["accept"]),
+            (&"t-acme".parse().unwrap(), &"text/csv".parse().unwrap())
+        );
+        assert_eq!(given.headers["x-json"], "{\"plain\":{tenant}}");
+        assert!(!absent.headers.contains_key("x-tenant"));
+        assert!(absent.headers["accept"].to_str().unwrap().starts_with("application/json"), "the usual one stays");
+    }
+}
+
+#[tokio::test]
 async fn every_attempt_at_a_write_carries_the_same_key() {
     let server = Server::start().await;
     let url = format!("{}/orders", server.base);
@@ -321,7 +351,9 @@ fn a_mistake_shows_when_the_tool_is_built() {
         get(fine).query("q", "{txt}"),
         "the url or the query names `txt`, which the input lacks; did you mean `text`?",
     );
-    check(get(fine).query("q", "{"), "in the query parameter `q` a `{` needs a field name and a `}`, as in `{text}`");
+    let brace =
+        "in the query parameter `q` a `{` needs a field name and a `}`, as in `{text}`; a plain brace is written twice";
+    check(get(fine).query("q", "{"), brace);
     check(get(fine).reads(["user/{id}"]), "`user/{id}` names `id`, which the input lacks");
     check(get(fine).header("Host", "s3cret"), "the header `Host` is set by the connection itself");
     check(get(fine).header("content-length", "1"), "the header `content-length` is set by the connection itself");
@@ -329,11 +361,23 @@ fn a_mistake_shows_when_the_tool_is_built() {
     let unsendable = "cannot be sent: its name or its value holds a character that a header must not hold";
     check(get(fine).header("x-a", "s3cret\r\n"), &format!("the header `x-a` {unsendable}"));
     check(get(fine).header("x a", "s3cret"), &format!("the header `x a` {unsendable}"));
-    let template = "the header `x-a` holds a field in braces: inputs can only go into the path, the query and the body";
-    check(get(fine).header("x-a", "s3cret {user_id}"), template);
+    check(
+        get(fine).header("X-A", "s3cret {userid}"),
+        "the header `x-a` names `userid`, which the input lacks; did you mean `user_id`?",
+    );
+    let brace =
+        "in the header `x-a` a `{` needs a field name and a `}`, as in `{tenant}`; a plain brace is written twice";
+    check(get(fine).header("x-a", "{\"s3cret\": 1}"), brace);
+    check(get(fine).header("x-{text}", "s3cret"), &format!("the header `x-{{text}}` {unsendable}"));
+    for name in ["Host", "content-length", "transfer-encoding", "connection"] {
+        check(get(fine).header(name, "{text}"), &format!("the header `{name}` is set by the connection itself"));
+    }
+    let key = "the header `idempotency-key` cannot hold an input: two calls with the same one would pass for one call. Leave \
+               it out: every call is sent a key of its own, the same on every attempt";
+    check(get(fine).header("Idempotency-Key", "{text}"), key);
     check(get(fine).body(Body::Json), "GET sends no body: its inputs go into the path and the query");
     check(tool(Method::TRACE, fine), "a tool cannot use the method TRACE");
-    let raw = "a raw body is the one input that neither the url nor the query names, but 2 are left";
+    let raw = "a raw body is the one input that neither the url, the query nor a header names, but 2 are left";
     check(tool(Method::PUT, "https://a.example/").body(Body::Raw), raw);
 }
 
