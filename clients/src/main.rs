@@ -18,6 +18,7 @@ mod servers;
 mod stage;
 mod starters;
 mod system;
+mod together;
 mod tools;
 
 use std::path::Path;
@@ -28,12 +29,13 @@ use anyhow::Context;
 
 use client::Client;
 
-const CLIENTS: [&str; 8] = ["python", "typescript", "mcp", "conformance", "nextjs", "documents", "servers", "starters"];
+const CLIENTS: [&str; 9] =
+    ["python", "typescript", "mcp", "conformance", "nextjs", "documents", "servers", "starters", "together"];
 
 const USAGE: &str = "\
 usage: fanout-clients FANOUT [NAME...]
        FANOUT is the binary to test; NAMEs choose among the clients (python, typescript, mcp, conformance, nextjs,
-       documents, servers, starters) and the
+       documents, servers, starters, together) and the
        conversations";
 
 #[tokio::main]
@@ -51,6 +53,7 @@ async fn main() -> ExitCode {
         servers::TRIED.to_vec(),
         remote::TRIED.to_vec(),
         starters::TRIED.to_vec(),
+        together::TRIED.to_vec(),
     ]
     .concat();
     if let Some(name) = chosen.iter().map(String::as_str).find(|name| !CLIENTS.contains(name) && !names.contains(name))
@@ -114,6 +117,13 @@ async fn run(fanout: &Path, chosen: &[String]) -> anyhow::Result<usize> {
         let installed = install::servers()?;
         for name in tried {
             failed += usize::from(!tell("servers", name, servers::hold(name, &installed, &fanout).await));
+        }
+    }
+    let tried = wanted("together", &together::TRIED, chosen);
+    if !tried.is_empty() {
+        let installed = install::servers()?;
+        for name in tried {
+            failed += usize::from(!tell("together", name, together::hold(name, &installed, &fanout).await));
         }
     }
     for name in wanted("starters", &starters::TRIED, chosen) {

@@ -8,7 +8,7 @@ use fanout_core::run::Scheduler;
 use fanout_core::toolbox::Toolbox;
 use fanout_host::build::{Purpose, build_toolbox};
 use fanout_host::config::Config;
-use fanout_host::connect::{Trouble, connect};
+use fanout_host::connect::{Servers, Trouble, connect};
 use fanout_host::environment::Environment;
 use fanout_host::groups::unused;
 use fanout_tools::command::Programs;
@@ -25,17 +25,26 @@ pub struct Loaded {
     pub troubles: Vec<Trouble>,
     /// What the tools start; none of it may be left behind.
     pub programs: Programs,
+    /// The MCP servers that are connected.
+    pub servers: Servers,
+}
+
+/// What a configuration that is read again goes on with.
+#[derive(Clone, Default)]
+pub struct Before {
+    pub programs: Programs,
+    pub servers: Servers,
 }
 
 impl Loaded {
     /// Reads the file that the flags name, or the one that is found, and builds its tools.
     /// Sources whose tools only they know are connected.
     pub async fn read(common: &Common, purpose: Purpose) -> anyhow::Result<Self> {
-        Self::read_among(common, purpose, Programs::new()).await
+        Self::read_after(common, purpose, Before::default()).await
     }
 
-    /// The same, with what its tools start among `programs`.
-    pub async fn read_among(common: &Common, purpose: Purpose, programs: Programs) -> anyhow::Result<Self> {
+    /// The same, going on with what an earlier reading left.
+    pub async fn read_after(common: &Common, purpose: Purpose, before: Before) -> anyhow::Result<Self> {
         let environment = Environment::of_process();
         let config = match &common.config {
             Some(path) => Config::load(path, &environment)?,
@@ -44,26 +53,27 @@ impl Loaded {
         if purpose == Purpose::Run {
             check_depth(&environment, config.run.max_depth)?;
         }
-        Self::build_among(config, environment, purpose, programs).await
+        Self::build_after(config, environment, purpose, before).await
     }
 
     /// Builds the tools of a configuration. A source that cannot be used is warned of, and its tools are missing: one server
     /// that is down must not keep all others from their work, and the model is not offered what cannot run.
     pub async fn build(config: Config, environment: Environment, purpose: Purpose) -> anyhow::Result<Self> {
-        Self::build_among(config, environment, purpose, Programs::new()).await
+        Self::build_after(config, environment, purpose, Before::default()).await
     }
 
-    async fn build_among(
+    async fn build_after(
         config: Config,
         environment: Environment,
         purpose: Purpose,
-        programs: Programs,
+        before: Before,
     ) -> anyhow::Result<Self> {
+        let Before { programs, servers } = before;
         for warning in &config.warnings {
             say(format!("warning: {warning}"));
         }
         let mut toolbox = build_toolbox(&config, &environment, purpose, &programs)?;
-        let troubles = connect(&mut toolbox, &config, &environment).await;
+        let (servers, troubles) = connect(&mut toolbox, &config, &environment, &servers).await;
         for trouble in &troubles {
             say(format!("warning: {trouble}"));
         }
@@ -71,7 +81,7 @@ impl Loaded {
         for warning in unused(&config, &toolbox) {
             say(format!("warning: {warning}"));
         }
-        Ok(Self { config, environment, toolbox, troubles, programs })
+        Ok(Self { config, environment, toolbox, troubles, programs, servers })
     }
 
     /// A scheduler within the configuration's bounds.

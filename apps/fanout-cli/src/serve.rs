@@ -4,14 +4,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use fanout_gateway::{Gateway, GatewayOptions, Reload, Setup};
 use fanout_host::build::{Purpose, Upstream, build_upstream};
 use fanout_host::config::Config;
-use fanout_host::connect::Trouble;
+use fanout_host::connect::{Servers, Trouble};
 use fanout_host::environment::Environment;
 use fanout_host::keys::KeysFile;
 use fanout_script::shop::{Shop, story, tools_toml};
@@ -22,20 +22,22 @@ use serde_json::json;
 use crate::args::{Common, Serve};
 use crate::exit::{Ended, INTERRUPTED};
 use crate::interrupt::{Hangups, Signal, Signals};
-use crate::loaded::Loaded;
+use crate::loaded::{Before, Loaded};
 use crate::log::{Clock, Last, Lines};
 use crate::show::{ERROR, QUIET, STRONG, Unwritten, filter, give, give_styled, say, styled};
 
 /// How long what runs has to end, once the gateway is told to stop.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// How often MCP servers that change their tools can change those of the gateway.
+const CHANGES_EVERY: Duration = Duration::from_secs(1);
+
 /// Serves until a signal comes.
 pub fn serve(common: &Common, serve: &Serve) -> anyhow::Result<Ended> {
     let _last = log(common).context("the log has no thread to write it")?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         if !serve.demo {
-            let programs = Programs::new();
-            let loaded = Loaded::read_among(common, Purpose::Run, programs).await?;
+            let loaded = Loaded::read(common, Purpose::Run).await?;
             let upstream = build_upstream(&loaded.config.model, &loaded.environment)?;
             let reload = reload(common.clone(), &loaded);
             return until_stopped(common, loaded, upstream, Some(reload)).await;
@@ -61,16 +63,19 @@ fn surroundings(process: &Environment) -> Environment {
 
 /// Reads the configuration again, the same way. A source that could be used before and cannot now is a reason not to take it.
 fn reload(common: Common, loaded: &Loaded) -> Reload {
-    let (programs, before) = (loaded.programs.clone(), loaded.troubles.clone());
+    let kept = Before { programs: loaded.programs.clone(), servers: loaded.servers.clone() };
+    let (kept, known) = (Arc::new(Mutex::new(kept)), loaded.troubles.clone());
     Arc::new(move || {
-        let (common, programs, before) = (common.clone(), programs.clone(), before.clone());
+        let (common, kept, known) = (common.clone(), Arc::clone(&kept), known.clone());
         Box::pin(async move {
             let read = async {
-                let loaded = Loaded::read_among(&common, Purpose::Run, programs).await?;
-                let is_new = |trouble: &&Trouble| !before.iter().any(|known| known.message == trouble.message);
+                let before = kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let loaded = Loaded::read_after(&common, Purpose::Run, before).await?;
+                let is_new = |trouble: &&Trouble| !known.iter().any(|known| known.message == trouble.message);
                 let new: Vec<String> = loaded.troubles.iter().filter(is_new).map(ToString::to_string).collect();
                 ensure!(new.is_empty(), "{}", new.join("\n"));
                 let upstream = build_upstream(&loaded.config.model, &loaded.environment)?;
+                kept.lock().unwrap_or_else(PoisonError::into_inner).servers = loaded.servers;
                 anyhow::Ok(Setup { config: loaded.config, toolbox: loaded.toolbox, upstream })
             };
             read.await.map_err(|error| format!("{error:#}"))
@@ -92,7 +97,7 @@ async fn until_stopped(
     })?;
     let address = listener.local_addr()?;
     let keys = KeysFile::at(&loaded.config.server.keys_file);
-    let programs = loaded.programs.clone();
+    let (programs, servers) = (loaded.programs.clone(), loaded.servers.clone());
     let has_upstream_key = upstream.api_key.is_some();
     let gateway = Gateway::new(GatewayOptions {
         scheduler: loaded.scheduler(),
@@ -102,7 +107,7 @@ async fn until_stopped(
     })?;
     // Whoever reads where it listens may stop it at once.
     let signals = Signals::listen()?;
-    let reloading = tokio::spawn(reload_on_hangup(Hangups::listen()?, gateway.clone()));
+    let reloading = tokio::spawn(reload_when_asked(Hangups::listen()?, servers, gateway.clone()));
     announce(common, address, gateway.demands_keys(), demo)?;
     if gateway.demands_keys() && keys.read()?.is_empty() {
         warn(&format!("there are no keys in {}: nobody is let in until `fanout keys add`", keys.path().display()));
@@ -117,11 +122,25 @@ async fn until_stopped(
     Ok(ended)
 }
 
-/// Reads the configuration again whenever the signal for it comes, and says what changed or why nothing did.
-async fn reload_on_hangup(mut hangups: Hangups, gateway: Gateway) {
-    while hangups.next().await.is_some() {
+/// Reads the configuration again whenever the signal for it comes or an MCP server has other tools, and says what changed or
+/// why nothing did.
+async fn reload_when_asked(mut hangups: Hangups, servers: Servers, gateway: Gateway) {
+    loop {
+        let is_asked = tokio::select! {
+            asked = hangups.next() => match asked {
+                Some(()) => true,
+                None => return,
+            },
+            () = servers.changed() => {
+                // One that changes them all the time changes ours no more often than so.
+                tokio::time::sleep(CHANGES_EVERY).await;
+                false
+            }
+        };
         match gateway.reload().await {
-            Ok(changes) => say(format!("the configuration was read again:\n{changes}")),
+            Ok(changes) if is_asked => say(format!("the configuration was read again:\n{changes}")),
+            Ok(changes) if changes.is_empty() => {}
+            Ok(changes) => say(format!("an MCP server has other tools:\n{changes}")),
             Err(error) => warn(&format!("the configuration stays as it was: {error}")),
         }
     }

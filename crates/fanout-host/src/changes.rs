@@ -187,9 +187,7 @@ fn tables(path: &[&str], old: &DeTable<'_>, new: &DeTable<'_>, changes: &mut Vec
         match (value_of(old, key), value_of(new, key)) {
             (Some(old), Some(new)) if text_of(old) == text_of(new) => {}
             (Some(DeValue::Table(old)), Some(DeValue::Table(new))) => tables(&path, old, new, changes),
-            (Some(DeValue::Array(old)), Some(DeValue::Array(new))) if path == [TOOL] => {
-                tables(&path, &by_name(old), &by_name(new), changes);
-            }
+            (old, new) if path == [TOOL] => tables(&path, &by_name(old), &by_name(new), changes),
             (old, new) => changes.push(changed(&path, old, new)),
         }
     }
@@ -202,9 +200,9 @@ fn value_of<'t, 'a>(table: &'t DeTable<'a>, key: &str) -> Option<&'t DeValue<'a>
 /// The list of tables that are told apart by their names.
 const TOOL: &str = "tool";
 
-fn by_name<'a>(tools: &[Spanned<DeValue<'a>>]) -> DeTable<'a> {
+fn by_name<'a>(tools: Option<&DeValue<'a>>) -> DeTable<'a> {
     let mut named = DeTable::new();
-    for tool in tools {
+    for tool in tools.and_then(DeValue::as_array).into_iter().flatten() {
         if let DeValue::Table(table) = tool.get_ref()
             && let Some(DeValue::String(name)) = value_of(table, "name")
         {

@@ -5,6 +5,7 @@
 //! All servers are started at once, and each is only asked for its list: no tool is called. One that cannot be used takes no
 //! other down: its tools are missing, and a [`Trouble`] says why.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use fanout_tools::mcp::{McpListed, McpReach, McpServer, McpToolOptions};
 use fanout_tools::naming::tool_name;
 use fanout_tools::schema::nearest;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, McpReachConfig, McpServerConfig, Place, SettingError};
@@ -40,26 +42,52 @@ impl fmt::Display for Trouble {
     }
 }
 
+/// The servers that are connected, by name. Cloning it shares them; one that nothing uses any more is closed.
+#[derive(Clone, Debug, Default)]
+pub struct Servers {
+    by_name: BTreeMap<String, (McpReach, McpServer)>,
+    changed: Arc<Notify>,
+}
+
+impl Servers {
+    /// Waits until one of them lists its tools otherwise than before; at once if that happened since this was last asked.
+    ///
+    /// # Cancellation
+    /// Safe: nothing is missed.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
 /// Connects to every server, at most a minute each and all at once, and adds its tools: servers by name, the tools of each in
-/// its own order.
+/// its own order. Those of `before` that are reached in the same way as then are not started anew.
 ///
 /// # Cancellation
 /// Dropping the future ends every server that was started.
-pub async fn connect(toolbox: &mut Toolbox, config: &Config, environment: &Environment) -> Vec<Trouble> {
+pub async fn connect(
+    toolbox: &mut Toolbox,
+    config: &Config,
+    environment: &Environment,
+    before: &Servers,
+) -> (Servers, Vec<Trouble>) {
     let mut starting = JoinSet::new();
     let client = HttpClient::new();
     let secrets = Arc::clone(toolbox.secrets());
     for (at, (name, server)) in config.mcp_servers.iter().enumerate() {
-        let (name, made) = (name.clone(), reach(server, environment, &client, &secrets));
-        starting.spawn(async move { (at, listed(&name, made).await) });
+        let made = reach(server, environment, &client, &secrets).map_err(|error| error.to_string());
+        let made = made.and_then(|reach| before.server(name, reach));
+        starting.spawn(async move { (at, listed(made).await) });
     }
     let mut lists = starting.join_all().await;
     lists.sort_by_key(|(at, _)| *at);
-    let mut troubles = Vec::new();
+    let (mut servers, mut troubles) = (BTreeMap::new(), Vec::new());
     for ((name, server), (_, list)) in config.mcp_servers.iter().zip(lists) {
         let mut source = Adding { name, server, secrets: &secrets, troubles: &mut troubles };
         match list {
-            Ok((connected, tools)) => source.add(toolbox, &connected, &tools),
+            Ok((connected, tools)) => {
+                source.add(toolbox, &connected.1, &tools);
+                servers.insert(name.clone(), connected);
+            }
             Err(why) => {
                 source.trouble(
                     &server.place,
@@ -68,14 +96,28 @@ pub async fn connect(toolbox: &mut Toolbox, config: &Config, environment: &Envir
             }
         }
     }
-    troubles
+    (Servers { by_name: servers, changed: Arc::clone(&before.changed) }, troubles)
 }
 
-/// Reaches a server and asks for its tools; what is wrong comes in words.
-async fn listed(name: &str, reach: Result<McpReach, SettingError>) -> Result<(McpServer, Vec<McpListed>), String> {
-    let server = McpServer::new(name, reach.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
-    let tools = server.list().await.map_err(|error| error.to_string())?;
-    Ok((server, tools))
+impl Servers {
+    /// The server of that name that is reached so: the one that is there, or a new one.
+    fn server(&self, name: &str, reach: McpReach) -> Result<(McpReach, McpServer), String> {
+        if let Some(known) = self.by_name.get(name).filter(|(known, _)| *known == reach) {
+            return Ok(known.clone());
+        }
+        let server = McpServer::new(name, reach.clone()).map_err(|error| error.to_string())?;
+        server.watch_list(&self.changed);
+        Ok((reach, server))
+    }
+}
+
+/// Asks a server for its tools; what is wrong comes in words.
+async fn listed(
+    made: Result<(McpReach, McpServer), String>,
+) -> Result<((McpReach, McpServer), Vec<McpListed>), String> {
+    let made = made?;
+    let tools = made.1.list().await.map_err(|error| error.to_string())?;
+    Ok((made, tools))
 }
 
 fn reach(

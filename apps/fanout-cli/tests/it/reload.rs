@@ -143,3 +143,30 @@ fn only_who_may_change_the_gateway_has_it_read_again() {
     };
     assert!(code == Some(2) && err.contains("there is no gateway at http://127.0.0.1:9"), "{err}");
 }
+
+#[test]
+fn a_server_that_changes_its_tools_changes_those_of_the_gateway_and_is_not_started_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("server.sh"), include_str!("../../../../crates/fanout-tools/tests/it/mcp_server.sh"))
+        .unwrap();
+    let server = "[mcp_servers.s]\ncommand = \"sh\"\nargs = [\"server.sh\"]\nenv = { DIR = \".\" }\n";
+    write(folder, server);
+    let served = Served::start(folder, &[ANY_PORT], &[]);
+    let has = |name: &str| names(&served).iter().any(|known| known == name);
+    assert!(has("s__old"));
+    let drop = r#"{"content":[{"type":"tool_use","id":"d","name":"s__drop","input":{}}]}"#;
+    assert_eq!(result(&served.send("POST", "/fanout/v1/tool_calls", &[], drop).1, 0), "dropped");
+    served.logged("an MCP server has other tools");
+    assert_eq!([served.logged(" tool "), served.logged(" tool ")], ["~ tool s__look: effects", "- tool s__old"]);
+    assert!(!has("s__old"));
+    write(folder, &format!("{server}{}", echo("b", "new")));
+    let (code, out, err) = reload(folder, &served, &[], &[]);
+    assert_eq!((code, out.as_str()), (Some(0), "+ tool b\n+ [[tool]] b\n"), "{err}");
+    assert_eq!(std::fs::read_to_string(folder.join("starts")).unwrap(), "start\n", "it was started once");
+    // Reached otherwise, it is another.
+    write(folder, &server.replace("DIR = \".\"", "DIR = \".\", MORE = \"1\""));
+    assert_eq!(reload(folder, &served, &[], &[]).0, Some(0));
+    assert_eq!(std::fs::read_to_string(folder.join("starts")).unwrap(), "start\nstart\n");
+    assert!(has("s__old"));
+}

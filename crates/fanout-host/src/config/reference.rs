@@ -81,7 +81,7 @@ fn takes(key: &Key) -> String {
         Takes::Texts => "texts".to_owned(),
         Takes::Settings => "texts with `${…}`".to_owned(),
         Takes::ListLike(_, words) => format!("list of {words}"),
-        Takes::SettingsByName => "texts with `${…}` by name".to_owned(),
+        Takes::SettingsByName | Takes::CredentialsByName => "texts with `${…}` by name".to_owned(),
         Takes::Inputs => "schemas by name".to_owned(),
         Takes::Schema => "JSON Schema of an object".to_owned(),
         Takes::Table(kind) | Takes::Tables(kind) | Takes::TablesByName(kind) => {

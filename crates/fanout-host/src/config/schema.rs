@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use toml::de::DeTable;
 
 use super::field::to_json;
-use super::keys::{self, DURATION, Key, Kind, RATE, Rule, SETTING, SIZE, Table, Takes};
+use super::keys::{self, CREDENTIAL, DURATION, Key, Kind, RATE, Rule, SETTING, SIZE, Table, Takes};
 
 /// The schema of `fanout.toml`, JSON Schema 2020-12: every key with its description, default and an example; nothing else
 /// may be said.
@@ -112,6 +112,7 @@ fn of_value(takes: Takes) -> Value {
         Takes::Settings => list(text(SETTING)),
         Takes::ListLike(pattern, _) => list(text(pattern)),
         Takes::SettingsByName => by_name(text(SETTING)),
+        Takes::CredentialsByName => by_name(text(CREDENTIAL)),
         Takes::Inputs => by_name(json!({ "type": "object" })),
         Takes::Schema => {
             json!({ "type": "object", "properties": { "type": { "const": "object" } }, "required": ["type"] })

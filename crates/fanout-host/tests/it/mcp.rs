@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fanout_core::toolbox::Toolbox;
 use fanout_host::config::{Config, McpReachConfig};
-use fanout_host::connect::connect;
+use fanout_host::connect::{Servers, connect};
 use fanout_host::environment::Environment;
 
 /// The configuration of a folder with an `.mcp.json`, or its mistakes.
@@ -156,7 +156,7 @@ async fn connected(more: &str) -> (Toolbox, Vec<String>) {
     let config =
         Config::parse("fanout.toml", &text, folder.path(), &environment).unwrap_or_else(|errors| panic!("{errors}"));
     let mut toolbox = Toolbox::new();
-    let troubles = connect(&mut toolbox, &config, &environment).await;
+    let (_, troubles) = connect(&mut toolbox, &config, &environment, &Servers::default()).await;
     (toolbox, troubles.iter().map(ToString::to_string).collect())
 }
 

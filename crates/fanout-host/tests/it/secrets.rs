@@ -10,7 +10,7 @@ use fanout_core::outcome::{ErrorCode, Outcome};
 use fanout_core::run::{RunOptions, Scheduler, SchedulerOptions};
 use fanout_host::build::{Purpose, build_toolbox};
 use fanout_host::config::Config;
-use fanout_host::connect::connect;
+use fanout_host::connect::{Servers, connect};
 use fanout_host::environment::Environment;
 use fanout_host::secrets::secrets_of;
 use fanout_tools::command::Programs;
@@ -140,7 +140,7 @@ async fn what_a_server_says_before_it_ends_is_shown_by_name() {
     let text = "[mcp_servers.a]\ncommand = \"sh\"\nargs = [\"-c\", \"echo no licence for $T >&2; exit 3\"]\nenv = { T = \"${TOKEN}\" }\n";
     let (config, environment) = config(text, Path::new(""));
     let mut toolbox = build_toolbox(&config, &environment, Purpose::Look, &Programs::new()).unwrap();
-    let troubles = connect(&mut toolbox, &config, &environment).await;
+    let (_, troubles) = connect(&mut toolbox, &config, &environment, &Servers::default()).await;
     assert!(troubles[0].message.ends_with("it said last: no licence for [redacted TOKEN]"), "{troubles:?}");
 }
 

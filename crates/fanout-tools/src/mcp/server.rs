@@ -4,13 +4,13 @@
 //!
 //! A server that is gone is started again by the next call that needs it: at once if it had run for a while, else after a
 //! wait that doubles. What it lists afterwards decides which calls still make sense; a toolbox, which is fixed, does not
-//! change with it.
+//! change with it: who watches the list makes another.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use fanout_core::secrets::Secrets;
@@ -18,6 +18,7 @@ use http::{HeaderName, HeaderValue};
 use rmcp::model::Tool;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use url::Url;
 
@@ -41,6 +42,7 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 const WAITED_OUT: Duration = Duration::from_secs(1);
 
 /// How a server is reached.
+#[derive(Clone)]
 pub enum McpReach {
     /// As a program of our own, over its standard streams. It is started when it is first needed, and ends with us.
     Program {
@@ -91,8 +93,10 @@ pub(super) struct Shared {
     name: String,
     reach: Reach,
     current: Mutex<Option<Arc<Connection>>>,
-    /// What the server listed last: each tool, and whether it hinted that it changes nothing.
-    listed: Mutex<BTreeMap<String, bool>>,
+    /// What the server listed last.
+    listed: Mutex<Vec<Tool>>,
+    /// Who wants to know when that changes.
+    watcher: OnceLock<Arc<Notify>>,
     /// One start at a time.
     starts: tokio::sync::Mutex<Starts>,
 }
@@ -138,6 +142,7 @@ impl McpServer {
             reach,
             current: Mutex::default(),
             listed: Mutex::default(),
+            watcher: OnceLock::new(),
             starts: tokio::sync::Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -146,6 +151,11 @@ impl McpServer {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.shared.name
+    }
+
+    /// Has `watcher` told whenever the server lists its tools otherwise than before. The first watcher stays.
+    pub fn watch_list(&self, watcher: &Arc<Notify>) {
+        let _ = self.shared.watcher.set(Arc::clone(watcher));
     }
 
     /// Connects, if it is not yet, and lists the tools, in the order of the server. Takes at most a minute.
@@ -204,25 +214,32 @@ impl Shared {
 
     /// Whether the server still lists this tool, and if so, whether it hints that it changes nothing.
     pub(super) fn listed(&self, tool: &str) -> Option<bool> {
-        self.listed.lock().unwrap_or_else(PoisonError::into_inner).get(tool).copied()
+        let listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        listed.iter().find(|listed| listed.name == tool).map(is_read_only)
     }
 
-    /// Takes a new list. What it changes is logged: the toolbox that was made of the first one stays as it is.
+    /// Takes a new list. What it changes is logged, and told to who watches: the toolbox that was made of the first one stays
+    /// as it is.
     pub(super) fn relisted(&self, tools: &[Tool]) {
-        let new: BTreeMap<String, bool> =
-            tools.iter().map(|tool| (tool.name.clone().into_owned(), is_read_only(tool))).collect();
-        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = std::mem::replace(&mut *listed, new);
-        if old.is_empty() {
+        let old = {
+            let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *listed, tools.to_vec())
+        };
+        if old.is_empty() || old == tools {
             return;
         }
-        let added: Vec<&String> = listed.keys().filter(|name| !old.contains_key(*name)).collect();
-        let gone: Vec<&String> = old.keys().filter(|name| !listed.contains_key(*name)).collect();
-        if !added.is_empty() || !gone.is_empty() {
-            tracing::warn!(
+        let lacks = |tools: &[Tool], name: &str| !tools.iter().any(|tool| tool.name == name);
+        let added: Vec<&str> = tools.iter().map(|tool| &*tool.name).filter(|name| lacks(&old, name)).collect();
+        let gone: Vec<&str> = old.iter().map(|tool| &*tool.name).filter(|name| lacks(tools, name)).collect();
+        match self.watcher.get() {
+            Some(watcher) => {
+                tracing::info!(target: "fanout::mcp", server = self.name, ?added, ?gone, "the server's tools have changed");
+                watcher.notify_one();
+            }
+            None => tracing::warn!(
                 target: "fanout::mcp", server = self.name, ?added, ?gone,
-                "the server's tools have changed; new ones are offered after a restart of fanout"
-            );
+                "the server's tools have changed; what is new is offered after a restart of fanout"
+            ),
         }
     }
 
@@ -317,6 +334,30 @@ impl fmt::Debug for Shared {
     // Not how it is reached: addresses, headers and variables may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("McpServer").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Whether both lead to the same server in the same way.
+impl PartialEq for McpReach {
+    fn eq(&self, other: &Self) -> bool {
+        let exposed = |pairs: &[(String, SecretString)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect()
+        };
+        match (self, other) {
+            (
+                Self::Program { program, args, env, folder, .. },
+                Self::Program {
+                    program: their_program, args: their_args, env: their_env, folder: their_folder, ..
+                },
+            ) => {
+                (program, args, folder) == (their_program, their_args, their_folder)
+                    && exposed(env) == exposed(their_env)
+            }
+            (Self::Http { url, headers, .. }, Self::Http { url: their_url, headers: their_headers, .. }) => {
+                url.expose_secret() == their_url.expose_secret() && exposed(headers) == exposed(their_headers)
+            }
+            _ => false,
+        }
     }
 }
 

@@ -114,6 +114,8 @@ pub(super) enum Takes {
     ListLike(&'static str, &'static str),
     /// Texts in which `${NAME}` may stand, by names.
     SettingsByName,
+    /// The same, in which `${caller.token}` may stand too.
+    CredentialsByName,
     /// Fields of an input, each with its schema.
     Inputs,
     /// A JSON Schema of an object.
@@ -132,6 +134,10 @@ pub(super) const SIZE: &str = r"^\s*0*[1-9][0-9]*\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)?
 /// Texts as [`Setting`](super::Setting) reads them.
 pub(super) const SETTING: &str =
     r"^(\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*(:-([^$}]|\$(?!\{))*)?|file:[^}]+)\}|\$(?!\{)|[^$])*$";
+
+/// The same with the end user's token.
+pub(super) const CREDENTIAL: &str =
+    r"^(\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*(:-([^$}]|\$(?!\{))*)?|caller\.token|file:[^}]+)\}|\$(?!\{)|[^$])*$";
 
 /// Every table, in the order of the reference page.
 pub(super) fn all() -> &'static [Table] {

@@ -4,8 +4,8 @@
 
 use super::{Key, Kind, Rule, Table, Takes};
 use Takes::{
-    Amount, Duration, Flag, Inputs, Like, ListLike, OneOf, Rate, Schema, Setting, Settings, SettingsByName, Share,
-    Size, TablesByName, Text, Texts, Whole,
+    Amount, CredentialsByName, Duration, Flag, Inputs, Like, ListLike, OneOf, Rate, Schema, Setting, Settings,
+    SettingsByName, Share, Size, TablesByName, Text, Texts, Whole,
 };
 
 const COUNT: Takes = Whole(1, u32::MAX as u64);
@@ -244,7 +244,7 @@ pub(super) static TABLES: [Table; 16] = [
             )
             .needed(),
             key("url", Setting, r#""https://api.example.com/users/{user_id}""#, "the address; inputs may stand in its path and query").needed(),
-            key("headers", SettingsByName, r#"{ authorization = "Bearer ${SHOP_TOKEN}" }"#, "headers; inputs may stand in their values"),
+            key("headers", CredentialsByName, r#"{ authorization = "Bearer ${SHOP_TOKEN}" }"#, "headers; inputs and the end user's `${caller.token}` may stand in their values"),
             key("query", SettingsByName, r#"{ dry_run = "false" }"#, "query parameters; inputs may stand in them"),
             key("body", OneOf(&["json", "form", "raw"]), r#""form""#, "how the other inputs are sent"),
         ],
@@ -271,7 +271,7 @@ pub(super) static TABLES: [Table; 16] = [
             key("base_url", Setting, r#""https://api.example.com""#, "where calls go, before the document's own servers"),
             key("include", Texts, r#"["orders/*", "GET /orders"]"#, "the operations that are taken, by id or by method and path; all unless said"),
             key("exclude", Texts, r#"["orders/delete"]"#, "the operations that are not taken"),
-            key("auth", SettingsByName, r#"{ key = "${SHOP_TOKEN}" }"#, "secrets by security scheme"),
+            key("auth", CredentialsByName, r#"{ key = "${SHOP_TOKEN}" }"#, "secrets by security scheme, also the end user's `${caller.token}`"),
             LIMIT,
             UNDECLARED,
             STOP_ON_FAILURE,
