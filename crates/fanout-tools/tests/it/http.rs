@@ -159,6 +159,8 @@ async fn a_body_is_shown_as_what_it_is() {
     assert_eq!(json.content, Output::text(r#"{ "b": 1.0, "a": [1] }"#).content);
     assert_eq!(json.structured, Some(json!({"b": 1.0, "a": [1]})));
     assert_eq!(get(&server, "/problem").await.unwrap().structured, Some(json!({"ok": true})));
+    let marked = get(&server, "/marked").await.unwrap();
+    assert_eq!((marked.content, marked.structured), (Output::text("[1]").content, Some(json!([1]))));
     let image = Content::Image { media_type: "image/png".into(), data: "iVBORw==".into() };
     assert_eq!(get(&server, "/png").await.unwrap().content, [image]);
     for (path, shown) in [
@@ -167,6 +169,8 @@ async fn a_body_is_shown_as_what_it_is() {
         ("/untyped", "plain"),
         ("/pdf", "binary, 1,234 bytes of application/pdf"),
         ("/zipped", "binary, 2 bytes of text/plain, encoded as gzip"),
+        ("/wide", "binary, 4 bytes of text/plain in UTF-16LE"),
+        ("/wide-unnamed", "binary, 6 bytes of text/csv in UTF-16, by its first bytes"),
         ("/empty", "HTTP 204, no content"),
         ("/", "HTTP 200, no content"),
     ] {
@@ -177,9 +181,9 @@ async fn a_body_is_shown_as_what_it_is() {
 #[tokio::test]
 async fn what_is_not_utf_8_says_so_before_it_is_cut_and_is_referenced_as_the_text_alone() {
     let server = Server::start().await;
-    for path in ["/latin", "/latin-json"] {
+    for (path, what) in [("/latin", "is in iso-8859-1, not in UTF-8"), ("/latin-json", "is not UTF-8")] {
         let latin = get(&server, path).await.unwrap();
-        let note = "(the body is not UTF-8; what could not be read is shown as \u{FFFD})";
+        let note = format!("(the body {what}; what could not be read is shown as \u{FFFD})");
         assert_eq!(latin.content, [Content::Text(note.into()), Content::Text("caf\u{FFFD}".into())]);
         assert_eq!(latin.value(), json!("caf\u{FFFD}"));
     }
@@ -193,6 +197,19 @@ async fn a_picture_is_what_its_bytes_say() {
     assert_eq!(get(&server, "/jpg-named-png").await.unwrap().content, [image]);
     assert_eq!(get(&server, "/page-named-png").await.unwrap(), Output::text("binary, 6 bytes of image/png"));
     assert_eq!(get(&server, "/huge-png").await.unwrap(), Output::text("binary, 3,750,001 bytes of image/png"));
+    assert_eq!(get(&server, "/large-png").await.unwrap(), Output::text("binary, 24 bytes of image/png"));
+}
+
+#[tokio::test]
+async fn an_error_is_explained_by_the_part_of_its_body_that_can_be_read() {
+    let server = Server::start().await;
+    for (path, message) in [
+        ("/page", "410 Gone: It was here."),
+        ("/zipped-error", "400 Bad Request: binary, 2 bytes of application/octet-stream, encoded as br"),
+        ("/binary-error", "400 Bad Request: binary, 2 bytes of image/png"),
+    ] {
+        assert_eq!(get(&server, path).await, Err(ToolError::Failed(format!("`get_user` answered {message}"))));
+    }
 }
 
 #[tokio::test]
