@@ -238,15 +238,19 @@ pub(super) fn status_text(status: StatusCode) -> String {
 }
 
 /// Where a redirect points to, if it is one that a request may follow.
-pub(super) fn redirect_target(status: StatusCode, headers: &HeaderMap, from: &Url) -> Option<Result<Url, String>> {
+pub(super) fn redirect_target(
+    status: StatusCode,
+    headers: &HeaderMap,
+    from: &Url,
+) -> Option<Result<Url, &'static str>> {
     if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
     }
     let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
     Some(match location.map(|location| from.join(location)) {
         Some(Ok(target)) => Ok(target),
-        Some(Err(_)) => Err("an address that cannot be read".to_owned()),
-        None => Err("nowhere".to_owned()),
+        Some(Err(_)) => Err("its address cannot be read"),
+        None => Err("it names no address"),
     })
 }
 

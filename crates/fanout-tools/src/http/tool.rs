@@ -100,17 +100,21 @@ impl Endpoint {
                 return read(response, attempt, method, &waits).await;
             };
             let status = answer::status_text(response.status());
-            match target {
-                Ok(target) if follows && followed < REDIRECTS_MAX && same_origin(&url, &target) => {
+            let why = match &target {
+                Ok(target) => why_not(&url, target, follows, followed),
+                Err(unreadable) => Some(*unreadable),
+            };
+            match (target, why) {
+                (Ok(target), None) => {
                     followed += 1;
                     url = target;
                 }
-                target => {
-                    let to = target.map_or_else(|unreadable| unreadable, |target| shown(&target));
-                    let why = if followed == REDIRECTS_MAX { ", the last of too many" } else { "" };
+                (target, why) => {
+                    let to = target.map(|target| format!(" to {}", shown(&target))).unwrap_or_default();
                     return Err(ToolError::Failed(format!(
-                        "`{}` answered {status}, which points to {to}{why} and was not followed",
-                        attempt.tool
+                        "`{}` answered {status}, a redirect{to} that was not followed: {}",
+                        attempt.tool,
+                        why.unwrap_or_default()
                     )));
                 }
             }
@@ -240,9 +244,21 @@ async fn beginning(response: &mut reqwest::Response) -> Vec<u8> {
     body
 }
 
-fn same_origin(from: &Url, to: &Url) -> bool {
-    let user = !to.username().is_empty() || to.password().is_some();
-    from.origin() == to.origin() && !user
+/// Why a redirect is not followed. Headers go along where one is, and with them what only this host may see.
+fn why_not(from: &Url, to: &Url, follows: bool, followed: usize) -> Option<&'static str> {
+    if from.scheme() == "https" && to.scheme() == "http" {
+        Some("it would leave https")
+    } else if from.origin() != to.origin() {
+        Some("it is another scheme, host or port")
+    } else if !to.username().is_empty() || to.password().is_some() {
+        Some("its address holds a user")
+    } else if !follows {
+        Some("only GET and HEAD are sent a second time")
+    } else if followed == REDIRECTS_MAX {
+        Some("five were followed before it")
+    } else {
+        None
+    }
 }
 
 /// An address without what may be secret.
@@ -269,4 +285,31 @@ fn cause(error: reqwest::Error) -> String {
 /// The key as a header; what a header cannot carry is percent-encoded, the same on every attempt.
 fn key_header(key: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(&utf8_percent_encode(key, CONTROLS).to_string()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_is_followed_only_within_its_origin() {
+        let elsewhere = Some("it is another scheme, host or port");
+        for (from, to, why) in [
+            ("https://a.example/x", "https://a.example/y?z", None),
+            ("https://a.example/x", "https://A.example:443/y", None),
+            ("https://a.example/x", "http://a.example/x", Some("it would leave https")),
+            ("https://a.example/x", "http://b.example/x", Some("it would leave https")),
+            ("http://a.example/x", "https://a.example/x", elsewhere),
+            ("https://a.example/x", "https://b.example/x", elsewhere),
+            ("https://a.example/x", "https://a.example.evil.example/x", elsewhere),
+            ("https://a.example/x", "https://a.example:8443/x", elsewhere),
+            ("https://a.example/x", "file:///etc/passwd", elsewhere),
+            ("https://a.example/x", "https://u:p@a.example/x", Some("its address holds a user")),
+        ] {
+            let (from, to) = (Url::parse(from).unwrap(), Url::parse(to).unwrap());
+            assert_eq!(why_not(&from, &to, true, 0), why, "{to}");
+        }
+        let page = Url::parse("https://a.example/x").unwrap();
+        assert!(why_not(&page, &page, false, 0).is_some() && why_not(&page, &page, true, REDIRECTS_MAX).is_some());
+    }
 }

@@ -275,19 +275,28 @@ async fn a_redirect_is_followed_within_its_origin_and_only_for_reads() {
     let host = other.base.trim_start_matches("http://");
     for method in [Method::GET, Method::POST] {
         let error = call(&secret(method, "/away"), json!({})).await.unwrap_err();
-        let message = format!("`get_user` answered 302 Found, which points to {host}/stolen and was not followed");
+        let message = format!(
+            "`get_user` answered 302 Found, a redirect to {host}/stolen that was not followed: it is another scheme, host or port"
+        );
         assert_eq!(error, ToolError::Failed(message));
     }
     assert!(other.seen().is_empty());
 
     let error = call(&secret(Method::POST, "/there"), json!({})).await.unwrap_err();
-    assert!(matches!(error, ToolError::Failed(message) if message.ends_with("/json and was not followed")));
+    assert!(
+        matches!(error, ToolError::Failed(message) if message.ends_with("/json that was not followed: only GET and HEAD are sent a second time"))
+    );
     let before = server.seen().len();
     let error = call(&secret(Method::GET, "/round"), json!({})).await.unwrap_err();
-    assert!(matches!(error, ToolError::Failed(message) if message.contains("the last of too many")));
+    assert!(matches!(error, ToolError::Failed(message) if message.ends_with("five were followed before it")));
     assert_eq!(server.seen().len() - before, 6);
+    assert!(call(&secret(Method::GET, "/hops/5"), json!({})).await.is_ok());
+    let error = call(&secret(Method::GET, "/hops/6"), json!({})).await.unwrap_err();
+    assert!(matches!(error, ToolError::Failed(message) if message.contains("/hops/0 that was not followed")));
     let error = call(&secret(Method::GET, "/nowhere"), json!({})).await.unwrap_err();
-    assert!(matches!(error, ToolError::Failed(message) if message.contains("points to nowhere")));
+    assert!(
+        matches!(error, ToolError::Failed(message) if message.ends_with("a redirect that was not followed: it names no address"))
+    );
 }
 
 #[tokio::test]

@@ -98,6 +98,11 @@ async fn answer(State(server): State<Server>, method: Method, uri: Uri, headers:
         "/overloaded" => (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "9")]).into_response(),
         "/there" => to("/json"),
         "/round" => to("/round"),
+        "/hops/0" => StatusCode::OK.into_response(),
+        path if path.starts_with("/hops/") => {
+            let left: u32 = path.trim_start_matches("/hops/").parse().unwrap();
+            to(&format!("/hops/{}", left - 1))
+        }
         "/away" => to(&server.elsewhere),
         "/nowhere" => StatusCode::MOVED_PERMANENTLY.into_response(),
         path => match path.strip_prefix("/status/").and_then(|code| code.parse().ok()) {
