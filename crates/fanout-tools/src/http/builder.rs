@@ -242,7 +242,7 @@ impl HttpToolBuilder {
             }
         }
         for header in &layout.headers {
-            for field in header.fields().filter_map(<[_]>::first).filter(|field| !fields.has(field)) {
+            if let Some(field) = header.fields().filter_map(<[_]>::first).find(|field| !fields.has(field)) {
                 return Err(unknown_field(&format!("the header `{}`", header.name()), field, fields));
             }
         }

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use fanout_core::call::ToolName;
 use fanout_core::outcome::Output;
-use fanout_core::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
+use fanout_core::tool::{Attempt, BoxFuture, CallerToken, Tool, ToolError, ToolSpec};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{CONTROLS, utf8_percent_encode};
@@ -124,7 +124,7 @@ impl Endpoint {
     /// The headers that differ from call to call. Those in the end user's name reach this tool's own host and no other: a
     /// redirect to elsewhere is not followed.
     fn filled_headers(&self, attempt: &Attempt) -> Result<HeaderMap, ToolError> {
-        let token = attempt.caller_token.as_ref().map(|token| token.expose());
+        let token = attempt.caller_token.as_ref().map(CallerToken::expose);
         let mut headers = HeaderMap::new();
         for header in &self.layout.headers {
             if header.needs_token() && token.is_none() {

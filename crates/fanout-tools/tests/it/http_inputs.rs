@@ -108,7 +108,7 @@ fn pairs(body: Body, seen: &Seen) -> Vec<(String, String)> {
 /// What arrived is the two values, whole, in the body and the header that their author named.
 fn arrived(body: Body, seen: &Seen, name: &str, values: [&str; 2], tenant: &str) -> Result<(), TestCaseError> {
     prop_assert_eq!((seen.method.as_str(), seen.target.as_str()), ("POST", "/notes/7?v=2"));
-    let mut names: Vec<&str> = seen.headers.keys().map(|name| name.as_str()).collect();
+    let mut names: Vec<&str> = seen.headers.keys().map(axum::http::HeaderName::as_str).collect();
     names.sort_unstable();
     prop_assert_eq!(names, HEADERS);
     prop_assert_eq!(seen.headers.len(), HEADERS.len());
