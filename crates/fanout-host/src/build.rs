@@ -118,14 +118,23 @@ struct Surroundings<'a> {
 impl Surroundings<'_> {
     fn credential(&self, setting: &Setting) -> Result<Credential, SettingError> {
         match self.purpose {
-            Purpose::Run => Ok(Credential::around_token(setting.fill_around_token(self.environment)?)),
+            Purpose::Run => around_token(setting, |setting| setting.fill(self.environment)),
             Purpose::Look => Ok(setting.with("").into()),
         }
     }
 
-    fn secret(&self, setting: &Setting) -> Result<SecretString, SettingError> {
+    /// A header in which inputs may stand too.
+    fn header(&self, setting: &Setting) -> Result<Credential, SettingError> {
         match self.purpose {
-            Purpose::Run => setting.fill(self.environment),
+            Purpose::Run => around_token(setting, |setting| setting.fill_template(self.environment)),
+            Purpose::Look => Ok(setting.with("").into()),
+        }
+    }
+
+    /// A text in which inputs may stand.
+    fn template(&self, setting: &Setting) -> Result<SecretString, SettingError> {
+        match self.purpose {
+            Purpose::Run => setting.fill_template(self.environment),
             Purpose::Look => Ok(setting.with("").into()),
         }
     }
@@ -155,16 +164,16 @@ impl Surroundings<'_> {
     }
 
     fn http_tool(&self, tool: &ToolConfig, http: &HttpConfig) -> Result<HttpTool, BuildError> {
-        let url = http.url.fill(self.environment)?;
+        let url = http.url.fill_template(self.environment)?;
         let mut builder = HttpTool::builder(tool.name.as_str(), http.method.clone(), url.expose_secret())
             .description(&tool.description)
             .input_schema(tool.input_schema.clone())
             .policy(tool.policy.clone());
         for (name, value) in &http.headers {
-            builder = builder.header(name, self.credential(value)?);
+            builder = builder.header(name, self.header(value)?);
         }
         for (name, template) in &http.query {
-            builder = builder.query(name, self.secret(template)?.expose_secret());
+            builder = builder.query(name, self.template(template)?.expose_secret());
         }
         if let Some(body) = http.body {
             builder = builder.body(body);
@@ -220,6 +229,15 @@ impl Surroundings<'_> {
         }
         builder.build(self.programs).map_err(|error| wrong(tool, error.into()))
     }
+}
+
+/// A setting, and the end user's token where it stands in it.
+fn around_token(
+    setting: &Setting,
+    fill: impl Fn(&Setting) -> Result<SecretString, SettingError>,
+) -> Result<Credential, SettingError> {
+    let texts = setting.around_token().map(|setting| fill(&setting)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Credential::around_token(texts))
 }
 
 fn wrong(tool: &ToolConfig, source: ToolMistake) -> BuildError {

@@ -3,7 +3,7 @@
 //! In reading order: [`schema`] compares templates with the schema of an input, [`function`] makes a tool of a function of
 //! the program itself; with the feature `http`, `http` makes one of an endpoint, and `openapi` one of each operation of a
 //! document; with `mcp`, `mcp` makes them of what an MCP server lists; with `command`, `command` makes one of a program.
-//! `naming` is what the tools of sources with many are called.
+//! `naming` is what the tools of sources with many are called; `text` reads the texts that inputs stand in.
 //! Each of them ends in something that implements [`Tool`](fanout_core::tool::Tool); when it runs, and beside what, is
 //! decided in `fanout-core` alone.
 
@@ -19,5 +19,7 @@ pub mod naming;
 #[cfg(feature = "http")]
 pub mod openapi;
 pub mod schema;
+#[cfg(any(feature = "command", feature = "http"))]
+mod text;
 #[cfg(any(feature = "command", feature = "http"))]
 mod value;

@@ -128,13 +128,10 @@ impl Setting {
         self.filled(environment, str::to_owned)
     }
 
-    /// The texts around the end user's token; one, where it does not stand.
-    ///
-    /// # Errors
-    /// Those of [`Setting::fill`].
-    pub(crate) fn fill_around_token(&self, environment: &Environment) -> Result<Vec<SecretString>, SettingError> {
+    /// The settings around the end user's token; one, where it does not stand.
+    pub(crate) fn around_token(&self) -> impl Iterator<Item = Self> {
         let texts = self.parts.split(|part| matches!(part, Part::CallerToken));
-        texts.map(|parts| Self { parts: parts.to_vec(), ..self.clone() }.fill(environment)).collect()
+        texts.map(|parts| Self { parts: parts.to_vec(), ..self.clone() })
     }
 
     /// Whether the end user's token stands in it.
@@ -148,7 +145,7 @@ impl Setting {
     /// # Errors
     /// Those of [`Setting::fill`].
     pub(crate) fn fill_template(&self, environment: &Environment) -> Result<SecretString, SettingError> {
-        self.filled(environment, |value| value.replace('{', "{{").replace('}', "}}"))
+        self.filled(environment, plain)
     }
 
     /// Tells what is filled in, with the names that are shown instead; a file's name goes without its folder.
@@ -243,10 +240,11 @@ impl Setting {
     }
 
     /// The whole text if no file is needed and every variable is known.
+    /// What is filled in is spelled as in [`Setting::fill_template`].
     pub(super) fn known(&self, environment: &Environment) -> Option<String> {
         let text = |part: &Part| match part {
             Part::Text(text) => Some(text.clone()),
-            Part::Variable { name, default } => environment.get(name).map(str::to_owned).or(default.clone()),
+            Part::Variable { name, default } => environment.get(name).or(default.as_deref()).map(plain),
             Part::File(_) | Part::CallerToken => None,
         };
         self.parts.iter().map(text).collect()
@@ -257,6 +255,11 @@ impl fmt::Debug for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Setting({})", self.place)
     }
+}
+
+/// A value as a template spells it: braces in it are braces.
+fn plain(value: &str) -> String {
+    value.replace('{', "{{").replace('}', "}}")
 }
 
 fn parse_part(inside: &str, key: &str, folder: &Path) -> Result<Part, String> {
@@ -334,8 +337,11 @@ mod tests {
         assert!(parse("${caller.token}").unwrap_err().contains("cannot stand in `api_key`"));
         let place = Place::Variable("X".to_owned());
         let setting = Setting::parse_with_token("a ${A} ${caller.token}", place, "h", Path::new("")).unwrap();
-        let texts = setting.fill_around_token(&Environment::from_iter([("A", "1")])).unwrap();
-        assert_eq!(texts.iter().map(ExposeSecret::expose_secret).collect::<Vec<_>>(), ["a 1 ", ""]);
+        let environment = Environment::from_iter([("A", "{1}")]);
+        let texts: Vec<String> =
+            setting.around_token().map(|text| text.fill(&environment).unwrap().expose_secret().to_owned()).collect();
+        assert_eq!(texts, ["a {1} ", ""]);
+        assert_eq!(parse("${A}{x}").unwrap().fill_template(&environment).unwrap().expose_secret(), "{{1}}{x}");
         assert!(!format!("{:?}", parse("s3cret").unwrap()).contains("s3cret"));
     }
 }

@@ -62,7 +62,7 @@ pub struct HttpConfig {
     pub method: Method,
     /// The template of the URL.
     pub url: Setting,
-    /// The headers.
+    /// The headers and their templates.
     pub headers: Vec<(String, Setting)>,
     /// The query parameters and their templates.
     pub query: Vec<(String, Setting)>,
@@ -417,6 +417,8 @@ impl Draft<'_, '_> {
         if let (Some((body, spot)), Some(url)) = (self.body, &url) {
             let query = self.query.iter();
             let whole = query.fold(self.draft(url), |draft, (name, setting, _)| draft.query(name, setting.with("x")));
+            let headers = self.headers.iter();
+            let whole = headers.fold(whole, |draft, (name, setting, _)| draft.header(name, setting.with("x")));
             if let Err(error @ (HttpToolError::NoBody { .. } | HttpToolError::RawBody { .. })) =
                 whole.body(*body).check()
             {

@@ -132,7 +132,9 @@ fn an_endpoint_is_checked_before_any_secret_is_read() {
         ("GET", &format!("{url}, body = \"json\""), "39: GET sends no body: its inputs go into the path and the query".to_owned()),
         ("POST", &format!("{url}, body = \"xml\""), "39: `body` must be \"json\", \"form\" or \"raw\", not \"xml\"".to_owned()),
         ("GET", &format!("{url}, headers = {{ host = \"x\" }}"), format!("44: the header `host` {reserved}")),
-        ("GET", &format!("{url}, headers = {{ x = \"{{id}}\" }}"), "44: the header `x` holds a field in braces: inputs can only go into the path, the query and the body".to_owned()),
+        ("GET", &format!("{url}, headers = {{ x = \"a {{txt}}\" }}"), "44: the header `x` names `txt`, which the input lacks; did you mean `text`?".to_owned()),
+        ("GET", &format!("{url}, headers = {{ host = \"{{text}}\" }}"), format!("44: the header `host` {reserved}")),
+        ("POST", &format!("{url}, headers = {{ x = \"{{text}}\" }}, body = \"raw\""), "67: a raw body is the one input that neither the url, the query nor a header names, but 0 are left".to_owned()),
         ("GET", &format!("{url}, query = {{ q = \"{{txt}}\" }}"), "42: the url or the query names `txt`, which the input lacks; did you mean `text`?".to_owned()),
         ("GET", &format!("{url}, querry = {{}}"), "32: unknown key `querry` in `http` of [[tool]] `f`; did you mean `query`?".to_owned()),
     ] {

@@ -10,6 +10,7 @@ use fanout_core::tool::ToolError;
 use serde_json::Value;
 
 use super::builder::CommandToolError;
+use crate::text::{Piece, Text};
 use crate::value::{any_text, lookup};
 
 /// What a program is given: templates of its arguments and of its standard input.
@@ -32,14 +33,6 @@ struct Argument {
     guarded: bool,
 }
 
-/// Text with fields in it.
-struct Text(Vec<Piece>);
-
-enum Piece {
-    Literal(String),
-    Field(Vec<String>),
-}
-
 impl Line {
     /// Reads the templates.
     ///
@@ -53,9 +46,10 @@ impl Line {
         let read = |(at, text): (usize, &str)| {
             let place = || format!("argument {}", at + 1);
             let text = Text::parse(text).ok_or_else(|| CommandToolError::Brace { place: place() })?;
-            let guarded = !options_ended && matches!(text.0.first(), Some(Piece::Field(_)));
-            match text.0.as_slice() {
-                [Piece::Literal(literal)] => options_ended |= literal == "--",
+            let guarded = !options_ended && matches!(text.pieces().first(), Some(Piece::Field(_)));
+            options_ended |= text.literal() == Some("--");
+            match text.pieces() {
+                [Piece::Literal(_)] => {}
                 [Piece::Literal(start), ..] if !options_ended && start.bytes().all(|byte| byte == b'-') => {
                     return Err(CommandToolError::OptionName { place: place() });
                 }
@@ -96,7 +90,7 @@ impl Line {
 
 impl Argument {
     fn fill(&self, input: &Value, arguments: &mut Vec<String>) -> Result<(), ToolError> {
-        let [Piece::Field(field)] = self.text.0.as_slice() else {
+        let Some(field) = self.text.only_field() else {
             if let Some(text) = self.text.fill(input) {
                 arguments.push(self.checked(text)?);
             }
@@ -133,59 +127,6 @@ impl Argument {
             )));
         }
         Ok(text)
-    }
-}
-
-impl Text {
-    /// Reads a text with fields such as `{id}` or `{order.id}` in it; `None` for a brace without its partner, or `{}`.
-    fn parse(text: &str) -> Option<Self> {
-        let (mut pieces, mut literal, mut rest) = (Vec::new(), String::new(), text);
-        while let Some(at) = rest.find(['{', '}']) {
-            literal.push_str(&rest[..at]);
-            rest = &rest[at..];
-            if let Some(after) = rest.strip_prefix("{{") {
-                literal.push('{');
-                rest = after;
-            } else if let Some(after) = rest.strip_prefix("}}") {
-                literal.push('}');
-                rest = after;
-            } else {
-                let (name, after) = rest.strip_prefix('{')?.split_once('}')?;
-                let name: Vec<String> = name.split('.').map(str::to_owned).collect();
-                if name.iter().any(|part| part.is_empty() || part.contains(['{', '/', ' ', '"'])) {
-                    return None;
-                }
-                if !literal.is_empty() {
-                    pieces.push(Piece::Literal(std::mem::take(&mut literal)));
-                }
-                pieces.push(Piece::Field(name));
-                rest = after;
-            }
-        }
-        literal.push_str(rest);
-        if !literal.is_empty() || pieces.is_empty() {
-            pieces.push(Piece::Literal(literal));
-        }
-        Some(Self(pieces))
-    }
-
-    fn fields(&self) -> impl Iterator<Item = &[String]> {
-        self.0.iter().filter_map(|piece| match piece {
-            Piece::Field(field) => Some(field.as_slice()),
-            Piece::Literal(_) => None,
-        })
-    }
-
-    /// The text with the inputs in it; `None` when one of them is absent.
-    fn fill(&self, input: &Value) -> Option<String> {
-        let mut filled = String::new();
-        for piece in &self.0 {
-            match piece {
-                Piece::Literal(text) => filled.push_str(text),
-                Piece::Field(field) => filled.push_str(&any_text(lookup(input, field)?)?),
-            }
-        }
-        Some(filled)
     }
 }
 
@@ -262,14 +203,6 @@ mod tests {
         check(&["--x={x}", "y"], &json!({"x": null}), &["y"]);
         check(&["{x}", "y"], &json!({}), &["`x` is needed: it is an argument of its own"]);
         check(&["a{x}"], &json!({"x": "\0"}), &["`x` must not hold a NUL character: no argument can"]);
-    }
-
-    #[test]
-    fn doubled_braces_are_plain_ones() {
-        check(&["{{print $1}}", "{{{x}}}", "a}}{{b"], &json!({"x": 1}), &["{print $1}", "{1}", "a}{b"]);
-        for text in ["{", "}", "{}", "{a", "a}", "{a.}", "{print $1}", "{\"a\":1}"] {
-            assert!(Text::parse(text).is_none(), "{text}");
-        }
     }
 
     #[test]

@@ -11,8 +11,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use url::Url;
 
-use crate::value::scalar_text;
-pub(super) use crate::value::{any_text, lookup};
+use crate::text::{Piece, Text};
+use crate::value::{any_text, lookup, scalar_text};
 
 /// All but the unreserved characters of RFC 3986: what is left means nothing to anybody.
 pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -38,7 +38,10 @@ pub enum AddressError {
     #[error("a url must not carry a fragment (`#…`): it would not be sent")]
     Fragment,
     /// A brace without its partner, or `{}`.
-    #[error("a `{{` in a url needs a field name and a `}}`, as in `https://api.example.com/users/{{user_id}}`")]
+    #[error(
+        "a `{{` in a url needs a field name and a `}}`, as in `https://api.example.com/users/{{user_id}}`; a plain brace is \
+         written twice"
+    )]
     Brace,
     /// `.` or `..` as a segment, a backslash, or a control character.
     #[error(
@@ -54,16 +57,6 @@ pub(super) struct Address {
     origin: Url,
     path: Vec<Text>,
     query: Option<Text>,
-}
-
-/// Text with fields in it.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Text(Vec<Piece>);
-
-#[derive(Clone, PartialEq, Eq)]
-enum Piece {
-    Literal(String),
-    Field(Vec<String>),
 }
 
 impl Address {
@@ -92,14 +85,14 @@ impl Address {
             return Err(AddressError::Host(host.to_owned()));
         }
         let (path, query) = match rest.split_once('?') {
-            Some((path, query)) => (path, Some(Text::parse(query)?)),
+            Some((path, query)) => (path, Some(Text::parse(query).ok_or(AddressError::Brace)?)),
             None => (rest, None),
         };
         if path.contains(|c: char| c == '\\' || c.is_whitespace() || c.is_control()) {
             return Err(AddressError::Path);
         }
         let segments = path.strip_prefix('/').unwrap_or(path).split('/');
-        let path = segments.map(Text::parse).collect::<Result<Vec<_>, _>>()?;
+        let path = segments.map(|text| Text::parse(text).ok_or(AddressError::Brace)).collect::<Result<Vec<_>, _>>()?;
         if path.iter().any(|segment| segment.literal().is_some_and(is_dots)) {
             return Err(AddressError::Path);
         }
@@ -127,7 +120,7 @@ impl Address {
         let mut path = String::new();
         for segment in &self.path {
             path.push('/');
-            path.push_str(&segment.fill_segment(input)?);
+            path.push_str(&fill_segment(segment, input)?);
         }
         let mut url = self.origin.clone();
         url.set_path(&path);
@@ -136,119 +129,57 @@ impl Address {
             return Err(ToolError::BadInput("the input does not make a path that can be sent as it is".to_owned()));
         }
         if let Some(query) = &self.query {
-            url.set_query(Some(&query.fill_query(input)?));
+            url.set_query(Some(&fill_query(query, input)));
         }
         Ok(url)
     }
 }
 
-impl Text {
-    /// Reads a text with fields such as `{id}` or `{order.id}` in it.
-    pub(super) fn parse(text: &str) -> Result<Self, AddressError> {
-        let mut pieces = Vec::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            let (literal, field) = rest.split_at(rest.find('{').unwrap_or(rest.len()));
-            if literal.contains('}') {
-                return Err(AddressError::Brace);
-            }
-            if !literal.is_empty() {
-                pieces.push(Piece::Literal(literal.to_owned()));
-            }
-            let Some(field) = field.strip_prefix('{') else { break };
-            let (name, after) = field.split_once('}').ok_or(AddressError::Brace)?;
-            let name: Vec<String> = name.split('.').map(str::to_owned).collect();
-            if name.iter().any(|part| part.is_empty() || part.contains(['{', '/', '?'])) {
-                return Err(AddressError::Brace);
-            }
-            pieces.push(Piece::Field(name));
-            rest = after;
-        }
-        Ok(Self(pieces))
-    }
-
-    /// Every field that it names, as a path into the input.
-    pub(super) fn fields(&self) -> impl Iterator<Item = &[String]> {
-        self.0.iter().filter_map(|piece| match piece {
-            Piece::Field(field) => Some(field.as_slice()),
-            Piece::Literal(_) => None,
-        })
-    }
-
-    /// The field that it is all made of, as in `"{tags}"`.
-    pub(super) fn only_field(&self) -> Option<&[String]> {
-        match self.0.as_slice() {
-            [Piece::Field(field)] => Some(field),
-            _ => None,
-        }
-    }
-
-    /// The text with the inputs in it; `None` when one of them is absent.
-    pub(super) fn fill(&self, input: &Value) -> Option<String> {
-        let mut filled = String::new();
-        for piece in &self.0 {
-            match piece {
-                Piece::Literal(text) => filled.push_str(text),
-                Piece::Field(field) => filled.push_str(&any_text(lookup(input, field)?)?),
+/// One segment of a path: whatever an input holds, it stays one segment, and the same one.
+fn fill_segment(template: &Text, input: &Value) -> Result<String, ToolError> {
+    let mut segment = String::new();
+    for piece in template.pieces() {
+        match piece {
+            Piece::Literal(text) => segment.push_str(text),
+            Piece::Field(field) => {
+                let name = field.join(".");
+                let text = lookup(input, field)
+                    .ok_or_else(|| ToolError::BadInput(format!("`{name}` is needed: it is part of the address")))?;
+                let text = scalar_text(text).ok_or_else(|| {
+                    ToolError::BadInput(format!("`{name}` must be a text or a number: it is part of the address"))
+                })?;
+                segment.extend(utf8_percent_encode(&text, ENCODED));
             }
         }
-        Some(filled)
     }
-
-    fn literal(&self) -> Option<&str> {
-        match self.0.as_slice() {
-            [] => Some(""),
-            [Piece::Literal(text)] => Some(text),
-            _ => None,
-        }
+    // An empty segment is another address (`DELETE /users/`), and everyone on the way reads `.` and `..`, encoded or
+    // not, as "here" and "one up".
+    let named = || template.fields().map(|field| format!("`{}`", field.join("."))).collect::<Vec<_>>().join(" and ");
+    if template.literal().is_none() && segment.is_empty() {
+        return Err(ToolError::BadInput(format!("{} must not be empty: it is part of the address", named())));
     }
+    if template.literal().is_none() && is_dots(&segment) {
+        let what = named();
+        return Err(ToolError::BadInput(format!(
+            "{what} must not make `.` or `..`: as part of the address that would lead to another one"
+        )));
+    }
+    Ok(segment)
+}
 
-    /// One segment of a path: whatever an input holds, it stays one segment, and the same one.
-    fn fill_segment(&self, input: &Value) -> Result<String, ToolError> {
-        let mut segment = String::new();
-        for piece in &self.0 {
-            match piece {
-                Piece::Literal(text) => segment.push_str(text),
-                Piece::Field(field) => {
-                    let name = field.join(".");
-                    let text = lookup(input, field)
-                        .ok_or_else(|| ToolError::BadInput(format!("`{name}` is needed: it is part of the address")))?;
-                    let text = scalar_text(text).ok_or_else(|| {
-                        ToolError::BadInput(format!("`{name}` must be a text or a number: it is part of the address"))
-                    })?;
-                    segment.extend(utf8_percent_encode(&text, ENCODED));
-                }
+/// A query as the template wrote it, with the inputs encoded.
+fn fill_query(template: &Text, input: &Value) -> String {
+    let mut query = String::new();
+    for piece in template.pieces() {
+        match piece {
+            Piece::Literal(text) => query.push_str(text),
+            Piece::Field(field) => {
+                let text = lookup(input, field).and_then(any_text).unwrap_or_default();
+                query.extend(utf8_percent_encode(&text, ENCODED));
             }
         }
-        // An empty segment is another address (`DELETE /users/`), and everyone on the way reads `.` and `..`, encoded or
-        // not, as "here" and "one up".
-        let named = || self.fields().map(|field| format!("`{}`", field.join("."))).collect::<Vec<_>>().join(" and ");
-        if self.literal().is_none() && segment.is_empty() {
-            return Err(ToolError::BadInput(format!("{} must not be empty: it is part of the address", named())));
-        }
-        if self.literal().is_none() && is_dots(&segment) {
-            let what = named();
-            return Err(ToolError::BadInput(format!(
-                "{what} must not make `.` or `..`: as part of the address that would lead to another one"
-            )));
-        }
-        Ok(segment)
     }
-
-    /// A query as the template wrote it, with the inputs encoded.
-    fn fill_query(&self, input: &Value) -> Result<String, ToolError> {
-        let mut query = String::new();
-        for piece in &self.0 {
-            match piece {
-                Piece::Literal(text) => query.push_str(text),
-                Piece::Field(field) => {
-                    let text = lookup(input, field).and_then(any_text).unwrap_or_default();
-                    query.extend(utf8_percent_encode(&text, ENCODED));
-                }
-            }
-        }
-        Ok(query)
-    }
+    query
 }
 
 /// Whether everyone on the way would read the segment as "here" or "one up".
@@ -320,6 +251,7 @@ mod tests {
         check("http://a.example/", &json!({}), "http://a.example/");
         check("http://a.example", &json!({}), "http://a.example/");
         check("http://a.example//b/", &json!({}), "http://a.example//b/");
+        check("http://a.example/{{b}}?{{c}}={c}", &json!({"c": 1}), "http://a.example/%7Bb%7D?{c}=1");
     }
 
     #[test]

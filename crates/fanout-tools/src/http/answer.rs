@@ -16,6 +16,8 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use serde_json::Value;
 use url::Url;
 
+use super::explanation::explanation;
+use super::picture::{can_be_shown, picture};
 use super::waits::Waits;
 
 /// The largest body that is kept, in bytes: as much as a reference may take (16 MiB).
@@ -23,12 +25,6 @@ pub const BODY_MAX: usize = 16 * 1024 * 1024;
 
 /// So much of the body of an error is read, in bytes; the message shows far less.
 pub(super) const ERROR_BODY_MAX: usize = 64 * 1024;
-
-/// The largest picture that the model can be shown, in bytes: the Messages API takes 5 MB in base64.
-pub(crate) const IMAGE_MAX: usize = 3_750_000;
-
-/// So many characters of an error's body are repeated to the model.
-const EXCERPT_MAX: usize = 500;
 
 /// A response: everything but the connection.
 pub(super) struct Answer {
@@ -55,9 +51,12 @@ impl Answer {
         if status.is_success() {
             return Ok(if *method == Method::HEAD { self.headers_output() } else { self.body_output() });
         }
-        let excerpt = excerpt(&self.body, secrets);
-        let colon = if excerpt.is_empty() { "" } else { ": " };
-        let message = format!("`{tool}` answered {}{colon}{excerpt}", status_text(status));
+        let (answered, explanation) = (status_text(status), self.explanation(secrets));
+        // The page of a proxy begins with the status that was just said.
+        let more =
+            explanation.strip_prefix(&answered).map_or(&*explanation, |rest| rest.trim_start_matches([':', ' ']));
+        let colon = if more.is_empty() { "" } else { ": " };
+        let message = format!("`{tool}` answered {answered}{colon}{more}");
         Err(match status {
             status if waits.refuse(status) => ToolError::Busy { message, retry_after: waits.named() },
             StatusCode::SERVICE_UNAVAILABLE => ToolError::Overloaded { message, retry_after: waits.retry_after() },
@@ -79,27 +78,82 @@ impl Answer {
         if self.body.is_empty() {
             return Output::text(format!("HTTP {}, no content", self.status.as_u16()));
         }
-        let media = self.header(&CONTENT_TYPE).unwrap_or_default().to_owned();
-        let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        if let Some(coding) = self.header(&CONTENT_ENCODING).filter(|coding| !coding.eq_ignore_ascii_case("identity")) {
-            return described(&self.body, &format!("{media}, encoded as {coding}"));
+        let media = self.media();
+        if let Some(unread) = self.unread(&media) {
+            return Output::text(unread);
         }
         match kind_of(&media, &self.body) {
             Kind::Json => {
-                let structured = serde_json::from_slice(&self.body).ok();
-                let output = text_output(self.body);
+                let structured = serde_json::from_slice(without_mark(&self.body)).ok();
+                let output = self.text_output();
                 Output { structured: structured.or(output.structured), ..output }
             }
-            Kind::Text => text_output(self.body),
-            Kind::Image(media) if self.body.len() <= IMAGE_MAX => Output {
+            Kind::Text => self.text_output(),
+            Kind::Image(media) if can_be_shown(&self.body) => Output {
                 content: vec![Content::Image {
                     media_type: media.to_owned(),
                     data: STANDARD.encode(&self.body).into(),
                 }],
                 ..Output::default()
             },
-            Kind::Image(_) | Kind::Binary => described(&self.body, &media),
+            Kind::Image(_) | Kind::Binary => Output::text(described(&self.body, &media)),
         }
+    }
+
+    fn text_output(&self) -> Output {
+        match std::str::from_utf8(without_mark(&self.body)) {
+            Ok(text) => Output::text(text),
+            Err(_) => {
+                // The note stands first, where no cut takes it away; a reference takes the text alone.
+                let text = String::from_utf8_lossy(&self.body).into_owned();
+                let named = self.charset().filter(|charset| !charset.eq_ignore_ascii_case("utf-8"));
+                let named =
+                    named.map(|charset| format!("is in {charset}, not in UTF-8")).unwrap_or("is not UTF-8".to_owned());
+                let note = format!("(the body {named}; what could not be read is shown as \u{FFFD})");
+                let content = vec![Content::Text(note.into()), Content::Text(text.as_str().into())];
+                Output { content, structured: Some(Value::String(text)), is_error: false }
+            }
+        }
+    }
+
+    /// What the body of an error says, in short.
+    fn explanation(&self, secrets: &Secrets) -> String {
+        let media = self.media();
+        match self.unread(&media) {
+            Some(_) if self.body.is_empty() => String::new(),
+            Some(unread) => unread,
+            None if is_binary(&self.body) => described(&self.body, &media),
+            None => explanation(&String::from_utf8_lossy(without_mark(&self.body)), secrets),
+        }
+    }
+
+    /// A description instead of a body that comes in a spelling that is not read here: compressed, although no request asks
+    /// for that, or in units of two or four bytes.
+    fn unread(&self, media: &str) -> Option<String> {
+        if let Some(coding) = self.header(&CONTENT_ENCODING).filter(|coding| !coding.eq_ignore_ascii_case("identity")) {
+            return Some(format!("{}, encoded as {coding}", described(&self.body, media)));
+        }
+        let wide = |charset: &&str| {
+            let charset = charset.to_ascii_lowercase();
+            ["utf-16", "utf16", "utf-32", "utf32", "ucs-2", "ucs-4"].iter().any(|wide| charset.starts_with(wide))
+        };
+        let marked = self.body.starts_with(b"\xFE\xFF") || self.body.starts_with(b"\xFF\xFE");
+        let marked = Some("UTF-16, by its first bytes").filter(|_| marked && media.starts_with("text/"));
+        let charset = self.charset().filter(wide).or(marked)?;
+        Some(format!("{} in {charset}", described(&self.body, media)))
+    }
+
+    /// The media type in lower case, without its parameters; empty where none is named.
+    fn media(&self) -> String {
+        let media = self.header(&CONTENT_TYPE).unwrap_or_default();
+        media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    }
+
+    /// The charset as the server spells it.
+    fn charset(&self) -> Option<&str> {
+        let parameters = self.header(&CONTENT_TYPE)?.split(';').skip(1).filter_map(|pair| pair.split_once('='));
+        let mut charsets = parameters.filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+        charsets.next().map(|(_, charset)| charset.trim().trim_matches('"'))
     }
 
     fn header(&self, name: &HeaderName) -> Option<&str> {
@@ -147,38 +201,19 @@ fn kind_of(media: &str, body: &[u8]) -> Kind {
     }
 }
 
-/// What a picture is by its first bytes. The Messages API refuses a whole request for one that is not what it says.
-pub(crate) fn picture(body: &[u8]) -> Option<&'static str> {
-    match body {
-        [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
-        [0xFF, 0xD8, 0xFF, ..] => Some("image/jpeg"),
-        [b'G', b'I', b'F', b'8', ..] => Some("image/gif"),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("image/webp"),
-        _ => None,
-    }
-}
-
 /// Whether nobody could read it as text: many servers call a file `text/plain` that they do not know.
 fn is_binary(body: &[u8]) -> bool {
     body.contains(&0) && std::str::from_utf8(body).is_err()
 }
 
-fn text_output(body: Vec<u8>) -> Output {
-    match String::from_utf8(body) {
-        Ok(text) => Output::text(text),
-        Err(error) => {
-            // The note stands first, where no cut takes it away; a reference takes the text alone.
-            let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-            let note = "(the body is not UTF-8; what could not be read is shown as \u{FFFD})";
-            let content = vec![Content::Text(note.into()), Content::Text(text.as_str().into())];
-            Output { content, structured: Some(Value::String(text)), is_error: false }
-        }
-    }
+/// A body without the mark that some begin UTF-8 with; no JSON may have one (RFC 8259, 8.1).
+fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)
 }
 
-fn described(body: &[u8], media: &str) -> Output {
+fn described(body: &[u8], media: &str) -> String {
     let media = if media.is_empty() { "an unnamed type" } else { media };
-    Output::text(format!("binary, {} bytes of {media}", thousands(body.len())))
+    format!("binary, {} bytes of {media}", thousands(body.len()))
 }
 
 /// `1,234,567`.
@@ -202,68 +237,26 @@ pub(super) fn status_text(status: StatusCode) -> String {
     }
 }
 
-/// What the body of an error says: its message if it is JSON that has one, else its beginning.
-fn excerpt(body: &[u8], secrets: &Secrets) -> String {
-    let text = match serde_json::from_slice::<Value>(body) {
-        Ok(value) => message_in(&value).unwrap_or_else(|| value.to_string()),
-        Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
-    };
-    // Before the cut, which could go through a secret.
-    let text = secrets.hide(&text);
-    match text.char_indices().nth(EXCERPT_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.into_owned(),
-    }
-}
-
-fn message_in(value: &Value) -> Option<String> {
-    let places = ["/error/message", "/message", "/detail", "/title", "/error", "/errors"];
-    let found = places.into_iter().filter_map(|place| value.pointer(place)).find(|found| match found {
-        Value::Null => false,
-        Value::String(text) => !text.trim().is_empty(),
-        _ => true,
-    })?;
-    Some(found.as_str().map_or_else(|| found.to_string(), |text| text.trim().to_owned()))
-}
-
 /// Where a redirect points to, if it is one that a request may follow.
-pub(super) fn redirect_target(status: StatusCode, headers: &HeaderMap, from: &Url) -> Option<Result<Url, String>> {
+pub(super) fn redirect_target(
+    status: StatusCode,
+    headers: &HeaderMap,
+    from: &Url,
+) -> Option<Result<Url, &'static str>> {
     if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
     }
     let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
     Some(match location.map(|location| from.join(location)) {
         Some(Ok(target)) => Ok(target),
-        Some(Err(_)) => Err("an address that cannot be read".to_owned()),
-        None => Err("nowhere".to_owned()),
+        Some(Err(_)) => Err("its address cannot be read"),
+        None => Err("it names no address"),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn check_excerpt(body: &str, text: &str) {
-        let mut secrets = Secrets::new();
-        secrets.add("KEY", "s3cret-token");
-        assert_eq!(excerpt(body.as_bytes(), &secrets), text);
-    }
-
-    #[test]
-    fn the_message_of_an_error_is_found() {
-        check_excerpt(r#"{"error":{"message":"no such user","code":7}}"#, "no such user");
-        check_excerpt(r#"{"message":"a","detail":"b"}"#, "a");
-        check_excerpt(r#"{"detail":[{"loc":["q"]}],"title":"t"}"#, r#"[{"loc":["q"]}]"#);
-        check_excerpt(r#"{"title":"t","error":"e"}"#, "t");
-        check_excerpt(r#"{"error":"e"}"#, "e");
-        check_excerpt(r#"{"message":" ","error":"e"}"#, "e");
-        check_excerpt(r#"{"code":7}"#, r#"{"code":7}"#);
-        check_excerpt("<h1>no</h1>\n", "<h1>no</h1>");
-        check_excerpt("", "");
-        check_excerpt(&format!("{} s3cret-token", "x".repeat(495)), &format!("{} [red…", "x".repeat(495)));
-        check_excerpt(&"ä".repeat(501), &format!("{}…", "ä".repeat(500)));
-    }
 
     #[test]
     fn large_numbers_are_grouped() {

@@ -11,31 +11,19 @@ use std::sync::Arc;
 use fanout_core::call::ToolName;
 use fanout_core::effects::{EffectsSpec, Source, Template, TemplateError};
 use fanout_core::tool::{Policy, Proposal, ToolSpec};
-use http::header::{ACCEPT, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, Method};
 use secrecy::SecretString;
 use serde_json::Value;
 
-use super::address::{Address, AddressError, Text};
+use super::address::{Address, AddressError};
 use super::client::{HttpClient, HttpClientError};
 use super::credential::Credential;
+use super::header::{Header, Headers, Written};
 use super::parameter::{Parameter, ParameterPlace};
 use super::request::{Body, Layout};
 use super::tool::{Endpoint, HttpTool};
 use crate::schema::Fields;
-
-/// Headers that belong to the connection and not to the author.
-const RESERVED: [&str; 9] = [
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+use crate::text::Text;
 
 /// An endpoint as its author describes it, until [`build`](HttpToolBuilder::build).
 #[must_use = "an endpoint becomes a tool with `build`"]
@@ -45,7 +33,7 @@ pub struct HttpToolBuilder {
     url: String,
     description: String,
     input_schema: Value,
-    headers: Vec<(String, Credential)>,
+    headers: Vec<Written>,
     query: Vec<(String, String)>,
     body: Option<Body>,
     reads: Option<Vec<String>>,
@@ -94,10 +82,17 @@ impl HttpToolBuilder {
         self
     }
 
-    /// Adds a header. Its value is a secret: it stands in no message and no debug output. What a server repeats of it is
-    /// hidden where the toolbox knows it: [`Toolbox::hide`](fanout_core::toolbox::Toolbox::hide).
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<Credential>) -> Self {
-        self.headers.push((name.into(), value.into()));
+    /// Adds a header: a text with inputs in it, such as `{tenant}`. An array that is all of it is a list with commas; with an
+    /// absent input it is left out. Its value is a secret: it stands in no message and no debug output. What a server
+    /// repeats of it is hidden where the toolbox knows it: [`Toolbox::hide`](fanout_core::toolbox::Toolbox::hide).
+    pub fn header(mut self, name: impl Into<String>, template: impl Into<Credential>) -> Self {
+        self.headers.push(Written { name: name.into(), value: template.into(), plain: false });
+        self
+    }
+
+    /// Adds a header that every request carries as it is: braces in it are braces. Its value is a secret.
+    pub fn secret_header(mut self, name: impl Into<String>, value: impl Into<Credential>) -> Self {
+        self.headers.push(Written { name: name.into(), value: value.into(), plain: true });
         self
     }
 
@@ -188,7 +183,7 @@ impl HttpToolBuilder {
     /// # Errors
     /// [`HttpToolError`] when something that the author wrote cannot be right. Nothing is sent.
     pub fn build(self, client: &HttpClient) -> Result<HttpTool, HttpToolError> {
-        let Parts { source, effects, headers, of_caller, layout } = self.read()?;
+        let Parts { source, effects, headers, layout } = self.read()?;
         let safe = is_safe(&layout.method);
         let spec = ToolSpec {
             description: self.description,
@@ -200,7 +195,7 @@ impl HttpToolBuilder {
             ..ToolSpec::new(self.name, source)
         };
         let client = client.to(layout.address.origin(), spec.repeatable(), spec.policy.timeout)?;
-        Ok(HttpTool { spec, endpoint: Arc::new(Endpoint { layout, headers, of_caller, client }) })
+        Ok(HttpTool { spec, endpoint: Arc::new(Endpoint { layout, headers, client }) })
     }
 
     fn read(&self) -> Result<Parts, HttpToolError> {
@@ -212,12 +207,12 @@ impl HttpToolBuilder {
         let mut effects = if infers { all_of(&source) } else { EffectsSpec::default() };
         effects.reads = self.reads.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
         effects.writes = self.writes.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
-        let (headers, of_caller) = parse_headers(&self.headers)?;
-        let layout = self.layout(address, &fields)?;
-        Ok(Parts { source, effects, headers, of_caller, layout })
+        let Headers { fixed: headers, filled } = Headers::read(&self.headers)?;
+        let layout = self.layout(address, filled, &fields)?;
+        Ok(Parts { source, effects, headers, layout })
     }
 
-    fn layout(&self, address: Address, fields: &Fields) -> Result<Layout, HttpToolError> {
+    fn layout(&self, address: Address, headers: Vec<Header>, fields: &Fields) -> Result<Layout, HttpToolError> {
         let method = self.method.clone();
         if matches!(method, Method::CONNECT | Method::TRACE) {
             return Err(HttpToolError::Method { method });
@@ -226,8 +221,8 @@ impl HttpToolBuilder {
             return Err(HttpToolError::NoBody { method });
         }
         let text = |(name, template): &(String, String)| match Text::parse(template) {
-            Ok(text) => Ok((name.clone(), text)),
-            Err(_) => Err(HttpToolError::Query { name: name.clone() }),
+            Some(text) => Ok((name.clone(), text)),
+            None => Err(HttpToolError::Query { name: name.clone() }),
         };
         let query = self.query.iter().map(text).collect::<Result<_, _>>()?;
         let layout = Layout {
@@ -235,6 +230,7 @@ impl HttpToolBuilder {
             method,
             address,
             query,
+            headers,
             parameters: self.parameters.clone(),
             renamed: self.renamed.clone(),
             body_optional: self.body_optional,
@@ -243,6 +239,11 @@ impl HttpToolBuilder {
         for field in layout.fields().filter_map(<[_]>::first) {
             if !fields.has(field) {
                 return Err(unknown_field("the url or the query", field, fields));
+            }
+        }
+        for header in &layout.headers {
+            if let Some(field) = header.fields().filter_map(<[_]>::first).find(|field| !fields.has(field)) {
+                return Err(unknown_field(&format!("the header `{}`", header.name()), field, fields));
             }
         }
         if layout.body == Some(Body::Raw)
@@ -262,7 +263,6 @@ struct Parts {
     source: Source,
     effects: EffectsSpec,
     headers: HeaderMap,
-    of_caller: Vec<(HeaderName, Credential)>,
     layout: Layout,
 }
 
@@ -288,7 +288,10 @@ pub enum HttpToolError {
     #[error(transparent)]
     Address(#[from] AddressError),
     /// The template of a query parameter cannot be read.
-    #[error("in the query parameter `{name}` a `{{` needs a field name and a `}}`, as in `{{text}}`")]
+    #[error(
+        "in the query parameter `{name}` a `{{` needs a field name and a `}}`, as in `{{text}}`; a plain brace is written \
+         twice"
+    )]
     Query {
         /// The parameter.
         name: String,
@@ -322,7 +325,7 @@ pub enum HttpToolError {
         method: Method,
     },
     /// A raw body that would not be one input.
-    #[error("a raw body is the one input that neither the url nor the query names, but {left} are left")]
+    #[error("a raw body is the one input that neither the url, the query nor a header names, but {left} are left")]
     RawBody {
         /// How many inputs are left.
         left: usize,
@@ -339,12 +342,20 @@ pub enum HttpToolError {
         /// The header.
         name: String,
     },
-    /// An input in a header.
-    #[error("the header `{name}` holds a field in braces: inputs can only go into the path, the query and the body")]
+    /// The template of a header cannot be read.
+    #[error(
+        "in the header `{name}` a `{{` needs a field name and a `}}`, as in `{{tenant}}`; a plain brace is written twice"
+    )]
     HeaderTemplate {
         /// The header.
         name: String,
     },
+    /// An input in the key that tells a repeat from another call.
+    #[error(
+        "the header `idempotency-key` cannot hold an input: two calls with the same one would pass for one call. Leave it \
+         out: every call is sent a key of its own, the same on every attempt"
+    )]
+    IdempotencyKey,
     /// There is no client to send through.
     #[error(transparent)]
     Client(#[from] HttpClientError),
@@ -368,36 +379,4 @@ fn parse_effects(fields: &Fields, texts: &[String]) -> Result<Vec<Template>, Htt
         }
     };
     texts.iter().map(read).collect()
-}
-
-type Headers = (HeaderMap, Vec<(HeaderName, Credential)>);
-
-/// The headers that are always the same, and those that hold the end user's token.
-fn parse_headers(given: &[(String, Credential)]) -> Result<Headers, HttpToolError> {
-    let (mut headers, mut of_caller) = (HeaderMap::new(), Vec::new());
-    headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/*;q=0.9, */*;q=0.8"));
-    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("fanout/", env!("CARGO_PKG_VERSION"))));
-    for (name, value) in given {
-        let unsendable = || HttpToolError::Header { name: name.clone() };
-        let header = HeaderName::try_from(name).map_err(|_| unsendable())?;
-        if RESERVED.contains(&header.as_str()) {
-            return Err(HttpToolError::ReservedHeader { name: name.clone() });
-        }
-        if value.texts().any(names_a_field) {
-            return Err(HttpToolError::HeaderTemplate { name: name.clone() });
-        }
-        let sent = value.value("token").ok_or_else(unsendable)?;
-        match value.needs_token() {
-            true => of_caller.push((header, value.clone())),
-            false => drop(headers.insert(header, sent)),
-        }
-    }
-    Ok((headers, of_caller))
-}
-
-/// Whether a text holds something like `{user_id}`, which its author takes for an input. JSON in a header does not.
-fn names_a_field(text: &str) -> bool {
-    let name =
-        |text: &str| !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '-'));
-    text.split('{').skip(1).any(|after| after.split_once('}').is_some_and(|(inside, _)| name(inside)))
 }

@@ -1,10 +1,9 @@
 //! What a header carries for its author: a secret, with the end user's token in it where it says so.
 //!
-//! From the author of a tool. To `tool`, which fills it for each attempt. Never printed.
+//! From the author of a tool. To `header`, which fills it for each attempt. Never printed.
 
 use std::fmt;
 
-use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
 /// A secret text, or one that differs from run to run because the end user's token stands in it.
@@ -46,14 +45,6 @@ impl Credential {
     /// The texts that its author wrote.
     pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
         self.texts.iter().map(ExposeSecret::expose_secret)
-    }
-
-    /// Its value for an end user; `None` for one that no header can carry.
-    pub(super) fn value(&self, token: &str) -> Option<HeaderValue> {
-        let texts: Vec<&str> = self.texts().collect();
-        let mut value = HeaderValue::from_str(&texts.join(token)).ok()?;
-        value.set_sensitive(true);
-        Some(value)
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! From its author, through `builder`; to a [`Toolbox`](fanout_core::toolbox::Toolbox), as [`HttpTool`].
 //! In the order of a call: `tool` is what the toolbox holds; `address` fills inputs into the URL; `request` lays the rest
-//! into query, body, headers and cookies, each `parameter` in its style; a `credential` is what its author sends along; `client` keeps the connections; `answer` reads
-//! what came back, `waits` what it asks of everyone else.
+//! into query, body, headers and cookies, each `parameter` in its style; a `credential` is what its author sends along, `header` what a call fills of it; `client` keeps the connections; `answer` reads
+//! what came back, `explanation` the body of an error, `picture` what can be shown as one, `waits` what it asks of everyone else.
 //! Nothing here sends a request twice: that is decided in `fanout-core`, from what an attempt came to.
 
 mod address;
@@ -11,7 +11,10 @@ pub(crate) mod answer;
 mod builder;
 pub(crate) mod client;
 mod credential;
+mod explanation;
+mod header;
 mod parameter;
+pub(crate) mod picture;
 mod request;
 mod tool;
 pub(crate) mod waits;

@@ -3,7 +3,7 @@
 //! From `tool`: the endpoint as its author described it, and the input of one call.
 //! To `client`, as an address and a body. The same input makes the same bytes, so that a second attempt is a repeat.
 //!
-//! The author's own headers are not here: no input can reach them. An input is a header only where a parameter says so.
+//! The author's own headers are filled in `header`: an input is one only where a template or a parameter says so.
 
 use std::borrow::Cow;
 
@@ -13,8 +13,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::address::{Address, Text, any_text, lookup};
+use super::address::Address;
+use super::header::Header;
 use super::parameter::{Parameter, ParameterPlace};
+use crate::text::Text;
+use crate::value::{any_text, lookup};
 
 /// How the inputs that are neither in the path nor in the query are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub(super) struct Layout {
     pub(super) method: Method,
     pub(super) address: Address,
     pub(super) query: Vec<(String, Text)>,
+    /// Those that a call fills.
+    pub(super) headers: Vec<Header>,
     /// `None`: what is left goes into the query.
     pub(super) body: Option<Body>,
     /// Inputs with a place of their own.
@@ -76,10 +81,12 @@ impl Layout {
         self.address.fields().chain(self.query.iter().flat_map(|(_, text)| text.fields()))
     }
 
-    /// Whether path, query or a parameter take the whole of this field. One that they only look into is still sent.
+    /// Whether path, query, a header or a parameter take the whole of this field. One that they only look into is still
+    /// sent.
     pub(super) fn takes(&self, name: &str) -> bool {
+        let of_headers = self.headers.iter().flat_map(Header::fields);
         self.parameters.iter().any(|parameter| parameter.field == name)
-            || self.fields().any(|field| matches!(field, [only] if only == name))
+            || self.fields().chain(of_headers).any(|field| matches!(field, [only] if only == name))
     }
 
     /// Lays out one input.
@@ -247,6 +254,7 @@ mod tests {
             method,
             address: Address::parse(url).unwrap(),
             query: query.iter().map(|(name, text)| ((*name).to_owned(), Text::parse(text).unwrap())).collect(),
+            headers: Vec::new(),
             parameters: Vec::new(),
             renamed: Vec::new(),
             body_optional: false,

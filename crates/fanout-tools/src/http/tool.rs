@@ -13,15 +13,14 @@ use std::time::{Duration, SystemTime};
 
 use fanout_core::call::ToolName;
 use fanout_core::outcome::Output;
-use fanout_core::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
-use http::header::CONTENT_TYPE;
+use fanout_core::tool::{Attempt, BoxFuture, CallerToken, Tool, ToolError, ToolSpec};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 use url::Url;
 
 use super::answer::{self, Answer, BODY_MAX, ERROR_BODY_MAX};
 use super::builder::HttpToolBuilder;
-use super::credential::Credential;
 use super::request::{Layout, Payload, Prepared};
 use super::waits::Waits;
 
@@ -33,7 +32,7 @@ const REDIRECTS_MAX: usize = 5;
 const ERROR_BODY_WAIT: Duration = Duration::from_secs(1);
 
 /// What lets the far side recognise a repeat.
-static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// An endpoint as a tool. Cloning it shares everything.
 #[derive(Clone)]
@@ -45,8 +44,6 @@ pub struct HttpTool {
 pub(super) struct Endpoint {
     pub(super) layout: Layout,
     pub(super) headers: HeaderMap,
-    /// Those that hold the end user's token.
-    pub(super) of_caller: Vec<(HeaderName, Credential)>,
     pub(super) client: reqwest::Client,
 }
 
@@ -88,7 +85,7 @@ impl Endpoint {
         let Prepared { mut url, mut headers, body } = self.layout.prepare(&attempt.input)?;
         // What the author wrote wins over what an input says.
         headers.extend(self.headers.clone());
-        headers.extend(self.headers_of_caller(attempt)?);
+        headers.extend(self.filled_headers(attempt)?);
         let method = &self.layout.method;
         let follows = matches!(*method, Method::GET | Method::HEAD);
         let mut followed = 0;
@@ -103,42 +100,43 @@ impl Endpoint {
                 return read(response, attempt, method, &waits).await;
             };
             let status = answer::status_text(response.status());
-            match target {
-                Ok(target) if follows && followed < REDIRECTS_MAX && same_origin(&url, &target) => {
+            let why = match &target {
+                Ok(target) => why_not(&url, target, follows, followed),
+                Err(unreadable) => Some(*unreadable),
+            };
+            match (target, why) {
+                (Ok(target), None) => {
                     followed += 1;
                     url = target;
                 }
-                target => {
-                    let to = target.map_or_else(|unreadable| unreadable, |target| shown(&target));
-                    let why = if followed == REDIRECTS_MAX { ", the last of too many" } else { "" };
+                (target, why) => {
+                    let to = target.map(|target| format!(" to {}", shown(&target))).unwrap_or_default();
                     return Err(ToolError::Failed(format!(
-                        "`{}` answered {status}, which points to {to}{why} and was not followed",
-                        attempt.tool
+                        "`{}` answered {status}, a redirect{to} that was not followed: {}",
+                        attempt.tool,
+                        why.unwrap_or_default()
                     )));
                 }
             }
         }
     }
 
-    /// The headers that are sent in the end user's name. They reach this tool's own host and no other: a redirect to
-    /// elsewhere is not followed.
-    fn headers_of_caller(&self, attempt: &Attempt) -> Result<HeaderMap, ToolError> {
+    /// The headers that differ from call to call. Those in the end user's name reach this tool's own host and no other: a
+    /// redirect to elsewhere is not followed.
+    fn filled_headers(&self, attempt: &Attempt) -> Result<HeaderMap, ToolError> {
+        let token = attempt.caller_token.as_ref().map(CallerToken::expose);
         let mut headers = HeaderMap::new();
-        for (name, credential) in &self.of_caller {
-            let tool = &attempt.tool;
-            let Some(token) = &attempt.caller_token else {
+        for header in &self.layout.headers {
+            if header.needs_token() && token.is_none() {
+                let tool = &attempt.tool;
                 return Err(ToolError::NotPermitted(format!(
                     "`{tool}` acts in the name of an end user, and this run has no end user's token (the header \
                      `fanout-user-token` of a request to the gateway). Nothing was sent: go on without it, or have the user \
                      sign in"
                 )));
-            };
-            let unsendable = || {
-                ToolError::NotPermitted(format!(
-                    "the end user's token cannot be sent in a header by `{tool}`: have the user sign in again"
-                ))
-            };
-            headers.insert(name.clone(), credential.value(token.expose()).ok_or_else(unsendable)?);
+            }
+            let value = header.fill(&attempt.input, token.unwrap_or_default())?;
+            headers.extend(value.map(|value| (header.name().clone(), value)));
         }
         Ok(headers)
     }
@@ -155,6 +153,12 @@ impl Endpoint {
         let mut headers = headers.clone();
         if !matches!(method, Method::GET | Method::HEAD) && !headers.contains_key(&IDEMPOTENCY_KEY) {
             headers.extend(key_header(&attempt.idempotency_key).map(|key| (IDEMPOTENCY_KEY.clone(), key)));
+        }
+        // A body that is empty would go without its length, and some servers answer 411 (RFC 9110, 8.6: a client should say 0
+        // where a method expects a body).
+        let expects_body = matches!(method, Method::POST | Method::PUT | Method::PATCH);
+        if expects_body && body.is_none_or(|payload| payload.bytes.is_empty()) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         let mut request = self.client.request(method, url);
         if let Some(payload) = body {
@@ -240,9 +244,21 @@ async fn beginning(response: &mut reqwest::Response) -> Vec<u8> {
     body
 }
 
-fn same_origin(from: &Url, to: &Url) -> bool {
-    let user = !to.username().is_empty() || to.password().is_some();
-    from.origin() == to.origin() && !user
+/// Why a redirect is not followed. Headers go along where one is, and with them what only this host may see.
+fn why_not(from: &Url, to: &Url, follows: bool, followed: usize) -> Option<&'static str> {
+    if from.scheme() == "https" && to.scheme() == "http" {
+        Some("it would leave https")
+    } else if from.origin() != to.origin() {
+        Some("it is another scheme, host or port")
+    } else if !to.username().is_empty() || to.password().is_some() {
+        Some("its address holds a user")
+    } else if !follows {
+        Some("only GET and HEAD are sent a second time")
+    } else if followed == REDIRECTS_MAX {
+        Some("five were followed before it")
+    } else {
+        None
+    }
 }
 
 /// An address without what may be secret.
@@ -269,4 +285,31 @@ fn cause(error: reqwest::Error) -> String {
 /// The key as a header; what a header cannot carry is percent-encoded, the same on every attempt.
 fn key_header(key: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(&utf8_percent_encode(key, CONTROLS).to_string()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_is_followed_only_within_its_origin() {
+        let elsewhere = Some("it is another scheme, host or port");
+        for (from, to, why) in [
+            ("https://a.example/x", "https://a.example/y?z", None),
+            ("https://a.example/x", "https://A.example:443/y", None),
+            ("https://a.example/x", "http://a.example/x", Some("it would leave https")),
+            ("https://a.example/x", "http://b.example/x", Some("it would leave https")),
+            ("http://a.example/x", "https://a.example/x", elsewhere),
+            ("https://a.example/x", "https://b.example/x", elsewhere),
+            ("https://a.example/x", "https://a.example.evil.example/x", elsewhere),
+            ("https://a.example/x", "https://a.example:8443/x", elsewhere),
+            ("https://a.example/x", "file:///etc/passwd", elsewhere),
+            ("https://a.example/x", "https://u:p@a.example/x", Some("its address holds a user")),
+        ] {
+            let (from, to) = (Url::parse(from).unwrap(), Url::parse(to).unwrap());
+            assert_eq!(why_not(&from, &to, true, 0), why, "{to}");
+        }
+        let page = Url::parse("https://a.example/x").unwrap();
+        assert!(why_not(&page, &page, false, 0).is_some() && why_not(&page, &page, true, REDIRECTS_MAX).is_some());
+    }
 }

@@ -8,7 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use fanout_core::outcome::{Content, Output};
 use rmcp::model::{CallToolResult, ContentBlock, Resource, ResourceContents};
 
-use crate::http::answer::{IMAGE_MAX, picture, thousands};
+use crate::http::answer::thousands;
+use crate::http::picture::{can_be_shown, picture};
 
 /// Reads an answer. Content that would be empty, which the Messages API refuses, is its data, or a note.
 pub(super) fn output(result: CallToolResult) -> Output {
@@ -60,9 +61,7 @@ fn linked(link: &Resource) -> String {
 fn image_or_note(media: &str, data: String, of: &str) -> Content {
     match STANDARD.decode(data.as_bytes()) {
         Ok(bytes) => match picture(&bytes) {
-            Some(media) if bytes.len() <= IMAGE_MAX => {
-                Content::Image { media_type: media.to_owned(), data: data.into() }
-            }
+            Some(media) if can_be_shown(&bytes) => Content::Image { media_type: media.to_owned(), data: data.into() },
             _ => Content::Text(described("binary", media, &data, of).into()),
         },
         Err(_) => Content::Text(format!("(data of {media} that is not base64{of})").into()),

@@ -111,11 +111,11 @@ impl Scheme {
     pub(super) fn apply(&self, builder: HttpToolBuilder, secret: &Credential) -> Option<HttpToolBuilder> {
         let only = || secret.only().map(str::to_owned);
         Some(match self {
-            Self::Header(name) => builder.header(name, secret.clone()),
+            Self::Header(name) => builder.secret_header(name, secret.clone()),
             Self::Query(name) => builder.secret_query(name, only()?),
             Self::Cookie(name) => builder.secret_cookie(name, only()?),
-            Self::Bearer => builder.header(AUTHORIZATION.as_str(), secret.clone().after("Bearer ")),
-            Self::Basic => builder.header(AUTHORIZATION.as_str(), format!("Basic {}", STANDARD.encode(only()?))),
+            Self::Bearer => builder.secret_header(AUTHORIZATION.as_str(), secret.clone().after("Bearer ")),
+            Self::Basic => builder.secret_header(AUTHORIZATION.as_str(), format!("Basic {}", STANDARD.encode(only()?))),
         })
     }
 }

@@ -103,6 +103,36 @@ async fn headers_arrive_and_stand_in_no_debug_output() {
 }
 
 #[tokio::test]
+async fn an_input_in_a_header_is_sent_there_and_nowhere_else() {
+    let server = Server::start().await;
+    for (method, body, rest) in [
+        (Method::GET, None, "/u?n=2 "),
+        (Method::POST, Some(Body::Json), "/u {\"n\":2}"),
+        (Method::POST, Some(Body::Form), "/u n=2"),
+        (Method::POST, Some(Body::Raw), "/u 2"),
+    ] {
+        let tool = tool(method, &format!("{}/u", server.base))
+            .header("x-tenant", "t-{tenant}")
+            .header("accept", "{type}")
+            .secret_header("x-json", "{\"plain\":{tenant}}");
+        let tool = build(body.into_iter().fold(tool, HttpToolBuilder::body));
+        let before = server.seen().len();
+        call(&tool, json!({"tenant": "acme", "type": "text/csv", "n": 2})).await.unwrap();
+        call(&tool, json!({"n": 2})).await.unwrap();
+        assert!(matches!(call(&tool, json!({"tenant": "a\r\nb: c", "n": 2})).await, Err(ToolError::BadInput(_))));
+        let [given, absent] = &server.seen()[before..] else { panic!("not two requests") };
+        assert_eq!(format!("{} {}", given.target, given.body), rest);
+        assert_eq!(
+            (&given.headers["x-tenant"], &given.headers["accept"]),
+            (&"t-acme".parse().unwrap(), &"text/csv".parse().unwrap())
+        );
+        assert_eq!(given.headers["x-json"], "{\"plain\":{tenant}}");
+        assert!(!absent.headers.contains_key("x-tenant"));
+        assert!(absent.headers["accept"].to_str().unwrap().starts_with("application/json"), "the usual one stays");
+    }
+}
+
+#[tokio::test]
 async fn every_attempt_at_a_write_carries_the_same_key() {
     let server = Server::start().await;
     let url = format!("{}/orders", server.base);
@@ -129,6 +159,8 @@ async fn a_body_is_shown_as_what_it_is() {
     assert_eq!(json.content, Output::text(r#"{ "b": 1.0, "a": [1] }"#).content);
     assert_eq!(json.structured, Some(json!({"b": 1.0, "a": [1]})));
     assert_eq!(get(&server, "/problem").await.unwrap().structured, Some(json!({"ok": true})));
+    let marked = get(&server, "/marked").await.unwrap();
+    assert_eq!((marked.content, marked.structured), (Output::text("[1]").content, Some(json!([1]))));
     let image = Content::Image { media_type: "image/png".into(), data: "iVBORw==".into() };
     assert_eq!(get(&server, "/png").await.unwrap().content, [image]);
     for (path, shown) in [
@@ -137,6 +169,8 @@ async fn a_body_is_shown_as_what_it_is() {
         ("/untyped", "plain"),
         ("/pdf", "binary, 1,234 bytes of application/pdf"),
         ("/zipped", "binary, 2 bytes of text/plain, encoded as gzip"),
+        ("/wide", "binary, 4 bytes of text/plain in UTF-16LE"),
+        ("/wide-unnamed", "binary, 6 bytes of text/csv in UTF-16, by its first bytes"),
         ("/empty", "HTTP 204, no content"),
         ("/", "HTTP 200, no content"),
     ] {
@@ -147,9 +181,9 @@ async fn a_body_is_shown_as_what_it_is() {
 #[tokio::test]
 async fn what_is_not_utf_8_says_so_before_it_is_cut_and_is_referenced_as_the_text_alone() {
     let server = Server::start().await;
-    for path in ["/latin", "/latin-json"] {
+    for (path, what) in [("/latin", "is in iso-8859-1, not in UTF-8"), ("/latin-json", "is not UTF-8")] {
         let latin = get(&server, path).await.unwrap();
-        let note = "(the body is not UTF-8; what could not be read is shown as \u{FFFD})";
+        let note = format!("(the body {what}; what could not be read is shown as \u{FFFD})");
         assert_eq!(latin.content, [Content::Text(note.into()), Content::Text("caf\u{FFFD}".into())]);
         assert_eq!(latin.value(), json!("caf\u{FFFD}"));
     }
@@ -163,6 +197,19 @@ async fn a_picture_is_what_its_bytes_say() {
     assert_eq!(get(&server, "/jpg-named-png").await.unwrap().content, [image]);
     assert_eq!(get(&server, "/page-named-png").await.unwrap(), Output::text("binary, 6 bytes of image/png"));
     assert_eq!(get(&server, "/huge-png").await.unwrap(), Output::text("binary, 3,750,001 bytes of image/png"));
+    assert_eq!(get(&server, "/large-png").await.unwrap(), Output::text("binary, 24 bytes of image/png"));
+}
+
+#[tokio::test]
+async fn an_error_is_explained_by_the_part_of_its_body_that_can_be_read() {
+    let server = Server::start().await;
+    for (path, message) in [
+        ("/page", "410 Gone: It was here."),
+        ("/zipped-error", "400 Bad Request: binary, 2 bytes of application/octet-stream, encoded as br"),
+        ("/binary-error", "400 Bad Request: binary, 2 bytes of image/png"),
+    ] {
+        assert_eq!(get(&server, path).await, Err(ToolError::Failed(format!("`get_user` answered {message}"))));
+    }
 }
 
 #[tokio::test]
@@ -228,19 +275,28 @@ async fn a_redirect_is_followed_within_its_origin_and_only_for_reads() {
     let host = other.base.trim_start_matches("http://");
     for method in [Method::GET, Method::POST] {
         let error = call(&secret(method, "/away"), json!({})).await.unwrap_err();
-        let message = format!("`get_user` answered 302 Found, which points to {host}/stolen and was not followed");
+        let message = format!(
+            "`get_user` answered 302 Found, a redirect to {host}/stolen that was not followed: it is another scheme, host or port"
+        );
         assert_eq!(error, ToolError::Failed(message));
     }
     assert!(other.seen().is_empty());
 
     let error = call(&secret(Method::POST, "/there"), json!({})).await.unwrap_err();
-    assert!(matches!(error, ToolError::Failed(message) if message.ends_with("/json and was not followed")));
+    assert!(
+        matches!(error, ToolError::Failed(message) if message.ends_with("/json that was not followed: only GET and HEAD are sent a second time"))
+    );
     let before = server.seen().len();
     let error = call(&secret(Method::GET, "/round"), json!({})).await.unwrap_err();
-    assert!(matches!(error, ToolError::Failed(message) if message.contains("the last of too many")));
+    assert!(matches!(error, ToolError::Failed(message) if message.ends_with("five were followed before it")));
     assert_eq!(server.seen().len() - before, 6);
+    assert!(call(&secret(Method::GET, "/hops/5"), json!({})).await.is_ok());
+    let error = call(&secret(Method::GET, "/hops/6"), json!({})).await.unwrap_err();
+    assert!(matches!(error, ToolError::Failed(message) if message.contains("/hops/0 that was not followed")));
     let error = call(&secret(Method::GET, "/nowhere"), json!({})).await.unwrap_err();
-    assert!(matches!(error, ToolError::Failed(message) if message.contains("points to nowhere")));
+    assert!(
+        matches!(error, ToolError::Failed(message) if message.ends_with("a redirect that was not followed: it names no address"))
+    );
 }
 
 #[tokio::test]
@@ -321,7 +377,9 @@ fn a_mistake_shows_when_the_tool_is_built() {
         get(fine).query("q", "{txt}"),
         "the url or the query names `txt`, which the input lacks; did you mean `text`?",
     );
-    check(get(fine).query("q", "{"), "in the query parameter `q` a `{` needs a field name and a `}`, as in `{text}`");
+    let brace =
+        "in the query parameter `q` a `{` needs a field name and a `}`, as in `{text}`; a plain brace is written twice";
+    check(get(fine).query("q", "{"), brace);
     check(get(fine).reads(["user/{id}"]), "`user/{id}` names `id`, which the input lacks");
     check(get(fine).header("Host", "s3cret"), "the header `Host` is set by the connection itself");
     check(get(fine).header("content-length", "1"), "the header `content-length` is set by the connection itself");
@@ -329,11 +387,23 @@ fn a_mistake_shows_when_the_tool_is_built() {
     let unsendable = "cannot be sent: its name or its value holds a character that a header must not hold";
     check(get(fine).header("x-a", "s3cret\r\n"), &format!("the header `x-a` {unsendable}"));
     check(get(fine).header("x a", "s3cret"), &format!("the header `x a` {unsendable}"));
-    let template = "the header `x-a` holds a field in braces: inputs can only go into the path, the query and the body";
-    check(get(fine).header("x-a", "s3cret {user_id}"), template);
+    check(
+        get(fine).header("X-A", "s3cret {userid}"),
+        "the header `x-a` names `userid`, which the input lacks; did you mean `user_id`?",
+    );
+    let brace =
+        "in the header `x-a` a `{` needs a field name and a `}`, as in `{tenant}`; a plain brace is written twice";
+    check(get(fine).header("x-a", "{\"s3cret\": 1}"), brace);
+    check(get(fine).header("x-{text}", "s3cret"), &format!("the header `x-{{text}}` {unsendable}"));
+    for name in ["Host", "content-length", "transfer-encoding", "connection"] {
+        check(get(fine).header(name, "{text}"), &format!("the header `{name}` is set by the connection itself"));
+    }
+    let key = "the header `idempotency-key` cannot hold an input: two calls with the same one would pass for one call. Leave \
+               it out: every call is sent a key of its own, the same on every attempt";
+    check(get(fine).header("Idempotency-Key", "{text}"), key);
     check(get(fine).body(Body::Json), "GET sends no body: its inputs go into the path and the query");
     check(tool(Method::TRACE, fine), "a tool cannot use the method TRACE");
-    let raw = "a raw body is the one input that neither the url nor the query names, but 2 are left";
+    let raw = "a raw body is the one input that neither the url, the query nor a header names, but 2 are left";
     check(tool(Method::PUT, "https://a.example/").body(Body::Raw), raw);
 }
 

@@ -61,6 +61,18 @@ async fn answer(State(server): State<Server>, method: Method, uri: Uri, headers:
         "/text" => typed("text/plain", b"hello".to_vec()),
         "/latin" => typed("text/plain; charset=iso-8859-1", b"caf\xe9".to_vec()),
         "/latin-json" => typed("application/json", b"caf\xe9".to_vec()),
+        "/wide" => typed("text/plain; charset=\"UTF-16LE\"", b"h\0i\0".to_vec()),
+        "/wide-unnamed" => typed("text/csv", b"\xFF\xFEh\0i\0".to_vec()),
+        "/marked" => typed("application/json", b"\xEF\xBB\xBF[1]".to_vec()),
+        "/page" => {
+            let page = "<!doctype html><title>410 Gone</title><p>It was here.";
+            (StatusCode::GONE, [(header::CONTENT_TYPE, "text/html")], page).into_response()
+        }
+        "/zipped-error" => (StatusCode::BAD_REQUEST, [(header::CONTENT_ENCODING, "br")], vec![1, 2]).into_response(),
+        "/binary-error" => {
+            (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "image/png")], vec![0, 0xFF]).into_response()
+        }
+        "/large-png" => typed("image/png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x1f\x41\0\0\0\x01".to_vec()),
         "/mislabelled" => typed("text/plain", b"\x7fE\0\xff".to_vec()),
         "/jpg-named-png" => typed("image/png", vec![0xFF, 0xD8, 0xFF, 0xE0]),
         "/page-named-png" => typed("image/png", b"<html>".to_vec()),
@@ -86,6 +98,11 @@ async fn answer(State(server): State<Server>, method: Method, uri: Uri, headers:
         "/overloaded" => (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "9")]).into_response(),
         "/there" => to("/json"),
         "/round" => to("/round"),
+        "/hops/0" => StatusCode::OK.into_response(),
+        path if path.starts_with("/hops/") => {
+            let left: u32 = path.trim_start_matches("/hops/").parse().unwrap();
+            to(&format!("/hops/{}", left - 1))
+        }
         "/away" => to(&server.elsewhere),
         "/nowhere" => StatusCode::MOVED_PERMANENTLY.into_response(),
         path => match path.strip_prefix("/status/").and_then(|code| code.parse().ok()) {

@@ -244,7 +244,7 @@ pub(super) static TABLES: [Table; 16] = [
             )
             .needed(),
             key("url", Setting, r#""https://api.example.com/users/{user_id}""#, "the address; inputs may stand in its path and query").needed(),
-            key("headers", CredentialsByName, r#"{ authorization = "Bearer ${SHOP_TOKEN}" }"#, "headers, also with the end user's `${caller.token}`; no inputs"),
+            key("headers", CredentialsByName, r#"{ authorization = "Bearer ${SHOP_TOKEN}" }"#, "headers; inputs and the end user's `${caller.token}` may stand in their values"),
             key("query", SettingsByName, r#"{ dry_run = "false" }"#, "query parameters; inputs may stand in them"),
             key("body", OneOf(&["json", "form", "raw"]), r#""form""#, "how the other inputs are sent"),
         ],
