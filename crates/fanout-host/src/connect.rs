@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{Config, McpReachConfig, McpServerConfig, Place, SettingError};
 use crate::environment::{Environment, INHERITED};
+use crate::login::{LoginError, access};
 
 /// Something of a source that cannot be used. `check` fails for it; elsewhere it is a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ pub async fn connect(toolbox: &mut Toolbox, config: &Config, environment: &Envir
     let client = HttpClient::new();
     let secrets = Arc::clone(toolbox.secrets());
     for (at, (name, server)) in config.mcp_servers.iter().enumerate() {
-        let (name, made) = (name.clone(), reach(server, environment, &client, &secrets));
+        let (name, made) = (name.clone(), reach(name, server, environment, &client, &secrets));
         starting.spawn(async move { (at, listed(&name, made).await) });
     }
     let mut lists = starting.join_all().await;
@@ -72,18 +73,19 @@ pub async fn connect(toolbox: &mut Toolbox, config: &Config, environment: &Envir
 }
 
 /// Reaches a server and asks for its tools; what is wrong comes in words.
-async fn listed(name: &str, reach: Result<McpReach, SettingError>) -> Result<(McpServer, Vec<McpListed>), String> {
+async fn listed(name: &str, reach: Result<McpReach, LoginError>) -> Result<(McpServer, Vec<McpListed>), String> {
     let server = McpServer::new(name, reach.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
     let tools = server.list().await.map_err(|error| error.to_string())?;
     Ok((server, tools))
 }
 
 fn reach(
+    name: &str,
     config: &McpServerConfig,
     environment: &Environment,
     client: &HttpClient,
     secrets: &Arc<Secrets>,
-) -> Result<McpReach, SettingError> {
+) -> Result<McpReach, LoginError> {
     Ok(match &config.reach {
         McpReachConfig::Program { command, args, env, folder } => {
             let inherited =
@@ -101,10 +103,12 @@ fn reach(
             let folder = (!folder.as_os_str().is_empty()).then(|| folder.clone());
             McpReach::Program { program: text(command)?, args, env: variables, folder, secrets: Arc::clone(secrets) }
         }
-        McpReachConfig::Http { url, headers } => {
+        McpReachConfig::Http { url, headers, oauth } => {
             let fill = |(name, value): &(String, crate::config::Setting)| Ok((name.clone(), value.fill(environment)?));
             let headers = headers.iter().map(fill).collect::<Result<_, SettingError>>()?;
-            McpReach::Http { url: url.fill(environment)?, headers, client: client.clone() }
+            let url = url.fill(environment)?;
+            let access = oauth.as_ref().map(|oauth| access(name, &url, oauth, environment, client, secrets));
+            McpReach::Http { url, headers, client: client.clone(), access: access.transpose()? }
         }
     })
 }

@@ -24,6 +24,7 @@ use url::Url;
 use super::catalogue::{Catalogued, known};
 use super::connection::Connection;
 use super::failure::McpError;
+use super::oauth::McpAccess;
 use super::process::Launch;
 use crate::http::HttpClient;
 
@@ -63,6 +64,8 @@ pub enum McpReach {
         headers: Vec<(String, SecretString)>,
         /// The connections.
         client: HttpClient,
+        /// Where its tokens come from; `None`: it is sent none but those of `headers`.
+        access: Option<McpAccess>,
     },
 }
 
@@ -99,7 +102,7 @@ pub(super) struct Shared {
 
 enum Reach {
     Program(Launch),
-    Http { url: Url, headers: HashMap<HeaderName, HeaderValue>, client: HttpClient },
+    Http { url: Url, headers: HashMap<HeaderName, HeaderValue>, client: HttpClient, access: Option<McpAccess> },
 }
 
 /// What became of the starts so far.
@@ -122,7 +125,7 @@ impl McpServer {
                 let env = env.into_iter().map(|(name, value)| (name, value.expose_secret().into())).collect();
                 Reach::Program(Launch { program, args, env, folder, secrets })
             }
-            McpReach::Http { url, headers, client } => {
+            McpReach::Http { url, headers, client, access } => {
                 let wrong =
                     || McpError::Reach("`url` must be an address such as \"https://example.com/mcp\"".to_owned());
                 let url = Url::parse(url.expose_secret()).map_err(|_| wrong())?;
@@ -130,7 +133,7 @@ impl McpServer {
                     return Err(wrong());
                 }
                 let headers = headers.iter().map(header).collect::<Result<_, _>>()?;
-                Reach::Http { url, headers, client }
+                Reach::Http { url, headers, client, access }
             }
         };
         let shared = Shared {
@@ -293,7 +296,9 @@ impl Shared {
         let ears = Arc::downgrade(self);
         let connection = match &self.reach {
             Reach::Program(launch) => Connection::with_process(ears, &self.name, launch).await?,
-            Reach::Http { url, headers, client } => Connection::over_http(ears, client, url, headers.clone()).await?,
+            Reach::Http { url, headers, client, access } => {
+                Connection::over_http(ears, client, url, headers.clone(), access.clone()).await?
+            }
         };
         // Not the first time: what it lists now may differ.
         let known = !self.listed.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
