@@ -77,6 +77,8 @@ Editors with TOML support take it from the first line of the configuration: #:sc
     Serve(Serve),
     /// Offer your tools to an MCP client, over standard input and output. The client starts it; several may run at once.
     Mcp(Mcp),
+    /// Log in to an MCP server that demands OAuth: in a browser, once. Its tokens are kept and renewed from then on.
+    Login(Login),
     /// Have the running gateway read its configuration again. It takes all of it or nothing, and what changed is printed.
     #[command(after_help = "\
 Examples:
@@ -211,6 +213,23 @@ pub enum Client {
     Cursor,
     /// Codex.
     Codex,
+}
+
+/// `fanout login`
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  fanout login tracker
+  fanout login --forget tracker
+
+Its address is printed, to be opened in a browser on this machine. The server is [mcp_servers.NAME] with `oauth = true`; the
+tokens stand in .fanout/mcp beside the configuration, in a file that only you can read.")]
+pub struct Login {
+    /// The server, as the configuration calls it.
+    pub name: String,
+    /// Delete its tokens. What runs goes on with its own until that expires.
+    #[arg(long)]
+    pub forget: bool,
 }
 
 /// `fanout keys`

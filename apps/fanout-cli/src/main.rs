@@ -10,6 +10,7 @@ mod demo;
 mod explain;
 mod init;
 mod keys;
+mod login;
 mod mcp;
 mod reload;
 mod run;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Command::Schema => schema::schema(&args.common),
         Command::Serve(serve) => serve::serve(&args.common, serve),
         Command::Mcp(mcp) => mcp::mcp(&args.common, mcp),
+        Command::Login(login) => login::login(&args.common, login),
         Command::Reload => reload::reload(&args.common),
         Command::Keys(keys) => keys::keys(&args.common, keys),
     };

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine;
@@ -53,9 +53,16 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// What a URL's query must not hold (WHATWG); browsers and many libraries encode no more.
 const QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'\'');
 
-/// A set of secrets. Without any, nothing is searched.
+/// A set of secrets. Without any, nothing is searched. A clone gets what is added to neither, and what is renewed in both.
 #[derive(Clone, Default)]
 pub struct Secrets {
+    added: Known,
+    renewed: Arc<RwLock<Arc<Known>>>,
+}
+
+/// Values, and how each may stand in a text.
+#[derive(Clone, Default)]
+struct Known {
     names: Vec<String>,
     /// How each may stand in a text, with the number of its name.
     spellings: Vec<(String, usize)>,
@@ -73,59 +80,51 @@ impl Secrets {
     /// Not taken, since hiding them would spoil ordinary answers: a value of less than [`SECRET_LEAST`] bytes, a number of
     /// less than 10 digits, a word such as `production`, an IP address, and an `http` address without a user, a query or a long part.
     pub fn add(&mut self, name: &str, value: &str) {
-        let value = value.trim();
-        if is_plain(value) || self.spellings.iter().any(|(known, _)| known == value) {
+        self.added.add(name, value);
+    }
+
+    /// Adds a value that is renewed while calls run, such as a token: from now on it is hidden wherever this set is shared.
+    /// The value before it is hidden still, since answers may be under way in which it stands; older ones of this name are
+    /// forgotten.
+    pub fn renew(&self, name: &str, value: &str) {
+        let mut renewed = self.renewed.write().unwrap_or_else(PoisonError::into_inner);
+        if renewed.holds(value.trim()) {
             return;
         }
-        let number = self.names.len();
-        self.names.push(format!("[redacted {name}]"));
-        self.spellings.extend(spellings(value).into_iter().map(|spelling| (spelling, number)));
-        self.finder = OnceLock::new();
+        let mut next = Known::clone(&renewed);
+        next.keep_last(name);
+        next.add(name, value);
+        *renewed = Arc::new(next);
+    }
+
+    fn renewed(&self) -> Arc<Known> {
+        Arc::clone(&self.renewed.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.added.is_empty() && self.renewed().is_empty()
     }
 
     /// The text with a name in the place of each secret.
     pub fn hide<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let Some(finder) = self.finder() else { return Cow::Borrowed(text) };
-        let mut hidden = String::new();
-        let mut rest = 0;
-        for found in finder.find_iter(text) {
-            hidden.push_str(&text[rest..found.start()]);
-            let number = self.spellings.get(found.pattern().as_usize()).map_or(0, |(_, number)| *number);
-            hidden.push_str(self.names.get(number).map_or("[redacted]", String::as_str));
-            rest = found.end();
+        let renewed = self.renewed();
+        match self.added.hide(text) {
+            Cow::Borrowed(text) => renewed.hide(text),
+            Cow::Owned(text) => Cow::Owned(renewed.hide(&text).into_owned()),
         }
-        if rest == 0 {
-            return Cow::Borrowed(text);
-        }
-        hidden.push_str(&text[rest..]);
-        Cow::Owned(hidden)
     }
 
     /// Takes away what a cut through a secret left of it at the start of a text.
     pub fn trim_start<'t>(&self, text: &'t str) -> &'t str {
-        let left = |(spelling, _): &(String, usize)| {
-            let starts = spelling.char_indices().map(|(at, _)| at).skip(1);
-            let mut ends = starts.map(|at| &spelling[at..]).take_while(|end| end.len() >= REST_LEAST);
-            ends.find(|end| text.starts_with(end)).map(str::len)
-        };
-        let most = self.spellings.iter().filter_map(left).max();
-        &text[most.unwrap_or_default()..]
+        let most = self.added.left_at_start(text).max(self.renewed().left_at_start(text));
+        &text[most..]
     }
 
     /// The same at the end of a text.
     pub fn trim_end<'t>(&self, text: &'t str) -> &'t str {
-        let left = |(spelling, _): &(String, usize)| {
-            let ends = spelling.char_indices().map(|(at, _)| at).rev();
-            let mut starts = ends.map(|at| &spelling[..at]).take_while(|start| start.len() >= REST_LEAST);
-            starts.find(|start| text.ends_with(start)).map(str::len)
-        };
-        let most = self.spellings.iter().filter_map(left).max();
-        &text[..text.len() - most.unwrap_or_default()]
+        let most = self.added.left_at_end(text).max(self.renewed().left_at_end(text));
+        &text[..text.len() - most]
     }
 
     /// The same for data: texts, names of fields, and numbers, which become texts.
@@ -176,6 +175,75 @@ impl Secrets {
             self.hide_in(structured);
         }
     }
+}
+
+impl Known {
+    fn add(&mut self, name: &str, value: &str) {
+        let value = value.trim();
+        if is_plain(value) || self.holds(value) {
+            return;
+        }
+        let number = self.names.len();
+        self.names.push(shown(name));
+        self.spellings.extend(spellings(value).into_iter().map(|spelling| (spelling, number)));
+        self.finder = OnceLock::new();
+    }
+
+    fn holds(&self, value: &str) -> bool {
+        self.spellings.iter().any(|(known, _)| known == value)
+    }
+
+    /// Forgets all values of a name but the last.
+    fn keep_last(&mut self, name: &str) {
+        let name = shown(name);
+        let mut numbers = (0..self.names.len()).filter(|at| self.names[*at] == name).collect::<Vec<_>>();
+        numbers.pop();
+        for gone in numbers.into_iter().rev() {
+            self.names.remove(gone);
+            self.spellings.retain(|(_, number)| *number != gone);
+            self.spellings.iter_mut().filter(|(_, number)| *number > gone).for_each(|(_, number)| *number -= 1);
+        }
+        self.finder = OnceLock::new();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    fn hide<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let Some(finder) = self.finder() else { return Cow::Borrowed(text) };
+        let mut hidden = String::new();
+        let mut rest = 0;
+        for found in finder.find_iter(text) {
+            hidden.push_str(&text[rest..found.start()]);
+            let number = self.spellings.get(found.pattern().as_usize()).map_or(0, |(_, number)| *number);
+            hidden.push_str(self.names.get(number).map_or("[redacted]", String::as_str));
+            rest = found.end();
+        }
+        if rest == 0 {
+            return Cow::Borrowed(text);
+        }
+        hidden.push_str(&text[rest..]);
+        Cow::Owned(hidden)
+    }
+
+    fn left_at_start(&self, text: &str) -> usize {
+        let left = |(spelling, _): &(String, usize)| {
+            let starts = spelling.char_indices().map(|(at, _)| at).skip(1);
+            let mut ends = starts.map(|at| &spelling[at..]).take_while(|end| end.len() >= REST_LEAST);
+            ends.find(|end| text.starts_with(end)).map(str::len)
+        };
+        self.spellings.iter().filter_map(left).max().unwrap_or_default()
+    }
+
+    fn left_at_end(&self, text: &str) -> usize {
+        let left = |(spelling, _): &(String, usize)| {
+            let ends = spelling.char_indices().map(|(at, _)| at).rev();
+            let mut starts = ends.map(|at| &spelling[..at]).take_while(|start| start.len() >= REST_LEAST);
+            starts.find(|start| text.ends_with(start)).map(str::len)
+        };
+        self.spellings.iter().filter_map(left).max().unwrap_or_default()
+    }
 
     fn finder(&self) -> Option<&AhoCorasick> {
         if self.is_empty() {
@@ -189,9 +257,13 @@ impl Secrets {
     }
 }
 
+fn shown(name: &str) -> String {
+    format!("[redacted {name}]")
+}
+
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Secrets").field(&self.names.len()).finish()
+        f.debug_tuple("Secrets").field(&(self.added.names.len() + self.renewed().names.len())).finish()
     }
 }
 
@@ -385,6 +457,25 @@ mod tests {
             assert_eq!((secrets.trim_end(text), secrets.trim_start(text)), (end, start), "{text}");
         }
         assert_eq!(Secrets::new().trim_end("ab"), "ab");
+    }
+
+    #[test]
+    fn a_value_that_is_renewed_is_hidden_in_every_clone_and_so_is_the_one_before_it() {
+        let (mut secrets, mut other) = (secrets(&[("A", "abcdef")]), Secrets::new());
+        let shared = secrets.clone();
+        secrets.add("B", "bcdefg");
+        for value in ["first-token", "second-token", "third-token"] {
+            shared.renew("T", value);
+            other.renew("U", value);
+        }
+        shared.renew("T", "third-token");
+        let text = "abcdef first-token second-token third-token";
+        assert_eq!(secrets.hide(text), "[redacted A] first-token [redacted T] [redacted T]");
+        assert_eq!(shared.hide("bcdefg third-token"), "bcdefg [redacted T]", "what is added is not shared");
+        assert_eq!((secrets.trim_end("x third-to"), secrets.trim_start("-token y")), ("x ", " y"));
+        other.add("V", "abcdef");
+        assert!(!other.is_empty() && Secrets::new().is_empty());
+        assert_eq!(format!("{shared:?}"), "Secrets(3)");
     }
 
     #[test]

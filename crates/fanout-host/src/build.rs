@@ -80,7 +80,7 @@ pub enum Purpose {
     Look,
 }
 
-/// Makes every tool of the configuration, in its order: each [[tool]], then the operations of each document. All of them
+/// Makes every tool of the configuration, in its order: each `[[tool]]`, then the operations of each document. All of them
 /// share their connections; what they start stands among `programs`.
 ///
 /// # Errors

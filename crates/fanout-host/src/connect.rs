@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{Config, McpReachConfig, McpServerConfig, Place, SettingError};
 use crate::environment::{Environment, INHERITED};
+use crate::login::{LoginError, access};
 
 /// Something of a source that cannot be used. `check` fails for it; elsewhere it is a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +75,7 @@ pub async fn connect(
     let client = HttpClient::new();
     let secrets = Arc::clone(toolbox.secrets());
     for (at, (name, server)) in config.mcp_servers.iter().enumerate() {
-        let made = reach(server, environment, &client, &secrets).map_err(|error| error.to_string());
+        let made = reach(name, server, environment, &client, &secrets).map_err(|error| error.to_string());
         let made = made.and_then(|reach| before.server(name, reach));
         starting.spawn(async move { (at, listed(made).await) });
     }
@@ -121,11 +122,12 @@ async fn listed(
 }
 
 fn reach(
+    name: &str,
     config: &McpServerConfig,
     environment: &Environment,
     client: &HttpClient,
     secrets: &Arc<Secrets>,
-) -> Result<McpReach, SettingError> {
+) -> Result<McpReach, LoginError> {
     Ok(match &config.reach {
         McpReachConfig::Program { command, args, env, folder } => {
             let inherited =
@@ -143,10 +145,12 @@ fn reach(
             let folder = (!folder.as_os_str().is_empty()).then(|| folder.clone());
             McpReach::Program { program: text(command)?, args, env: variables, folder, secrets: Arc::clone(secrets) }
         }
-        McpReachConfig::Http { url, headers } => {
+        McpReachConfig::Http { url, headers, oauth } => {
             let fill = |(name, value): &(String, crate::config::Setting)| Ok((name.clone(), value.fill(environment)?));
             let headers = headers.iter().map(fill).collect::<Result<_, SettingError>>()?;
-            McpReach::Http { url: url.fill(environment)?, headers, client: client.clone() }
+            let url = url.fill(environment)?;
+            let access = oauth.as_ref().map(|oauth| access(name, &url, oauth, environment, client, secrets));
+            McpReach::Http { url, headers, client: client.clone(), access: access.transpose()? }
         }
     })
 }

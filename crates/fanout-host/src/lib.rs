@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`environment`] is what the surroundings say, [`config`] reads `fanout.toml`, [`options`] and
 //! [`build`] make of it what runs: an agent's options, tools, and the model's client; [`secrets`] are what none of them
-//! shows; [`connect`] adds the tools that MCP servers list; [`declare`] adds declarations to a file, [`documents`] fetches what it names by address; [`keys`] are who may use a
+//! shows; [`connect`] adds the tools that MCP servers list, [`login`] is how a person gets access to one; [`declare`] adds
+//! declarations to a file, [`documents`] fetches what it names by address; [`keys`] are who may use a
 //! gateway. [`groups`], [`explain`], [`advice`], [`changes`] and [`lines`] are what people and programs are shown.
 //! No call is scheduled and no request is sent here.
 
@@ -18,5 +19,6 @@ pub mod explain;
 pub mod groups;
 pub mod keys;
 pub mod lines;
+pub mod login;
 pub mod options;
 pub mod secrets;

@@ -53,8 +53,9 @@ fn settings(config: &Config) -> Vec<&Setting> {
                 all.push(command);
                 all.extend(args.iter().chain(env.iter().map(|(_, setting)| setting)));
             }
-            McpReachConfig::Http { url, headers } => {
+            McpReachConfig::Http { url, headers, oauth } => {
                 all.push(url);
+                all.extend(oauth.iter().flat_map(|oauth| [&oauth.client_id, &oauth.client_secret]).flatten());
                 all.extend(headers.iter().map(|(_, setting)| setting));
             }
         }

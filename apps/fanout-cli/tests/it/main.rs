@@ -19,10 +19,12 @@ mod init;
 mod interrupt;
 mod keys;
 mod limits;
+mod login;
 mod mcp;
 #[cfg(unix)]
 mod reload;
 mod run;
 mod serve;
+mod tracker;
 mod usage;
 mod write;

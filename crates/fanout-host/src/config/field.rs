@@ -65,6 +65,11 @@ impl<'a> Field<'a> {
         self.text().is_some()
     }
 
+    /// Whether the value is `true` or `false`, noting nothing.
+    pub(super) fn is_boolean(&self) -> bool {
+        matches!(self.given, Given::Toml(DeValue::Boolean(_)))
+    }
+
     /// Whether the value is a table, noting nothing.
     pub(super) fn is_table(&self) -> bool {
         matches!(self.given, Given::Toml(DeValue::Table(_)))
@@ -310,7 +315,8 @@ fn is_bare_variable(text: &str) -> bool {
 }
 
 /// Tables in which secrets stand: a text in their place may be one that slipped.
-const MAY_BE_SECRET: [&str; 8] = ["args", "command", "env", "headers", "http", "http_headers", "model", "query"];
+const MAY_BE_SECRET: [&str; 9] =
+    ["args", "command", "env", "headers", "http", "http_headers", "model", "oauth", "query"];
 
 fn type_of(value: &DeValue<'_>) -> &'static str {
     match value {

@@ -16,6 +16,7 @@ use super::field::Field;
 use super::keys::Kind;
 use super::limits::LimitConfig;
 use super::mcp_file;
+use super::oauth::{self, OauthConfig};
 use super::page::{Mistake, Page, Place, Section, Spot};
 use super::server::ServerConfig;
 use super::setting::Setting;
@@ -60,6 +61,8 @@ pub enum McpReachConfig {
         url: Setting,
         /// The headers.
         headers: Vec<(String, Setting)>,
+        /// How one becomes entitled to use it; `None`: by its headers, or not at all.
+        oauth: Option<OauthConfig>,
     },
 }
 
@@ -142,13 +145,14 @@ fn reach(section: &Section<'_>, named: Option<McpReachConfig>) -> Option<McpReac
     let folder = section.get("cwd").and_then(|field| field.string()).map(|folder| page.folder.join(folder));
     let (args, env) = (settings(section, "args"), pairs(section, "env"));
     let headers = pairs(section, "http_headers");
+    let oauth = oauth::read(section, &headers);
     match (command, url) {
         (Some(_), Some(url)) => {
             url.mistake(format!("{} has a `command` and a `url`; one of them says how it is reached", section.name));
             None
         }
         (Some(command), None) => {
-            refuse(section, &["http_headers"], "a `url`");
+            refuse(section, &["http_headers", "oauth"], "a `url`");
             let folder = folder.unwrap_or_else(|| page.folder.to_owned());
             let setting = command.setting()?;
             check_one_word(page, &command.spot, "command", &setting.with("x"));
@@ -161,7 +165,7 @@ fn reach(section: &Section<'_>, named: Option<McpReachConfig>) -> Option<McpReac
             if known.is_some_and(|known| !known.starts_with("https://") && !known.starts_with("http://")) {
                 url.mistake("`url` must be an address such as \"https://example.com/mcp\"");
             }
-            Some(McpReachConfig::Http { url: setting, headers })
+            Some(McpReachConfig::Http { url: setting, headers, oauth })
         }
         (None, None) => {
             if named.is_none() {
@@ -170,7 +174,13 @@ fn reach(section: &Section<'_>, named: Option<McpReachConfig>) -> Option<McpReac
                     format!("{} needs `command = \"…\"` or `url = \"https://…\"`", section.name),
                 );
             }
-            named
+            named.map(|named| match named {
+                McpReachConfig::Http { url, headers, .. } => McpReachConfig::Http { url, headers, oauth },
+                program => {
+                    refuse(section, &["oauth"], "a `url`");
+                    program
+                }
+            })
         }
     }
 }

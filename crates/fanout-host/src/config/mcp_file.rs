@@ -85,7 +85,7 @@ impl File<'_, '_> {
             },
             (None, Some(Value::String(url))) => {
                 let headers = self.pairs(&place, entry, "headers")?;
-                McpReachConfig::Http { url: self.setting(&place, "url", url)?, headers }
+                McpReachConfig::Http { url: self.setting(&place, "url", url)?, headers, oauth: None }
             }
             _ => {
                 wrong("needs a `command` or a `url`, in quotes");

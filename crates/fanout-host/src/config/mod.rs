@@ -4,7 +4,7 @@
 //! To [`build`](crate::build) and to the surfaces, as plain structs; every mistake comes with its place.
 //!
 //! In reading order: `page` is the text with its places, `syntax` says what is no TOML, `field` reads one value of it, `units` durations, rates and sizes,
-//! `setting` texts with `${NAME}` in them; `keys` describes every key, and `schema` and `reference` are made of it; `sections`, `limits`, `server`, `tool`, `command`, `source`, `openapi`, `mcp` and `mcp_file` know the keys; `later` the keys of later versions; `find`
+//! `setting` texts with `${NAME}` in them; `keys` describes every key, and `schema` and `reference` are made of it; `sections`, `limits`, `server`, `tool`, `command`, `source`, `openapi`, `mcp`, `mcp_file` and `oauth` know the keys; `later` the keys of later versions; `find`
 //! looks for the file. Nothing is connected to and nothing is built.
 
 mod command;
@@ -15,6 +15,7 @@ mod later;
 mod limits;
 mod mcp;
 mod mcp_file;
+mod oauth;
 mod openapi;
 mod page;
 mod reference;
@@ -32,6 +33,7 @@ pub use find::FindError;
 pub(crate) use limits::written;
 pub use limits::{IN_FLIGHT, LimitConfig};
 pub use mcp::{McpReachConfig, McpServerConfig};
+pub use oauth::OauthConfig;
 pub use openapi::{OpenapiConfig, OpenapiTool};
 pub use page::{ConfigErrors, Mistake, Place};
 pub use reference::reference;

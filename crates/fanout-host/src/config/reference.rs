@@ -84,6 +84,9 @@ fn takes(key: &Key) -> String {
         Takes::SettingsByName | Takes::CredentialsByName => "texts with `${…}` by name".to_owned(),
         Takes::Inputs => "schemas by name".to_owned(),
         Takes::Schema => "JSON Schema of an object".to_owned(),
+        Takes::FlagOr(kind) => {
+            format!("true or false, or {}", kind.table().map(|table| format!("`{}`", table.header)).unwrap_or_default())
+        }
         Takes::Table(kind) | Takes::Tables(kind) | Takes::TablesByName(kind) => {
             kind.table().map(|table| format!("`{}`", table.header)).unwrap_or_default()
         }

@@ -118,6 +118,7 @@ fn of_value(takes: Takes) -> Value {
             json!({ "type": "object", "properties": { "type": { "const": "object" } }, "required": ["type"] })
         }
         Takes::Table(kind) => part(kind),
+        Takes::FlagOr(kind) => json!({ "anyOf": [{ "type": "boolean" }, part(kind)] }),
         Takes::Tables(kind) => list(part(kind)),
         Takes::TablesByName(kind) => {
             let mut tables = by_name(part(kind));

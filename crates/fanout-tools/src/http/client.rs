@@ -109,7 +109,8 @@ impl HttpClient {
     }
 }
 
-fn is_loopback(origin: &Url) -> bool {
+/// Whether a host is this machine, as its name says.
+pub(crate) fn is_loopback(origin: &Url) -> bool {
     match origin.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(Host::Ipv4(address)) => address.is_loopback(),

@@ -26,6 +26,7 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use super::failure::{McpError, not_begun, unlisted};
+use super::oauth::McpAccess;
 use super::process::{Launch, Process};
 use super::server::Shared;
 use super::session::Session;
@@ -140,6 +141,7 @@ impl Connection {
         client: &HttpClient,
         url: &Url,
         headers: HashMap<HeaderName, HeaderValue>,
+        access: Option<McpAccess>,
     ) -> Result<Self, McpError> {
         // No request may be sent again unasked, so its connections are those of what is not repeatable.
         let client = client.to(url, false, CONNECT)?;
@@ -152,7 +154,7 @@ impl Connection {
         config.retry_config = Arc::new(Session::resumes());
         // `server` opens another one, which calls that are still in this one do not notice.
         config.reinit_on_expired_session = false;
-        let session = Session::new(client);
+        let session = Session::new(client, access);
         let transport = StreamableHttpClientTransport::with_client(session.clone(), config);
         let service = Ears::of(shared).serve(transport).await.map_err(|error| McpError::Start(not_begun(&error)))?;
         Ok(Self { service, process: None, session: Some(session) })

@@ -11,8 +11,10 @@ use std::time::SystemTime;
 use fanout_core::call::ToolName;
 use fanout_core::tool::ToolError;
 use rmcp::service::{ClientInitializeError, ServiceError};
+use rmcp::transport::auth::AuthError;
 use rmcp::transport::streamable_http_client::{HttpStatusError, StreamableHttpError};
 
+use super::oauth::McpAccessError;
 use crate::http::HttpClientError;
 use crate::http::waits::retry_after;
 
@@ -125,11 +127,23 @@ fn of_request(tool: &ToolName, server: &str, error: &StreamableHttpError<reqwest
         }
         StreamableHttpError::Client(error) if error.is_connect() => ToolError::NotSent(message),
         StreamableHttpError::SessionExpired => ToolError::NotSent(message),
+        // See `no_access`: the one may go well later, the other needs somebody.
+        StreamableHttpError::Auth(AuthError::TokenRefreshFailed(_)) => ToolError::NotSent(message),
+        StreamableHttpError::Auth(_) => ToolError::Failed(message),
         StreamableHttpError::AuthRequired(_)
         | StreamableHttpError::InsufficientScope(_)
         | StreamableHttpError::UnexpectedServerResponse(_) => ToolError::Failed(message),
         _ => ToolError::Broken(message),
     }
+}
+
+/// Carries what `oauth` says through the library, which knows no errors of ours.
+pub(super) fn no_access(error: &McpAccessError) -> StreamableHttpError<reqwest::Error> {
+    let words = error.to_string();
+    StreamableHttpError::Auth(match error {
+        McpAccessError::Failed(_) | McpAccessError::File(_) => AuthError::TokenRefreshFailed(words),
+        _ => AuthError::AuthorizationFailed(words),
+    })
 }
 
 /// What went wrong with a request, without its address.
@@ -139,8 +153,12 @@ fn reached(error: &StreamableHttpError<reqwest::Error>) -> String {
         StreamableHttpError::Client(error) => format!("the connection was lost{}", cause(error)),
         StreamableHttpError::HttpStatus(HttpStatusError { status, .. }) => format!("it answered HTTP {status}"),
         StreamableHttpError::AuthRequired(_) => {
-            "it demands authorization: give it in `http_headers`, as in { authorization = \"Bearer ${TOKEN}\" }"
+            "it demands authorization: give it in `http_headers`, as in { authorization = \"Bearer ${TOKEN}\" }, or say \
+             `oauth = true`"
                 .to_owned()
+        }
+        StreamableHttpError::Auth(AuthError::TokenRefreshFailed(words) | AuthError::AuthorizationFailed(words)) => {
+            words.clone()
         }
         StreamableHttpError::InsufficientScope(_) => {
             "what it was given in `http_headers` does not suffice for this".to_owned()

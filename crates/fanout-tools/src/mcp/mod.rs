@@ -4,7 +4,7 @@
 //! [`McpTool`]s.
 //! In the order of a call: `tool` is what the toolbox holds; `server` finds the connection, and starts the server again if
 //! it is gone; `process` is a server that we start ourselves, `session` one over HTTP, `connection` the talk with either;
-//! `answer` reads what came back, `failure` what did not.
+//! `oauth` has the tokens that remote servers demand; `answer` reads what came back, `failure` what did not.
 //! What is known of common servers stands in `catalogue`.
 //! Nothing here calls a tool twice: that is decided in `fanout-core`, from what an attempt came to. Only a call that a server
 //! refused for its session, unread, is sent once more, in another one.
@@ -13,6 +13,7 @@ mod answer;
 mod catalogue;
 mod connection;
 mod failure;
+mod oauth;
 mod process;
 mod server;
 mod session;
@@ -20,5 +21,6 @@ mod tool;
 
 pub use catalogue::Catalogued;
 pub use failure::McpError;
+pub use oauth::{McpAccess, McpAccessError, McpGrant, McpLogin, McpLoginError, McpOauth};
 pub use server::{McpListed, McpReach, McpServer};
 pub use tool::{McpTool, McpToolError, McpToolOptions};

@@ -25,6 +25,7 @@ use url::Url;
 use super::catalogue::{Catalogued, known};
 use super::connection::Connection;
 use super::failure::McpError;
+use super::oauth::McpAccess;
 use super::process::Launch;
 use crate::http::HttpClient;
 
@@ -65,6 +66,8 @@ pub enum McpReach {
         headers: Vec<(String, SecretString)>,
         /// The connections.
         client: HttpClient,
+        /// Where its tokens come from; `None`: it is sent none but those of `headers`.
+        access: Option<McpAccess>,
     },
 }
 
@@ -103,7 +106,7 @@ pub(super) struct Shared {
 
 enum Reach {
     Program(Launch),
-    Http { url: Url, headers: HashMap<HeaderName, HeaderValue>, client: HttpClient },
+    Http { url: Url, headers: HashMap<HeaderName, HeaderValue>, client: HttpClient, access: Option<McpAccess> },
 }
 
 /// What became of the starts so far.
@@ -126,7 +129,7 @@ impl McpServer {
                 let env = env.into_iter().map(|(name, value)| (name, value.expose_secret().into())).collect();
                 Reach::Program(Launch { program, args, env, folder, secrets })
             }
-            McpReach::Http { url, headers, client } => {
+            McpReach::Http { url, headers, client, access } => {
                 let wrong =
                     || McpError::Reach("`url` must be an address such as \"https://example.com/mcp\"".to_owned());
                 let url = Url::parse(url.expose_secret()).map_err(|_| wrong())?;
@@ -134,7 +137,7 @@ impl McpServer {
                     return Err(wrong());
                 }
                 let headers = headers.iter().map(header).collect::<Result<_, _>>()?;
-                Reach::Http { url, headers, client }
+                Reach::Http { url, headers, client, access }
             }
         };
         let shared = Shared {
@@ -310,7 +313,9 @@ impl Shared {
         let ears = Arc::downgrade(self);
         let connection = match &self.reach {
             Reach::Program(launch) => Connection::with_process(ears, &self.name, launch).await?,
-            Reach::Http { url, headers, client } => Connection::over_http(ears, client, url, headers.clone()).await?,
+            Reach::Http { url, headers, client, access } => {
+                Connection::over_http(ears, client, url, headers.clone(), access.clone()).await?
+            }
         };
         // Not the first time: what it lists now may differ.
         let known = !self.listed.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
@@ -353,9 +358,11 @@ impl PartialEq for McpReach {
                 (program, args, folder) == (their_program, their_args, their_folder)
                     && exposed(env) == exposed(their_env)
             }
-            (Self::Http { url, headers, .. }, Self::Http { url: their_url, headers: their_headers, .. }) => {
-                url.expose_secret() == their_url.expose_secret() && exposed(headers) == exposed(their_headers)
-            }
+            // Who was given access may have been given another one since.
+            (
+                Self::Http { url, headers, access: None, .. },
+                Self::Http { url: their_url, headers: their_headers, access: None, .. },
+            ) => url.expose_secret() == their_url.expose_secret() && exposed(headers) == exposed(their_headers),
             _ => false,
         }
     }

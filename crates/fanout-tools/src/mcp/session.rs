@@ -4,7 +4,7 @@
 //!
 //! By the protocol, a server answers 404 for a session that it does not know. Many answer 400 instead, with an error that
 //! names no request or one of its own making; nobody would ever be told of that, and every call would end by its time-out.
-//! Nothing is sent twice here.
+//! Nothing is sent twice here, but what was refused for its token, unread.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +18,9 @@ use rmcp::transport::streamable_http_client::{
     StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse, StreamableHttpResponseLimits,
 };
 
+use super::failure::no_access;
+use super::oauth::McpAccess;
+
 /// How often a broken stream is asked for again, and the first wait, which doubles: 7.75 s in all, in which a server that is
 /// restarted is back. A call whose stream is gone for good is answered then.
 const RESUMES_MAX: usize = 5;
@@ -30,12 +33,35 @@ type Headers = HashMap<HeaderName, HeaderValue>;
 #[derive(Clone, Debug)]
 pub(super) struct Session {
     client: reqwest::Client,
+    access: Option<McpAccess>,
     lost: Arc<AtomicBool>,
 }
 
 impl Session {
-    pub(super) fn new(client: reqwest::Client) -> Self {
-        Self { client, lost: Arc::default() }
+    pub(super) fn new(client: reqwest::Client, access: Option<McpAccess>) -> Self {
+        Self { client, access, lost: Arc::default() }
+    }
+
+    /// Sends a request with a token, where the server demands one. A token that it refuses is renewed, and the request,
+    /// which was not read then, goes once more.
+    async fn with_token<T, F>(&self, auth: Option<String>, send: impl Fn(Option<String>) -> F) -> Result<T, Failed>
+    where
+        F: Future<Output = Result<T, Failed>>,
+    {
+        let Some(access) = &self.access else { return send(auth).await };
+        let token = access.token(None).await.map_err(|error| no_access(&error))?;
+        let answer = match send(Some(token.clone())).await {
+            Err(StreamableHttpError::AuthRequired(_)) => {
+                let other = access.token(Some(token)).await.map_err(|error| no_access(&error))?;
+                send(Some(other)).await
+            }
+            answer => answer,
+        };
+        answer.map_err(|error| match error {
+            StreamableHttpError::AuthRequired(_) => no_access(&access.refused()),
+            StreamableHttpError::InsufficientScope(error) => no_access(&access.lacks(error.get_required_scope())),
+            error => error,
+        })
     }
 
     /// Whether the server has said that it does not know this session.
@@ -108,7 +134,11 @@ impl StreamableHttpClient for Session {
             _ => None,
         };
         let in_session = session.is_some();
-        let answer = self.client.post_message_with_response_limits(uri, message, session, auth, headers, limits).await;
+        let send = |token| {
+            let (uri, message, session) = (Arc::clone(&uri), message.clone(), session.clone());
+            self.client.post_message_with_response_limits(uri, message, session, token, headers.clone(), limits)
+        };
+        let answer = self.with_token(auth, send).await;
         self.judged(asked.as_ref(), in_session, answer)
     }
 
@@ -121,7 +151,11 @@ impl StreamableHttpClient for Session {
     ) -> Result<(), Failed> {
         match self.is_lost() {
             true => Ok(()),
-            false => self.client.delete_session(uri, session, auth, headers).await,
+            false => {
+                let send =
+                    |token| self.client.delete_session(Arc::clone(&uri), Arc::clone(&session), token, headers.clone());
+                self.with_token(auth, send).await
+            }
         }
     }
 
@@ -147,8 +181,11 @@ impl StreamableHttpClient for Session {
         event_max: usize,
     ) -> Result<BoxedSseResponse, Failed> {
         let is_again = last_event.is_some();
-        let stream =
-            self.client.get_stream_with_max_sse_event_size(uri, session, last_event, auth, headers, event_max).await;
+        let send = |token| {
+            let (uri, session, last_event) = (Arc::clone(&uri), session.clone(), last_event.clone());
+            self.client.get_stream_with_max_sse_event_size(uri, session, last_event, token, headers.clone(), event_max)
+        };
+        let stream = self.with_token(auth, send).await;
         match &stream {
             // A stream that was there and cannot be taken up: the only word for "ask no more" that the library knows.
             Err(StreamableHttpError::Client(error)) if is_again && error.status().is_some_and(is_refusal) => {

@@ -139,7 +139,7 @@ async fn an_address_or_a_header_that_cannot_be_used_is_refused() {
     let reach = |url: &str, header: (&str, &str)| {
         let client = fanout_tools::http::HttpClient::direct();
         let headers = vec![(header.0.to_owned(), header.1.into())];
-        McpServer::new("s", McpReach::Http { url: url.into(), headers, client }).unwrap_err().to_string()
+        McpServer::new("s", McpReach::Http { url: url.into(), headers, client, access: None }).unwrap_err().to_string()
     };
     let wrong = "`url` must be an address such as \"https://example.com/mcp\"";
     assert_eq!(reach("ftp://s3cret", ("a", "b")), wrong);

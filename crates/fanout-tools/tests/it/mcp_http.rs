@@ -34,7 +34,7 @@ impl Forgetful {
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
         let app = Router::new().fallback(answer).with_state(this.clone());
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        let reach = McpReach::Http { url: url.into(), headers: Vec::new(), client: HttpClient::new() };
+        let reach = McpReach::Http { url: url.into(), headers: Vec::new(), client: HttpClient::new(), access: None };
         let server = McpServer::new("s", reach).unwrap();
         let listed = server.list().await.unwrap();
         let options = || McpToolOptions { policy: Policy::default(), ..McpToolOptions::default() };

@@ -34,6 +34,8 @@ pub(super) enum Kind {
     Openapi,
     /// `[mcp_servers.NAME]`.
     McpServer,
+    /// `oauth` of such a server.
+    Oauth,
     /// One tool of such a source: `tools.NAME`.
     SourceTool,
     /// `[server]`.
@@ -121,6 +123,8 @@ pub(super) enum Takes {
     /// A JSON Schema of an object.
     Schema,
     Table(Kind),
+    /// `true` or `false`, or a table that says more.
+    FlagOr(Kind),
     Tables(Kind),
     TablesByName(Kind),
 }
@@ -154,7 +158,7 @@ pub(super) fn tables_with(key: &str) -> Option<String> {
 /// A value of the key that takes this table, if it shows any of its keys.
 fn example_of(kind: Kind) -> Option<&'static str> {
     let keys = all().iter().flat_map(|table| table.keys);
-    let mut keys = keys.filter(|key| matches!(key.takes, Takes::Table(inner) if inner == kind));
+    let mut keys = keys.filter(|key| matches!(key.takes, Takes::Table(inner) | Takes::FlagOr(inner) if inner == kind));
     keys.next().map(|key| key.example).filter(|example| *example != "{}")
 }
 

@@ -4,7 +4,7 @@
 
 use super::{Key, Kind, Rule, Table, Takes};
 use Takes::{
-    Amount, CredentialsByName, Duration, Flag, Inputs, Like, ListLike, OneOf, Rate, Schema, Setting, Settings,
+    Amount, CredentialsByName, Duration, Flag, FlagOr, Inputs, Like, ListLike, OneOf, Rate, Schema, Setting, Settings,
     SettingsByName, Share, Size, TablesByName, Text, Texts, Whole,
 };
 
@@ -64,7 +64,7 @@ const STOP_ON_FAILURE: Key = key(
 )
 .or("false");
 
-pub(super) static TABLES: [Table; 16] = [
+pub(super) static TABLES: [Table; 17] = [
     table(
         Kind::Top,
         "the top of the file",
@@ -289,6 +289,13 @@ pub(super) static TABLES: [Table; 16] = [
             key("cwd", Text, r#""src""#, "the folder that it is started in: that of this file unless said"),
             key("url", Setting, r#""https://example.com/mcp""#, "the address of a server over streamable HTTP"),
             key("http_headers", SettingsByName, r#"{ authorization = "Bearer ${TOKEN}" }"#, "headers sent to it"),
+            key(
+                "oauth",
+                FlagOr(Kind::Oauth),
+                r#"{ scopes = ["issues:read"] }"#,
+                "it demands OAuth: `fanout login NAME` once, or `client_credentials`; tokens are kept and renewed",
+            )
+            .or("false"),
             key("enabled_tools", Texts, r#"["read_text_file"]"#, "the tools that are taken; all unless said"),
             key("disabled_tools", Texts, r#"["move_file"]"#, "the tools that are not taken"),
             LIMIT,
@@ -298,6 +305,18 @@ pub(super) static TABLES: [Table; 16] = [
         ],
     )
     .rules(&[Rule::AtMostOneOf(&["command", "url"])]),
+    table(
+        Kind::Oauth,
+        "oauth = { … }",
+        "In `[mcp_servers.NAME]`: how one becomes entitled to use a server over HTTP. `true` is a login without any of this.",
+        &[
+            key("client_id", Setting, r#""${TRACKER_ID}""#, "how its authorization server knows fanout; unless said, fanout registers there itself"),
+            key("client_secret", Setting, r#""${TRACKER_SECRET}""#, "the secret that goes with `client_id`"),
+            key("scopes", Texts, r#"["issues:read"]"#, "what is asked for; what the server names unless said"),
+            key("client_credentials", Flag, "true", "id and secret are enough, and nobody logs in").or("false"),
+            key("redirect_port", Whole(1, u16::MAX as u64), "8765", "the port of 127.0.0.1 that a browser comes back to after a login, where the authorization server insists on one; any that is free unless said"),
+        ],
+    ),
     table(
         Kind::SourceTool,
         "tools.NAME = { … }",

@@ -62,9 +62,18 @@ fn file(kind: Kind, header: &str, key: &str, line: &str) -> String {
             format!("[openapi.shop]\n{line}\n{}[limits.payments]\n", beside(&[(&["spec"], "spec = \"shop.yaml\"")]))
         }
         Kind::McpServer => {
-            let reach = if key == "http_headers" { "url = \"https://a.example\"" } else { "command = \"x\"" };
+            let reach = if ["http_headers", "oauth"].contains(&key) {
+                "url = \"https://a.example\""
+            } else {
+                "command = \"x\""
+            };
             let others = beside(&[(&["command", "url"], reach)]);
             format!("[mcp_servers.files]\n{line}\n{others}[limits.payments]\n")
+        }
+        Kind::Oauth => {
+            let id = beside(&[(&["client_id"], "client_id = \"a\"")]);
+            let secret = beside(&[(&["client_secret"], "client_secret = \"b\"")]);
+            format!("[mcp_servers.files]\nurl = \"https://a.example\"\n[mcp_servers.files.oauth]\n{line}\n{id}{secret}")
         }
         Kind::SourceTool => {
             format!("[mcp_servers.files]\ncommand = \"x\"\n[mcp_servers.files.tools.f]\n{line}\n[limits.payments]\n")
