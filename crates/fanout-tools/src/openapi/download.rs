@@ -55,7 +55,7 @@ pub enum DownloadError {
     TooLarge(String),
 }
 
-/// Downloads a document, within a minute and [`FILE_MAX`] bytes. Follows redirects, never to what is not encrypted.
+/// Downloads a document, within a minute and 64 MiB. Follows redirects, never to what is not encrypted.
 ///
 /// # Errors
 /// [`DownloadError`] names the address and what came of it.
