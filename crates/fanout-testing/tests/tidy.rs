@@ -217,8 +217,8 @@ fn the_architecture_page_names_only_what_is_there() {
 
 #[test]
 fn no_text_names_a_place_on_somebodys_machine() {
-    let texts = files(&[".md", ".rs", ".toml"]);
-    let places = ["work", "root", "home"].map(|folder| format!("/{folder}/"));
+    let texts = files(&[".md", ".rs", ".toml", ".txt", ".in", ".yml", ".mjs", ".ts", ".py", ".sh"]);
+    let places = ["work", "root", "home", "opt"].map(|folder| format!("/{folder}/"));
     let names_a_place = |line: &str| {
         places.iter().any(|place| {
             let starts_a_path =
