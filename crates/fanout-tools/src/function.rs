@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use fanout_core::call::ToolName;
-use fanout_core::effects::{EffectsSpec, Source, Template, TemplateError};
+use fanout_core::effects::{EffectsSpec, Source, TemplateError};
 use fanout_core::outcome::Output;
 use fanout_core::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
 use schemars::JsonSchema;
@@ -25,7 +25,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use crate::schema::Fields;
+use crate::declared::{Declared, EffectsError};
+use crate::schema::{Fields, UnknownField};
 
 type Run = dyn Fn(Attempt) -> BoxFuture<'static, Result<Output, ToolError>> + Send + Sync;
 
@@ -179,8 +180,7 @@ impl IntoOutput<AsIs> for Output {
 #[must_use = "a function becomes a tool with `build`"]
 pub struct FunctionBuilder {
     spec: ToolSpec,
-    reads: Option<Vec<String>>,
-    writes: Option<Vec<String>>,
+    declared: Declared,
     run: Arc<Run>,
 }
 
@@ -189,19 +189,19 @@ impl FunctionBuilder {
         let mut spec = ToolSpec::new(name, Source::function());
         spec.description = description;
         spec.input_schema = schema_of::<I>();
-        Self { spec, reads: None, writes: None, run }
+        Self { spec, declared: Declared::default(), run }
     }
 
     /// Declares what it reads: templates over the input, such as `user/{user_id}`. None at all: it reads nothing that
     /// anything else touches.
     pub fn reads<'a>(mut self, templates: impl IntoIterator<Item = &'a str>) -> Self {
-        self.reads = Some(templates.into_iter().map(str::to_owned).collect());
+        self.declared.reads(templates);
         self
     }
 
     /// Declares what it writes. None at all: it writes nothing, and may be tried again.
     pub fn writes<'a>(mut self, templates: impl IntoIterator<Item = &'a str>) -> Self {
-        self.writes = Some(templates.into_iter().map(str::to_owned).collect());
+        self.declared.writes(templates);
         self
     }
 
@@ -264,22 +264,16 @@ impl FunctionBuilder {
             return Err(FunctionError::NotAnObject { tool });
         }
         let fields = Fields::of(&self.spec.input_schema);
-        let mut effects = EffectsSpec::writes_all_of(&self.spec.source);
-        effects.reads = self.reads.map(|texts| parse(&tool, &fields, &texts)).transpose()?;
-        effects.writes = self.writes.map(|texts| parse(&tool, &fields, &texts)).transpose()?;
-        self.spec.effects = effects;
+        let effects = self.declared.effects(EffectsSpec::writes_all_of(&self.spec.source), &fields);
+        self.spec.effects = effects.map_err(|error| FunctionError::of(&tool, error))?;
         Ok(Function { spec: self.spec, run: self.run })
     }
 }
 
 impl fmt::Debug for FunctionBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { spec, reads, writes, run: _ } = self;
-        f.debug_struct("FunctionBuilder")
-            .field("spec", spec)
-            .field("reads", reads)
-            .field("writes", writes)
-            .finish_non_exhaustive()
+        let Self { spec, declared, run: _ } = self;
+        f.debug_struct("FunctionBuilder").field("spec", spec).field("declared", declared).finish_non_exhaustive()
     }
 }
 
@@ -296,12 +290,12 @@ pub enum FunctionError {
         source: TemplateError,
     },
     /// A template names a field that the input lacks.
-    #[error("`{template}` in the effects of `{tool}` names `{field}`, which its input lacks{}", did_you_mean(.nearest))]
+    #[error("{place} in the effects of `{tool}` names `{field}`, which its input lacks{}", did_you_mean(.nearest))]
     UnknownField {
         /// The tool.
         tool: ToolName,
-        /// The template.
-        template: String,
+        /// The template, in backticks.
+        place: String,
         /// The field that it names.
         field: String,
         /// The field that was perhaps meant.
@@ -319,22 +313,16 @@ fn did_you_mean(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
-fn parse(tool: &ToolName, fields: &Fields, texts: &[String]) -> Result<Vec<Template>, FunctionError> {
-    let read = |text: &String| {
-        let template =
-            Template::parse(text).map_err(|source| FunctionError::Template { tool: tool.clone(), source })?;
-        let lacking = template.fields().find(|field| !fields.has(field)).map(str::to_owned);
-        match lacking {
-            None => Ok(template),
-            Some(field) => Err(FunctionError::UnknownField {
-                tool: tool.clone(),
-                template: text.clone(),
-                nearest: fields.nearest(&field).map(str::to_owned),
-                field,
-            }),
+impl FunctionError {
+    fn of(tool: &ToolName, error: EffectsError) -> Self {
+        let tool = tool.clone();
+        match error {
+            EffectsError::Template(source) => Self::Template { tool, source },
+            EffectsError::UnknownField(UnknownField { place, field, nearest }) => {
+                Self::UnknownField { tool, place, field, nearest }
+            }
         }
-    };
-    texts.iter().map(read).collect()
+    }
 }
 
 /// The schema of an input type. What says nothing to the model (`$schema`, the type's name) is left out: it would be

@@ -1,6 +1,6 @@
 //! The hands: where tools come from.
 //!
-//! In reading order: [`schema`] compares templates with the schema of an input, [`function`] makes a tool of a function of
+//! In reading order: [`schema`] knows the fields of an input, [`declared`] holds what is declared of a tool against them, [`function`] makes a tool of a function of
 //! the program itself; with the feature `http`, `http` makes one of an endpoint, and `openapi` one of each operation of a
 //! document; with `mcp`, `mcp` makes them of what an MCP server lists; with `command`, `command` makes one of a program.
 //! `naming` is what the tools of sources with many are called; `text` reads the texts that inputs stand in.
@@ -9,6 +9,7 @@
 
 #[cfg(feature = "command")]
 pub mod command;
+pub mod declared;
 pub mod function;
 #[cfg(feature = "http")]
 pub mod http;

@@ -17,6 +17,21 @@ pub struct Fields {
     open: bool,
 }
 
+/// A place names a field that the input lacks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{place} names `{field}`, which the input lacks{}",
+    .nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+)]
+pub struct UnknownField {
+    /// Where it is named.
+    pub place: String,
+    /// The field that it names.
+    pub field: String,
+    /// The field that was perhaps meant.
+    pub nearest: Option<String>,
+}
+
 impl Fields {
     /// Reads the fields of a schema: its `properties`, and those of every part that it is put together from.
     ///
@@ -34,6 +49,18 @@ impl Fields {
     /// Whether an input can have this field.
     pub fn has(&self, field: &str) -> bool {
         self.open || self.names.contains(field)
+    }
+
+    /// Whether a field that is named at `place` is one of them.
+    ///
+    /// # Errors
+    /// [`UnknownField`], with the one that was perhaps meant.
+    pub fn check(&self, field: &str, place: impl FnOnce() -> String) -> Result<(), UnknownField> {
+        if self.has(field) {
+            return Ok(());
+        }
+        let nearest = self.nearest(field).map(str::to_owned);
+        Err(UnknownField { place: place(), field: field.to_owned(), nearest })
     }
 
     /// The names, in alphabetical order; `None` where there can be others.

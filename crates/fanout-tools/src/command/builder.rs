@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fanout_core::call::ToolName;
-use fanout_core::effects::{EffectsSpec, Source, Template, TemplateError};
+use fanout_core::effects::{EffectsSpec, Source};
 use fanout_core::tool::{Policy, ToolSpec};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
@@ -21,7 +21,8 @@ use super::argument::Line;
 use super::group::Programs;
 use super::program::Program;
 use super::tool::{CommandTool, Recipe};
-use crate::schema::Fields;
+use crate::declared::{Declared, EffectsError};
+use crate::schema::{Fields, UnknownField};
 
 /// A program as its author describes it, until [`build`](CommandToolBuilder::build).
 #[must_use = "a program becomes a tool with `build`"]
@@ -35,10 +36,8 @@ pub struct CommandToolBuilder {
     folder: Option<PathBuf>,
     variables: Vec<(OsString, OsString)>,
     output_max: usize,
-    reads: Option<Vec<String>>,
-    writes: Option<Vec<String>>,
+    declared: Declared,
     policy: Policy,
-    inferred: bool,
 }
 
 impl CommandToolBuilder {
@@ -53,10 +52,8 @@ impl CommandToolBuilder {
             folder: None,
             variables: Vec::new(),
             output_max: OUTPUT_MAX,
-            reads: None,
-            writes: None,
+            declared: Declared::default(),
             policy: Policy::default(),
-            inferred: true,
         }
     }
 
@@ -120,19 +117,19 @@ impl CommandToolBuilder {
     /// Takes it to touch nothing as long as nothing is declared: calls of it wait for no other program, by its author's
     /// choice.
     pub fn undeclared_parallel(mut self) -> Self {
-        self.inferred = false;
+        self.declared.parallel = true;
         self
     }
 
     /// Declares what it reads; see [`FunctionBuilder::reads`](crate::function::FunctionBuilder::reads).
     pub fn reads<'a>(mut self, templates: impl IntoIterator<Item = &'a str>) -> Self {
-        self.reads = Some(templates.into_iter().map(str::to_owned).collect());
+        self.declared.reads(templates);
         self
     }
 
     /// Declares what it writes. None at all: it writes nothing, and may be tried again.
     pub fn writes<'a>(mut self, templates: impl IntoIterator<Item = &'a str>) -> Self {
-        self.writes = Some(templates.into_iter().map(str::to_owned).collect());
+        self.declared.writes(templates);
         self
     }
 
@@ -194,14 +191,11 @@ impl CommandToolBuilder {
         }
         let fields = Fields::of(&self.input_schema);
         for (place, field) in line.fields() {
-            if let Some(first) = field.first().filter(|first| !fields.has(first)) {
-                return Err(unknown_field(place, first, &fields));
+            if let Some(first) = field.first() {
+                fields.check(first, || place)?;
             }
         }
-        let infers = self.inferred || self.reads.is_some() || self.writes.is_some();
-        let mut effects = if infers { EffectsSpec::writes_all_of(&Source::command()) } else { EffectsSpec::default() };
-        effects.reads = self.reads.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
-        effects.writes = self.writes.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
+        let effects = self.declared.effects(EffectsSpec::writes_all_of(&Source::command()), &fields)?;
         Ok((line, effects))
     }
 }
@@ -249,36 +243,10 @@ pub enum CommandToolError {
         /// Its name.
         name: String,
     },
-    /// A template of its effects cannot be read.
+    /// What it is declared to touch cannot be right.
     #[error(transparent)]
-    Template(#[from] TemplateError),
+    Effects(#[from] EffectsError),
     /// A template names a field that the input lacks.
-    #[error(
-        "{place} names `{field}`, which the input lacks{}",
-        .nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
-    )]
-    UnknownField {
-        /// Where it is named.
-        place: String,
-        /// The field that it names.
-        field: String,
-        /// The field that was perhaps meant.
-        nearest: Option<String>,
-    },
-}
-
-fn unknown_field(place: String, field: &str, fields: &Fields) -> CommandToolError {
-    let nearest = fields.nearest(field).map(str::to_owned);
-    CommandToolError::UnknownField { place, field: field.to_owned(), nearest }
-}
-
-fn parse_effects(fields: &Fields, texts: &[String]) -> Result<Vec<Template>, CommandToolError> {
-    let read = |text: &String| {
-        let template = Template::parse(text)?;
-        match template.fields().find(|field| !fields.has(field)) {
-            None => Ok(template.clone()),
-            Some(field) => Err(unknown_field(format!("`{text}`"), field, fields)),
-        }
-    };
-    texts.iter().map(read).collect()
+    #[error(transparent)]
+    UnknownField(#[from] UnknownField),
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use fanout_core::call::ToolName;
-use fanout_core::effects::{EffectsSpec, Source, Template, TemplateError};
+use fanout_core::effects::{EffectsSpec, Source};
 use fanout_core::tool::{Policy, Proposal, ToolSpec};
 use http::{HeaderMap, Method};
 use secrecy::SecretString;
@@ -22,7 +22,8 @@ use super::header::{Header, Headers, Written};
 use super::parameter::{Parameter, ParameterPlace};
 use super::request::{Body, Layout};
 use super::tool::{Endpoint, HttpTool};
-use crate::schema::Fields;
+use crate::declared::{Declared, EffectsError};
+use crate::schema::{Fields, UnknownField};
 use crate::text::Text;
 
 /// An endpoint as its author describes it, until [`build`](HttpToolBuilder::build).
@@ -36,14 +37,12 @@ pub struct HttpToolBuilder {
     headers: Vec<Written>,
     query: Vec<(String, String)>,
     body: Option<Body>,
-    reads: Option<Vec<String>>,
-    writes: Option<Vec<String>>,
+    declared: Declared,
     policy: Policy,
     parameters: Vec<Parameter>,
     renamed: Vec<(String, String)>,
     body_optional: bool,
     fixed: Vec<(ParameterPlace, String, SecretString)>,
-    inferred: bool,
     proposal: Option<Proposal>,
 }
 
@@ -58,14 +57,12 @@ impl HttpToolBuilder {
             headers: Vec::new(),
             query: Vec::new(),
             body: None,
-            reads: None,
-            writes: None,
+            declared: Declared::default(),
             policy: Policy::default(),
             parameters: Vec::new(),
             renamed: Vec::new(),
             body_optional: false,
             fixed: Vec::new(),
-            inferred: true,
             proposal: None,
         }
     }
@@ -142,7 +139,7 @@ impl HttpToolBuilder {
     /// Takes it to touch nothing as long as nothing is declared: calls of it wait for none of its host, by its author's
     /// choice.
     pub fn undeclared_parallel(mut self) -> Self {
-        self.inferred = false;
+        self.declared.parallel = true;
         self
     }
 
@@ -154,13 +151,13 @@ impl HttpToolBuilder {
 
     /// Declares what it reads; see [`FunctionBuilder::reads`](crate::function::FunctionBuilder::reads).
     pub fn reads<'a>(mut self, templates: impl IntoIterator<Item = &'a str>) -> Self {
-        self.reads = Some(templates.into_iter().map(str::to_owned).collect());
+        self.declared.reads(templates);
         self
     }
 
     /// Declares what it writes. None at all: it writes nothing, and may be tried again.
     pub fn writes<'a>(mut self, templates: impl IntoIterator<Item = &'a str>) -> Self {
-        self.writes = Some(templates.into_iter().map(str::to_owned).collect());
+        self.declared.writes(templates);
         self
     }
 
@@ -203,10 +200,7 @@ impl HttpToolBuilder {
         let source = Source::http(&address.host());
         let fields = Fields::of(&self.input_schema);
         let all_of = if is_safe(&self.method) { EffectsSpec::reads_all_of } else { EffectsSpec::writes_all_of };
-        let infers = self.inferred || self.reads.is_some() || self.writes.is_some();
-        let mut effects = if infers { all_of(&source) } else { EffectsSpec::default() };
-        effects.reads = self.reads.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
-        effects.writes = self.writes.as_ref().map(|texts| parse_effects(&fields, texts)).transpose()?;
+        let effects = self.declared.effects(all_of(&source), &fields)?;
         let Headers { fixed: headers, filled } = Headers::read(&self.headers)?;
         let layout = self.layout(address, filled, &fields)?;
         Ok(Parts { source, effects, headers, layout })
@@ -237,13 +231,11 @@ impl HttpToolBuilder {
             fixed: self.fixed.clone(),
         };
         for field in layout.fields().filter_map(<[_]>::first) {
-            if !fields.has(field) {
-                return Err(unknown_field("the url or the query", field, fields));
-            }
+            fields.check(field, || "the url or the query".to_owned())?;
         }
         for header in &layout.headers {
-            if let Some(field) = header.fields().filter_map(<[_]>::first).find(|field| !fields.has(field)) {
-                return Err(unknown_field(&format!("the header `{}`", header.name()), field, fields));
+            for field in header.fields().filter_map(<[_]>::first) {
+                fields.check(field, || format!("the header `{}`", header.name()))?;
             }
         }
         if layout.body == Some(Body::Raw)
@@ -296,22 +288,12 @@ pub enum HttpToolError {
         /// The parameter.
         name: String,
     },
-    /// A template of its effects cannot be read.
+    /// What it is declared to touch cannot be right.
     #[error(transparent)]
-    Template(#[from] TemplateError),
+    Effects(#[from] EffectsError),
     /// A template names a field that the input lacks.
-    #[error(
-        "{place} names `{field}`, which the input lacks{}",
-        .nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
-    )]
-    UnknownField {
-        /// Where it is named.
-        place: String,
-        /// The field that it names.
-        field: String,
-        /// The field that was perhaps meant.
-        nearest: Option<String>,
-    },
+    #[error(transparent)]
+    UnknownField(#[from] UnknownField),
     /// A method that is no call of an endpoint.
     #[error("a tool cannot use the method {method}")]
     Method {
@@ -359,24 +341,4 @@ pub enum HttpToolError {
     /// There is no client to send through.
     #[error(transparent)]
     Client(#[from] HttpClientError),
-}
-
-fn unknown_field(place: &str, field: &str, fields: &Fields) -> HttpToolError {
-    HttpToolError::UnknownField {
-        place: place.to_owned(),
-        field: field.to_owned(),
-        nearest: fields.nearest(field).map(str::to_owned),
-    }
-}
-
-fn parse_effects(fields: &Fields, texts: &[String]) -> Result<Vec<Template>, HttpToolError> {
-    let read = |text: &String| {
-        let template = Template::parse(text)?;
-        let lacking = template.fields().find(|field| !fields.has(field)).map(str::to_owned);
-        match lacking {
-            None => Ok(template),
-            Some(field) => Err(unknown_field(&format!("`{text}`"), &field, fields)),
-        }
-    };
-    texts.iter().map(read).collect()
 }

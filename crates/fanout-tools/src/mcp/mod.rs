@@ -23,4 +23,4 @@ pub use catalogue::Catalogued;
 pub use failure::McpError;
 pub use oauth::{McpAccess, McpAccessError, McpGrant, McpLogin, McpLoginError, McpOauth};
 pub use server::{McpListed, McpReach, McpServer};
-pub use tool::{McpTool, McpToolError, McpToolOptions};
+pub use tool::{McpTool, McpToolOptions};

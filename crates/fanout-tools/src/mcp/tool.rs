@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanout_core::effects::{EffectsSpec, Source, Template, TemplateError};
+use fanout_core::effects::{EffectsSpec, Source};
 use fanout_core::outcome::Output;
 use fanout_core::tool::{Attempt, BoxFuture, Policy, Proposal, Tool, ToolError, ToolSpec};
 
@@ -16,6 +16,7 @@ use super::answer::output;
 use super::connection::Connection;
 use super::failure::{McpError, is_of_session, of_call};
 use super::server::{McpListed, McpServer, Shared};
+use crate::declared::{Declared, EffectsError};
 use crate::naming::tool_name;
 use crate::schema::Fields;
 
@@ -47,55 +48,27 @@ pub struct McpTool {
     shared: Arc<Shared>,
 }
 
-/// Why what is declared of a tool cannot be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum McpToolError {
-    /// A template cannot be read.
-    #[error(transparent)]
-    Template(#[from] TemplateError),
-    /// A template names a field that the input lacks.
-    #[error(
-        "`{template}` names `{field}`, which the input lacks{}",
-        .nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
-    )]
-    UnknownField {
-        /// The template.
-        template: String,
-        /// The field that it names.
-        field: String,
-        /// The field that was perhaps meant.
-        nearest: Option<String>,
-    },
-}
-
 impl McpServer {
     /// Makes a tool of what the server lists. Its name is [`tool_name`]'s.
     ///
     /// # Errors
-    /// [`McpToolError`] for a template that cannot be read or names a field that the input lacks.
-    pub fn tool(&self, listed: &McpListed, options: McpToolOptions) -> Result<McpTool, McpToolError> {
+    /// [`EffectsError`] for a template that cannot be read or names a field that the input lacks.
+    pub fn tool(&self, listed: &McpListed, options: McpToolOptions) -> Result<McpTool, EffectsError> {
         let source = Source::from(format!("mcp/{}", self.name()));
         let fields = Fields::of(&listed.input_schema);
-        let templates = |texts: &Option<Vec<String>>| {
-            texts.as_ref().map(|texts| texts.iter().map(|text| template(text, &fields)).collect()).transpose()
-        };
-        let said = options.reads.is_some() || options.writes.is_some();
+        let said = Declared { reads: options.reads, writes: options.writes, parallel: options.parallel };
         // Who declares anything, or wants no order by choice, has said all that is to be said.
-        let catalogued = listed.catalogued.filter(|_| !said && !options.parallel);
+        let catalogued = listed.catalogued.filter(|_| !said.is_said() && !said.parallel);
         let owned = |keys: &[&str]| Some(keys.iter().map(|key| (*key).to_owned()).collect());
-        let (reads, writes) = match &catalogued {
-            Some(known) => (templates(&owned(known.reads))?, templates(&owned(known.writes))?),
-            None => (templates(&options.reads)?, templates(&options.writes)?),
+        let declared = match &catalogued {
+            Some(known) => Declared { reads: owned(known.reads), writes: owned(known.writes), parallel: false },
+            None => said,
         };
-        let inferred = match listed.read_only {
-            _ if options.parallel && !said => EffectsSpec::default(),
-            true => EffectsSpec::reads_all_of(&source),
-            false => EffectsSpec::writes_all_of(&source),
-        };
+        let all_of = if listed.read_only { EffectsSpec::reads_all_of } else { EffectsSpec::writes_all_of };
         let spec = ToolSpec {
             description: listed.description.clone(),
             input_schema: listed.input_schema.clone(),
-            effects: EffectsSpec { reads, writes, ..inferred },
+            effects: declared.effects(all_of(&source), &fields)?,
             policy: options.policy,
             catalogue: catalogued.map(|known| known.package),
             proposal: Some(Proposal {
@@ -105,20 +78,8 @@ impl McpServer {
             }),
             ..ToolSpec::new(tool_name(self.name(), &listed.name), source)
         };
-        let by_hint = listed.read_only && spec.effects.writes.is_none() && !options.parallel;
+        let by_hint = listed.read_only && spec.effects.writes.is_none() && !declared.parallel;
         Ok(McpTool { spec, tool: listed.name.as_str().into(), by_hint, shared: Arc::clone(&self.shared) })
-    }
-}
-
-fn template(text: &str, fields: &Fields) -> Result<Template, McpToolError> {
-    let template = Template::parse(text)?;
-    let lacking = template.fields().find(|field| !fields.has(field)).map(str::to_owned);
-    match lacking {
-        None => Ok(template),
-        Some(field) => {
-            let nearest = fields.nearest(&field).map(str::to_owned);
-            Err(McpToolError::UnknownField { template: text.to_owned(), field, nearest })
-        }
     }
 }
 

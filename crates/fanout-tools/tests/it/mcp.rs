@@ -7,7 +7,8 @@ use fanout_core::event::{Event, Recorder, What};
 use fanout_core::run::{RunOptions, Scheduler, SchedulerOptions};
 use fanout_core::tool::{Progress, Tool, ToolError, ToolSpec};
 use fanout_core::toolbox::Toolbox;
-use fanout_tools::mcp::{Catalogued, McpError, McpListed, McpReach, McpServer, McpToolError, McpToolOptions};
+use fanout_tools::declared::EffectsError;
+use fanout_tools::mcp::{Catalogued, McpError, McpListed, McpReach, McpServer, McpToolOptions};
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
@@ -79,7 +80,7 @@ async fn a_template_must_name_a_field_of_the_input() {
     let options = McpToolOptions { writes: declared(&["file/{pat}"]), ..McpToolOptions::default() };
     let listed = script.listed.iter().find(|tool| tool.name == "old").unwrap();
     let error = script.server.tool(listed, options).unwrap_err();
-    assert!(matches!(error, McpToolError::UnknownField { .. }));
+    assert!(matches!(error, EffectsError::UnknownField(_)));
     assert_eq!(error.to_string(), "`file/{pat}` names `pat`, which the input lacks; did you mean `path`?");
 }
 
