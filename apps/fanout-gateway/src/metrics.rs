@@ -119,19 +119,18 @@ impl Metrics {
         }
     }
 
-    /// A call of this tool began to wait for its first permit.
-    pub(crate) fn queued(&self, tool: &ToolName) {
-        if !self.known().limited.contains(tool) {
-            self.numbers().queued += 1;
-        }
+    /// A call of this tool began to wait for its first permit. Answers whether it is counted here: a limit group counts its
+    /// own, and which has one may change while the call waits.
+    pub(crate) fn queued(&self, tool: &ToolName) -> bool {
+        let is_counted = !self.known().limited.contains(tool);
+        self.numbers().queued += usize::from(is_counted);
+        is_counted
     }
 
-    /// A call of this tool does not wait for its first permit any longer.
-    pub(crate) fn unqueued(&self, tool: &ToolName) {
-        if !self.known().limited.contains(tool) {
-            let mut numbers = self.numbers();
-            numbers.queued = numbers.queued.saturating_sub(1);
-        }
+    /// A call that was counted does not wait for its first permit any longer.
+    pub(crate) fn unqueued(&self) {
+        let mut numbers = self.numbers();
+        numbers.queued = numbers.queued.saturating_sub(1);
     }
 
     /// A run cost so many US dollars. Only models with a price cost anything that is known, so a client that makes up

@@ -33,6 +33,8 @@ struct Seen {
     ready_at: Option<Duration>,
     /// Since when it waits for its first permit.
     asking_since: Option<Duration>,
+    /// Whether the metrics count it as waiting.
+    is_counted: bool,
     started_at: Option<Duration>,
     /// When its latest attempt ended.
     attempt_ended_at: Option<Duration>,
@@ -69,7 +71,7 @@ impl RunWatch {
             seen.ready_at = Some(at);
             if !seen.declared {
                 seen.asking_since = Some(at);
-                self.metrics.queued(&seen.tool);
+                seen.is_counted = self.metrics.queued(&seen.tool);
             }
         }
         drop(calls);
@@ -82,7 +84,7 @@ impl RunWatch {
         self.seen(call, |seen| {
             self.metrics.waited("lock", at.saturating_sub(seen.ready_at.unwrap_or(at)));
             if seen.asking_since.replace(at).is_none() {
-                self.metrics.queued(&seen.tool);
+                seen.is_counted = self.metrics.queued(&seen.tool);
             }
         });
     }
@@ -90,9 +92,7 @@ impl RunWatch {
     fn attempt_started(&self, call: &CallId, number: u32, at: Duration) {
         self.seen(call, |seen| {
             let asking_since = seen.asking_since.take();
-            if asking_since.is_some() {
-                self.metrics.unqueued(&seen.tool);
-            }
+            self.unqueued(seen);
             if number > 1 {
                 self.backed_off(seen, at);
             } else {
@@ -138,7 +138,7 @@ impl RunWatch {
         let word = outcome_word(outcome.error_code());
         self.seen(&outcome.call, |seen| {
             if let Some(since) = seen.asking_since.take() {
-                self.metrics.unqueued(&seen.tool);
+                self.unqueued(seen);
                 self.metrics.waited("limit", at.saturating_sub(since));
             }
             self.backed_off(seen, at);
@@ -159,9 +159,13 @@ impl RunWatch {
 
     /// Forgets the calls of a turn that is over: ids are unique within a turn only.
     fn forget(&self) {
-        let mut calls = self.calls();
-        let asking = calls.drain().filter(|(_, seen)| seen.asking_since.is_some());
-        asking.for_each(|(_, seen)| self.metrics.unqueued(&seen.tool));
+        self.calls().drain().for_each(|(_, mut seen)| self.unqueued(&mut seen));
+    }
+
+    fn unqueued(&self, seen: &mut Seen) {
+        if std::mem::take(&mut seen.is_counted) {
+            self.metrics.unqueued();
+        }
     }
 }
 
@@ -177,6 +181,7 @@ impl Recorder for RunWatch {
                     arrived_at: at,
                     ready_at: None,
                     asking_since: None,
+                    is_counted: false,
                     started_at: None,
                     attempt_ended_at: None,
                     backoff: None,
@@ -240,7 +245,9 @@ fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use fanout_core::call::Position;
+    use fanout_core::effects::Source;
     use fanout_core::outcome::Output;
+    use fanout_core::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
     use fanout_core::toolbox::Toolbox;
 
     use super::*;
@@ -315,5 +322,34 @@ mod tests {
         assert!(depth(&metrics));
         drop(watch);
         assert!(!depth(&metrics), "a run that is gone waits for nothing");
+    }
+
+    #[test]
+    fn a_tool_that_gets_a_limit_group_while_its_call_waits_leaves_nothing_behind() {
+        struct Limited;
+        impl Tool for Limited {
+            fn spec(&self) -> ToolSpec {
+                ToolSpec::new("t", Source::http("api.example.com"))
+            }
+            fn call(&self, _: Attempt) -> BoxFuture<'static, Result<Output, ToolError>> {
+                Box::pin(async { Ok(Output::text("")) })
+            }
+        }
+        let depth = |metrics: &Metrics| metrics.print(&[]).contains("queue_depth{group=\"in_flight\"} 1");
+        let metrics = after(Vec::new());
+        assert!(!depth(&metrics), "the watch is gone");
+        let caller = Caller::nobody();
+        let watch = RunWatch::begin("r".into(), &caller, Arc::clone(&metrics));
+        let (tool, position) = (ToolName::from("t"), Position::block(0));
+        let arrived = What::CallArrived { call: "a".into(), tool, position, declared: false, waits: Arc::from([]) };
+        for what in [arrived, What::CallReady { call: "a".into() }] {
+            watch.record(&Event { run: "r".into(), at: Duration::ZERO, what });
+        }
+        assert!(depth(&metrics));
+        let mut toolbox = Toolbox::new();
+        toolbox.add(Limited).unwrap();
+        metrics.know(&toolbox);
+        watch.record(&Event { run: "r".into(), at: Duration::ZERO, what: started(1) });
+        assert!(!depth(&metrics));
     }
 }
