@@ -1,9 +1,5 @@
 //! `fanout keys`: who may use the gateway.
 
-use std::env::current_dir;
-
-use anyhow::Context;
-use fanout_host::config::Config;
 use fanout_host::environment::Environment;
 use fanout_host::keys::{Grant, Key, KeysFile};
 use secrecy::ExposeSecret;
@@ -11,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::args::{AddKey, Common, Keys, KeysCommand};
 use crate::exit::Ended;
+use crate::loaded::configuration;
 use crate::show::{QUIET, give, print_line, say, styled};
 
 /// Makes, lists or takes away keys.
@@ -33,10 +30,7 @@ pub fn keys(common: &Common, keys: &Keys) -> anyhow::Result<Ended> {
 /// The file that the configuration names. Tools and their secrets are of no matter here.
 fn file(common: &Common) -> anyhow::Result<KeysFile> {
     let environment = Environment::of_process();
-    let config = match &common.config {
-        Some(path) => Config::load(path, &environment)?,
-        None => Config::find(&current_dir().context("the current folder cannot be read")?, &environment)?,
-    };
+    let config = configuration(common, &environment)?;
     Ok(KeysFile::at(config.server.keys_file))
 }
 

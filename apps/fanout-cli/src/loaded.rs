@@ -1,6 +1,7 @@
 //! What a command needs of the configuration: read, checked, and with its warnings said.
 
 use std::env::current_dir;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
@@ -16,6 +17,35 @@ use fanout_tools::command::Programs;
 
 use crate::args::Common;
 use crate::show::say;
+
+/// The configuration that the flags name, or the one that is found. Nothing is built and nobody is asked.
+pub fn configuration(common: &Common, environment: &Environment) -> anyhow::Result<Config> {
+    Ok(match file(common)? {
+        Some(file) => Config::load(&file, environment)?,
+        None => Config::find(&current_folder()?, environment)?,
+    })
+}
+
+/// The same, once the documents that it names by address are there.
+pub async fn fetched(common: &Common, environment: &Environment) -> anyhow::Result<Config> {
+    if let Some(file) = file(common)? {
+        for Downloaded { name, path } in fetch(&file).await? {
+            say(format!("downloaded the document of [openapi.{name}] to {}", path.display()));
+        }
+    }
+    configuration(common, environment)
+}
+
+fn file(common: &Common) -> anyhow::Result<Option<PathBuf>> {
+    Ok(match &common.config {
+        Some(path) => Some(path.clone()),
+        None => Config::locate(&current_folder()?)?,
+    })
+}
+
+fn current_folder() -> anyhow::Result<PathBuf> {
+    current_dir().context("the current folder cannot be read")
+}
 
 /// A configuration and the tools that it describes.
 pub struct Loaded {
@@ -47,20 +77,7 @@ impl Loaded {
     /// The same, going on with what an earlier reading left.
     pub async fn read_after(common: &Common, purpose: Purpose, before: Before) -> anyhow::Result<Self> {
         let environment = Environment::of_process();
-        let folder = current_dir().context("the current folder cannot be read")?;
-        let file = match &common.config {
-            Some(path) => Some(path.clone()),
-            None => Config::locate(&folder)?,
-        };
-        if let Some(file) = &file {
-            for Downloaded { name, path } in fetch(file).await? {
-                say(format!("downloaded the document of [openapi.{name}] to {}", path.display()));
-            }
-        }
-        let config = match file {
-            Some(file) => Config::load(&file, &environment)?,
-            None => Config::find(&folder, &environment)?,
-        };
+        let config = fetched(common, &environment).await?;
         if purpose == Purpose::Run {
             check_depth(&environment, config.run.max_depth)?;
         }

@@ -1,9 +1,5 @@
 //! `fanout login`: a person gets access to an MCP server, or gives it up.
 
-use std::env::current_dir;
-
-use anyhow::Context;
-use fanout_host::config::Config;
 use fanout_host::environment::Environment;
 use fanout_host::login::access_to;
 use fanout_tools::mcp::McpAccess;
@@ -12,15 +8,13 @@ use serde_json::json;
 use crate::args::{Common, Login};
 use crate::exit::Ended;
 use crate::interrupt::Signals;
+use crate::loaded::configuration;
 use crate::show::{ERROR, QUIET, give, print_line, say, styled};
 
 /// Prints the address of the login, waits until somebody has been there, and keeps the tokens.
 pub fn login(common: &Common, login: &Login) -> anyhow::Result<Ended> {
     let environment = Environment::of_process();
-    let config = match &common.config {
-        Some(path) => Config::load(path, &environment)?,
-        None => Config::find(&current_dir().context("the current folder cannot be read")?, &environment)?,
-    };
+    let config = configuration(common, &environment)?;
     let (access, port) = access_to(&config, &environment, &login.name)?;
     if login.forget {
         return forget(common, login, &access);

@@ -2,21 +2,19 @@
 //!
 //! The protocol has standard output for itself: whatever else there is to say goes to standard error.
 
-use std::env::current_dir;
 use std::path::{Path, absolute};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use fanout_gateway::{McpOptions, serve_mcp_stdio};
 use fanout_host::build::Purpose;
-use fanout_host::config::Config;
 use fanout_host::environment::Environment;
 use serde_json::json;
 
 use crate::args::{Client, Common, Mcp};
 use crate::exit::Ended;
 use crate::interrupt::{Signal, Signals};
-use crate::loaded::Loaded;
+use crate::loaded::{Loaded, configuration};
 use crate::show::{give, say};
 
 /// Serves one client until it goes, or prints what to tell it.
@@ -56,10 +54,7 @@ pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
 /// Prints the entry for a client, and where it belongs. The configuration is read, so that the entry works.
 fn print_config(common: &Common, client: Client) -> anyhow::Result<Ended> {
     let environment = Environment::of_process();
-    let config = match &common.config {
-        Some(path) => Config::load(path, &environment)?,
-        None => Config::find(&current_dir().context("the current folder cannot be read")?, &environment)?,
-    };
+    let config = configuration(common, &environment)?;
     let Some(file) = config.file else {
         bail!("there is no fanout.toml here or in a folder above: name one with --config FILE");
     };

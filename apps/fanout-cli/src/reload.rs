@@ -1,16 +1,14 @@
 //! `fanout reload`: the running gateway reads its configuration again.
 
-use std::env::current_dir;
-
 use anyhow::{Context, bail};
 use fanout_anthropic::HttpOptions;
 use fanout_host::changes::Changes;
-use fanout_host::config::Config;
 use fanout_host::environment::Environment;
 use serde_json::Value;
 
 use crate::args::Common;
 use crate::exit::Ended;
+use crate::loaded::fetched;
 use crate::serve::reached_at;
 use crate::show::{give, print_line};
 
@@ -20,13 +18,10 @@ const KEY: &str = "FANOUT_KEY";
 /// Asks the gateway, and prints what changed.
 pub fn reload(common: &Common) -> anyhow::Result<Ended> {
     let environment = Environment::of_process();
-    // The gateway reads it anew; it is read here to say what is wrong before anyone is asked, and for the address.
-    let config = match &common.config {
-        Some(path) => Config::load(path, &environment)?,
-        None => Config::find(&current_dir().context("the current folder cannot be read")?, &environment)?,
-    };
-    let url = format!("http://{}", reached_at(config.server.address(&environment)?));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // The gateway reads it anew; it is read here to say what is wrong before anyone is asked, and for the address.
+    let config = runtime.block_on(fetched(common, &environment))?;
+    let url = format!("http://{}", reached_at(config.server.address(&environment)?));
     let (is_done, answer) = runtime.block_on(ask(&url, environment.get(KEY)))?;
     if !is_done {
         let message = answer["error"]["message"].as_str().unwrap_or("it gave no reason");
