@@ -3,14 +3,13 @@
 //! From the text of a configuration, before it is read. To `.fanout/openapi/`, where [`config`](crate::config) finds them: what
 //! tools there are then depends on files alone, and stays as it was reviewed. Who deletes a file has it downloaded anew.
 
-use std::fmt::Write as _;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use fanout_tools::http::HttpClient;
+use fanout_tools::kept::{make_ignored_folder, write_private};
+use fanout_tools::naming::hashed_name;
 use fanout_tools::openapi::{DownloadError, download};
-use ring::digest::{SHA256, digest};
 use toml::de::{DeTable, DeValue};
 
 use crate::config::{Config, ConfigError};
@@ -53,14 +52,7 @@ pub struct Downloaded {
 
 /// Where the document of this address is kept for a configuration in `folder`. Another address is another file.
 pub fn kept(folder: &Path, name: &str, address: &str) -> PathBuf {
-    let hash = digest(&SHA256, address.as_bytes());
-    let hex = hash.as_ref().iter().take(4).fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    let name: String = name.chars().map(|c| if fits(c) { c } else { '_' }).collect();
-    folder.join(".fanout/openapi").join(format!("{name}-{hex}"))
+    folder.join(".fanout/openapi").join(hashed_name(name, address).as_str())
 }
 
 /// Whether `spec` is an address rather than a file.
@@ -84,7 +76,9 @@ pub async fn fetch(file: &Path) -> Result<Vec<Downloaded>, DocumentsError> {
         }
         let failed = |source| DocumentsError::Download { file: file.to_owned(), name: name.clone(), source };
         let bytes = download(&client, &address).await.map_err(failed)?;
-        keep(&path, &bytes).map_err(|source| DocumentsError::Write { path: path.clone(), source })?;
+        make_ignored_folder(&path)
+            .and_then(|()| write_private(&path, &bytes))
+            .map_err(|source| DocumentsError::Write { path: path.clone(), source })?;
         downloaded.push(Downloaded { name, path });
     }
     Ok(downloaded)
@@ -104,17 +98,4 @@ fn addresses(text: &str) -> Vec<(String, String)> {
         .iter()
         .filter_map(|(name, section)| Some((name.get_ref().to_string(), address(section.get_ref())?)))
         .collect()
-}
-
-/// Writes the whole file or nothing; nobody commits it by accident.
-fn keep(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new(""));
-    fs::create_dir_all(folder)?;
-    let ignore = folder.with_file_name(".gitignore");
-    if !ignore.exists() {
-        fs::write(ignore, "*\n")?;
-    }
-    let beside = path.with_extension(format!("{}.part", std::process::id()));
-    fs::write(&beside, bytes)?;
-    fs::rename(&beside, path)
 }

@@ -5,11 +5,12 @@
 //! The file holds hashes only. A key is 256 random bits, so one round of SHA-256 is as good as many: there is nothing to
 //! guess. The key itself is shown once, when it is made, and is never kept.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use fanout_tools::kept::write_private;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretString};
@@ -185,14 +186,7 @@ impl KeysFile {
         let mut keys = self.read()?;
         let changed = change(&mut keys)?;
         let page = toml::to_string(&Page { keys }).map_err(|error| failed(io::Error::other(error)))?;
-        let next = self.path.with_extension("toml.new");
-        let written =
-            write_private(&next, &format!("{HEADER}{page}")).and_then(|()| std::fs::rename(&next, &self.path));
-        if written.is_err() {
-            // What is left of a write that failed helps nobody.
-            let _ = std::fs::remove_file(&next);
-        }
-        written.map_err(failed)?;
+        write_private(&self.path, format!("{HEADER}{page}").as_bytes()).map_err(failed)?;
         Ok(changed)
     }
 
@@ -255,15 +249,4 @@ fn lock(folder: &Path) -> io::Result<File> {
 #[cfg(not(unix))]
 fn lock(_: &Path) -> io::Result<()> {
     Ok(())
-}
-
-/// Writes a file that only its owner can read, and sees it on the disk before it takes another's place.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }

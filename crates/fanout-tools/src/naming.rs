@@ -20,12 +20,17 @@ pub fn tool_name(source: &str, tool: &str) -> ToolName {
     if name.len() <= NAME_MAX {
         return name.into();
     }
-    with_hash(&name, &full)
+    with_hash(&name, &full).into()
 }
 
 /// The same where two tools of a source would get one name: `what` tells them apart and is hashed into it.
 pub fn distinct_tool_name(source: &str, tool: &str, what: &str) -> ToolName {
-    with_hash(&valid(&format!("{source}__{tool}")), what)
+    hashed_name(&format!("{source}__{tool}"), what).into()
+}
+
+/// A name of the same characters, with `what` hashed into it: `_` and 8 hex digits.
+pub fn hashed_name(name: &str, what: &str) -> String {
+    with_hash(&valid(name), what)
 }
 
 /// Where the configuration describes one tool of a source: ``[openapi.shop] tools."orders/get"``, `[mcp_servers.files] tools.read`.
@@ -34,12 +39,12 @@ pub fn place_of(section: &str, tool: &str) -> String {
     if bare { format!("{section} tools.{tool}") } else { format!("{section} tools.{tool:?}") }
 }
 
-fn with_hash(name: &str, hashed: &str) -> ToolName {
+fn with_hash(name: &str, hashed: &str) -> String {
     let hash = digest(&SHA256, hashed.as_bytes());
     let hex: String = hash.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     // Only single bytes are left in it by now.
     let kept = &name[..name.len().min(KEPT)];
-    format!("{kept}_{hex}").into()
+    format!("{kept}_{hex}")
 }
 
 /// A name with `_` for every character that the API does not take.

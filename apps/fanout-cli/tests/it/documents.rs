@@ -64,7 +64,7 @@ async fn a_document_at_an_address_is_downloaded_once_and_kept() {
     shelf.served.abort();
     let again = desk.run(&["check"], "").await.code(0);
     assert_eq!((again.out, again.err.contains("downloaded")), (first.out, false));
-    let ignored = std::fs::read_to_string(desk.folder().join(".fanout/.gitignore")).unwrap();
+    let ignored = std::fs::read_to_string(desk.folder().join(".fanout/openapi/.gitignore")).unwrap();
     assert_eq!(ignored, "*\n");
     // Another address is another document.
     desk.write("fanout.toml", &config(&format!("{}/other", shelf.url)));
@@ -94,5 +94,5 @@ async fn what_is_no_document_says_so_and_leaves_nothing_behind() {
     }
     let desk = Desk::with(&config(&format!("{}/page", shelf.url)));
     let came = desk.run(&["check"], "").await.code(2);
-    assert!(came.err.contains("fanout.toml:2:8: ") && came.err.contains(".fanout/openapi/shop-"), "{}", came.err);
+    assert!(came.err.contains("fanout.toml:2:8: ") && came.err.contains(".fanout/openapi/shop_"), "{}", came.err);
 }

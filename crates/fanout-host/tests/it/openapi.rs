@@ -209,7 +209,7 @@ fn a_mistake_names_what_was_meant() {
         ),
         (
             "[openapi.a]\nspec = \"https://a.example/x\"",
-            "2:8: the document at `https://a.example/x` is not downloaded yet: `fanout check` does it once and keeps it as .fanout/openapi/a-39021306",
+            "2:8: the document at `https://a.example/x` is not downloaded yet: `fanout check` does it once and keeps it as .fanout/openapi/a_39021306",
         ),
         ("[openapi]\na = 1", "2:5: `a` must be a table such as { key = \"value\" }, not 1"),
         (

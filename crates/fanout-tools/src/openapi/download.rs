@@ -6,10 +6,11 @@
 
 use std::time::Duration;
 
-use url::{Host, Url};
+use url::Url;
 
 use super::document::FILE_MAX;
 use crate::http::HttpClient;
+use crate::http::client::is_loopback;
 
 /// All of it must be there by then.
 const TIME_MAX: Duration = Duration::from_secs(60);
@@ -98,15 +99,9 @@ async fn fetch(client: &HttpClient, mut url: Url) -> Result<Vec<u8>, DownloadErr
 }
 
 fn check(url: &Url) -> Result<(), DownloadError> {
-    let is_here = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
     match url.scheme() {
         "https" => Ok(()),
-        "http" if is_here => Ok(()),
+        "http" if is_loopback(url) => Ok(()),
         "http" => Err(DownloadError::Plain(url.to_string())),
         _ => Err(DownloadError::Address(url.to_string())),
     }

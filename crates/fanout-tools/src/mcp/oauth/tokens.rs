@@ -6,9 +6,9 @@
 //! form is ours, so that the protocol library's may change.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rmcp::transport::auth::StoredCredentials;
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::access::McpAccessError;
+use crate::kept::{make_ignored_folder, private, write_private};
 
 /// A token is renewed so long before it expires, in seconds, or in the last half of a shorter life.
 const AHEAD: u64 = 30;
@@ -118,15 +119,8 @@ impl TokenFile {
 
     /// Puts tokens in the place of what it holds.
     pub(super) fn write(&self, tokens: &Tokens) -> Result<(), McpAccessError> {
-        let next = self.path.with_extension("json.new");
-        let written = self.folder().and_then(|()| {
-            write_private(&next, &serde_json::to_string_pretty(tokens)?)?;
-            std::fs::rename(&next, &self.path)
-        });
-        if written.is_err() {
-            // What is left of a write that failed helps nobody.
-            let _ = std::fs::remove_file(&next);
-        }
+        let written = make_ignored_folder(&self.path)
+            .and_then(|()| write_private(&self.path, serde_json::to_string_pretty(tokens)?.as_bytes()));
         written.map_err(|error| self.wrong(&format!("cannot be written: {error}")))
     }
 
@@ -143,7 +137,7 @@ impl TokenFile {
     /// for whoever does, so it belongs on a thread that may block.
     pub(super) fn lock(&self) -> Result<File, McpAccessError> {
         let lock = || {
-            self.folder()?;
+            make_ignored_folder(&self.path)?;
             let file = private(&self.path.with_extension("lock"))?;
             file.lock()?;
             Ok(file)
@@ -151,30 +145,7 @@ impl TokenFile {
         lock().map_err(|error: io::Error| self.wrong(&format!("cannot be locked: {error}")))
     }
 
-    fn folder(&self) -> io::Result<()> {
-        let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
-        std::fs::create_dir_all(folder)?;
-        let ignore = folder.join(".gitignore");
-        if ignore.exists() { Ok(()) } else { std::fs::write(ignore, "*\n") }
-    }
-
     fn wrong(&self, what: &str) -> McpAccessError {
         McpAccessError::File(format!("{} {what}", self.path.display()))
     }
-}
-
-/// Opens a file that only its owner can read.
-fn private(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
-/// Writes such a file, and sees it on the disk before it takes another's place.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = private(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
