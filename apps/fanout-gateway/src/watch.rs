@@ -265,15 +265,22 @@ mod tests {
     /// Tells a watch of one undeclared call: ready at 0 and then these events, at these seconds.
     fn after(events: Vec<(u64, What)>) -> Arc<Metrics> {
         let metrics = Arc::new(Metrics::new(&Toolbox::new()));
-        let caller = Caller { id: "c".into(), project: None, has_key: false, is_admin: false, token: None };
-        let watch = RunWatch::begin("r".into(), &caller, Arc::clone(&metrics));
-        let (tool, position) = (ToolName::from("t"), Position::block(0));
-        let arrived = What::CallArrived { call: "a".into(), tool, position, declared: false, waits: Arc::from([]) };
-        let begin = [(0, arrived), (0, What::CallReady { call: "a".into() })];
-        for (at, what) in begin.into_iter().chain(events) {
+        let watch = waiting(&metrics);
+        for (at, what) in events {
             watch.record(&Event { run: "r".into(), at: Duration::from_secs(at), what });
         }
         metrics
+    }
+
+    /// A watch of one undeclared call that waits.
+    fn waiting(metrics: &Arc<Metrics>) -> RunWatch {
+        let watch = RunWatch::begin("r".into(), &Caller::nobody(), Arc::clone(metrics));
+        let (tool, position) = (ToolName::from("t"), Position::block(0));
+        let arrived = What::CallArrived { call: "a".into(), tool, position, declared: false, waits: Arc::from([]) };
+        for what in [arrived, What::CallReady { call: "a".into() }] {
+            watch.record(&Event { run: "r".into(), at: Duration::ZERO, what });
+        }
+        watch
     }
 
     fn started(number: u32) -> What {
@@ -312,13 +319,7 @@ mod tests {
     fn a_call_without_a_declaration_is_counted_while_it_waits() {
         let depth = |metrics: &Metrics| metrics.print(&[]).contains("queue_depth{group=\"in_flight\"} 1");
         let metrics = Arc::new(Metrics::new(&Toolbox::new()));
-        let caller = Caller { id: "c".into(), project: None, has_key: false, is_admin: false, token: None };
-        let watch = RunWatch::begin("r".into(), &caller, Arc::clone(&metrics));
-        let (tool, position) = (ToolName::from("t"), Position::block(0));
-        let arrived = What::CallArrived { call: "a".into(), tool, position, declared: false, waits: Arc::from([]) };
-        for what in [arrived, What::CallReady { call: "a".into() }] {
-            watch.record(&Event { run: "r".into(), at: Duration::ZERO, what });
-        }
+        let watch = waiting(&metrics);
         assert!(depth(&metrics));
         drop(watch);
         assert!(!depth(&metrics), "a run that is gone waits for nothing");
@@ -338,13 +339,7 @@ mod tests {
         let depth = |metrics: &Metrics| metrics.print(&[]).contains("queue_depth{group=\"in_flight\"} 1");
         let metrics = after(Vec::new());
         assert!(!depth(&metrics), "the watch is gone");
-        let caller = Caller::nobody();
-        let watch = RunWatch::begin("r".into(), &caller, Arc::clone(&metrics));
-        let (tool, position) = (ToolName::from("t"), Position::block(0));
-        let arrived = What::CallArrived { call: "a".into(), tool, position, declared: false, waits: Arc::from([]) };
-        for what in [arrived, What::CallReady { call: "a".into() }] {
-            watch.record(&Event { run: "r".into(), at: Duration::ZERO, what });
-        }
+        let watch = waiting(&metrics);
         assert!(depth(&metrics));
         let mut toolbox = Toolbox::new();
         toolbox.add(Limited).unwrap();
