@@ -21,13 +21,14 @@ pub enum DocumentsError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// It cannot be downloaded.
-    #[error("{}: the document of [openapi.{name}] cannot be downloaded: {source}", file.display())]
+    #[error("{}: the document of [openapi.{name}] cannot be downloaded", file.display())]
     Download {
         /// The configuration.
         file: PathBuf,
         /// The section.
         name: String,
         /// What happened.
+        #[source]
         source: DownloadError,
     },
     /// It cannot be kept.

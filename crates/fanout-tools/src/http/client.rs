@@ -8,6 +8,7 @@
 //! It follows no redirect and repeats no request: both are decisions, and they are made elsewhere, once.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -110,6 +111,16 @@ impl HttpClient {
 }
 
 /// Whether a host is this machine, as its name says.
+/// The innermost cause: the outer ones only say that a request failed. It holds no address.
+pub(crate) fn cause(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut innermost: &dyn Error = &error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
 pub(crate) fn is_loopback(origin: &Url) -> bool {
     match origin.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),

@@ -6,7 +6,6 @@
 //! It sends one request and follows a redirect where that is harmless. What the answer means is read in `answer`; whether
 //! a failed attempt goes again is decided in `fanout-core`.
 
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,6 +20,7 @@ use url::Url;
 
 use super::answer::{self, Answer, BODY_MAX, ERROR_BODY_MAX};
 use super::builder::HttpToolBuilder;
+use super::client::cause;
 use super::request::{Layout, Payload, Prepared};
 use super::waits::Waits;
 
@@ -270,16 +270,6 @@ fn shown(url: &Url) -> String {
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url[url::Position::BeforeHost..].to_owned()
-}
-
-/// The innermost cause: the outer ones only say that a request failed. It holds no address.
-fn cause(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut innermost: &dyn Error = &error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 /// The key as a header; what a header cannot carry is percent-encoded, the same on every attempt.

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::document::FILE_MAX;
 use crate::http::HttpClient;
-use crate::http::client::is_loopback;
+use crate::http::client::{cause, is_loopback};
 
 /// All of it must be there by then.
 const TIME_MAX: Duration = Duration::from_secs(60);
@@ -72,10 +72,7 @@ pub async fn download(client: &HttpClient, address: &str) -> Result<Vec<u8>, Dow
 async fn fetch(client: &HttpClient, mut url: Url) -> Result<Vec<u8>, DownloadError> {
     for _ in 0..=REDIRECTS_MAX {
         check(&url)?;
-        let lost = |error: reqwest::Error| {
-            let detail = error.without_url().to_string();
-            DownloadError::Transport { url: url.to_string(), detail }
-        };
+        let lost = |error: reqwest::Error| DownloadError::Transport { url: url.to_string(), detail: cause(error) };
         let mut answer = client.to(&url, true, TIME_MAX)?.get(url.clone()).send().await.map_err(lost)?;
         if answer.status().is_redirection() {
             let location = answer.headers().get("location").and_then(|value| value.to_str().ok());
