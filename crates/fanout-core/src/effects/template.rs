@@ -134,11 +134,12 @@ impl Template {
         Self::new(key.to_string(), segments, key.is_subtree())
     }
 
-    /// The template of rows: the path of their table, then one segment per column of the primary key.
+    /// The template of rows: the path of their table, then one segment per column of the primary key. No cells: all of it.
     ///
     /// A value that names a row in a way that is not its column's only one ([`Canonical`]) cuts the key there, and so does an
     /// array where [`Cell::One`] stands, and anything else where [`Cell::Each`] does.
     pub fn row(table: &[&str], cells: &[Cell<'_>]) -> Self {
+        let subtree = cells.is_empty();
         let table = table.iter().map(|part| Segment::Literal(escape(part).into_owned()));
         let cells = cells.iter().map(|cell| match *cell {
             Cell::Value(text) => Segment::Literal(escape(text).into_owned()),
@@ -150,8 +151,9 @@ impl Template {
             Segment::Literal(text) => text.clone(),
             other => other.fields().map(|field| format!("{{{}}}", field.join("."))).collect(),
         };
-        let text = segments.iter().map(shown).collect::<Vec<_>>().join("/");
-        Self::new(text, segments, false)
+        let mut shown: Vec<String> = segments.iter().map(shown).collect();
+        shown.extend(subtree.then(|| "*".to_owned()));
+        Self::new(shown.join("/"), segments, subtree)
     }
 
     fn new(text: String, segments: Vec<Segment>, subtree: bool) -> Self {
@@ -519,6 +521,8 @@ mod tests {
         let template = Template::row(&["sql", "shop", "t"], &[one(Canonical::Integer), Cell::Value("7")]);
         assert_eq!(template.to_string(), "sql/shop/t/{id}/7");
         assert_eq!(template.fields().collect::<Vec<_>>(), ["id"]);
+        let all = Template::row(&["sql", "shop", "a/b"], &[]);
+        assert_eq!(all, Template::of_key(&Key::from_text("sql/shop/a%2Fb/*")));
         let fixed = Template::row(&["sql", "shop", "t"], &[Cell::Value("7")]);
         assert_eq!(fixed, Template::of_key(&Key::exact(["sql", "shop", "t", "7"])));
     }

@@ -19,4 +19,6 @@ mod mcp_server;
 mod openapi;
 mod pressure;
 mod server;
+#[cfg(unix)]
+mod sql_catalog;
 mod wire;
