@@ -21,4 +21,5 @@ mod pressure;
 mod server;
 #[cfg(unix)]
 mod sql_catalog;
+mod sql_order;
 mod wire;

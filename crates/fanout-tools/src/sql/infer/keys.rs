@@ -67,21 +67,14 @@ pub(super) struct Making<'a> {
 
 impl<'a> Making<'a> {
     /// The rows that the conditions name by comparing the whole primary key, of the table that the level calls so.
-    pub(super) fn compared(
-        self,
-        relation: &Relation,
-        called: Option<&str>,
-        is_alone: bool,
-        conditions: &Conditions<'a>,
-    ) -> Keys {
+    pub(super) fn compared(self, relation: &Relation, called: Option<&str>, conditions: &Conditions<'a>) -> Keys {
         let mut columns = Vec::new();
         for column in key_columns(relation)? {
             let form = spelling(column)?;
             let found = called.and_then(|called| {
                 let comparisons = conditions.all.iter().flat_map(|condition| equalities(condition));
-                let mine = |left: &Expr| {
-                    names::column_of(self.dialect, left, called, is_alone).is_some_and(|name| name == column.name)
-                };
+                let mine =
+                    |left: &Expr| names::column_of(self.dialect, left, called).is_some_and(|name| name == column.name);
                 comparisons.filter(|(left, _)| mine(left)).find_map(|(_, with)| self.cells(form, &with))
             });
             columns.push(found.ok_or_else(|| {

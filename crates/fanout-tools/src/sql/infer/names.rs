@@ -52,11 +52,12 @@ impl<'a> Named<'a> {
     }
 }
 
-/// Which column an expression is, of the table that is called so. Alone in its `FROM` a table need not be named.
-pub(super) fn column_of(dialect: Dialect, expr: &Expr, called: &str, is_alone: bool) -> Option<String> {
+/// Which column an expression is, if it is one of the table that is called so. A bare name that this table has can be no
+/// other table's: both databases refuse it as ambiguous.
+pub(super) fn column_of(dialect: Dialect, expr: &Expr, called: &str) -> Option<String> {
     match expr {
-        Expr::Nested(inner) => column_of(dialect, inner, called, is_alone),
-        Expr::Identifier(column) => is_alone.then(|| folded(dialect, column)),
+        Expr::Nested(inner) => column_of(dialect, inner, called),
+        Expr::Identifier(column) => Some(folded(dialect, column)),
         Expr::CompoundIdentifier(parts) => match parts.as_slice() {
             [table, column] if folded(dialect, table) == called => Some(folded(dialect, column)),
             _ => None,

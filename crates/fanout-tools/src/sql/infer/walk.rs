@@ -153,7 +153,7 @@ impl<'a> Walk<'a, '_> {
             let Some(named) = Named::of(self.dialect, factor) else { continue };
             self.settle(named.name);
             let Some((name, relation)) = self.resolve(named.name) else { continue };
-            let keys = self.compared(name, relation, &named, factors.len() == 1, conditions);
+            let keys = self.compared(name, relation, &named, conditions);
             self.read(self.mode(), name, &keys);
         }
     }
@@ -163,7 +163,6 @@ impl<'a> Walk<'a, '_> {
         name: &'a Name,
         relation: &'a Relation,
         named: &Named<'_>,
-        is_alone: bool,
         conditions: &Conditions<'_>,
     ) -> Keys {
         let table = self.root(name);
@@ -173,7 +172,7 @@ impl<'a> Walk<'a, '_> {
             table: ["sql", self.touched.database(), &table],
             parameters: self.parameters,
         };
-        making.compared(relation, named.called.as_deref(), is_alone, conditions)
+        making.compared(relation, named.called.as_deref(), conditions)
     }
 
     /// The relation whose primary key names rows: of partitions and children their root.

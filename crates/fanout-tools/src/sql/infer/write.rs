@@ -4,7 +4,7 @@
 
 use sqlparser::ast::{
     Assignment, AssignmentTarget, Delete, Expr, FromTable, Insert, Merge, OnConflictAction, OnInsert, SetExpr,
-    SqliteOnConflict, TableFactor, TableObject, Update, UpdateTableFromKind,
+    SqliteOnConflict, TableObject, Update, UpdateTableFromKind,
 };
 
 use fanout_core::effects::Mode;
@@ -115,7 +115,7 @@ impl<'a> Walk<'a, '_> {
         let set: Values<'_> = assigned.iter().map(|(column, value)| (column.as_str(), value.clone())).collect();
         let keys = match self.moves(name, relation, &set) {
             Some(reason) => Err(reason),
-            None => self.compared(name, relation, &target, others.is_empty(), &conditions),
+            None => self.compared(name, relation, &target, &conditions),
         };
         let replaces = update.or == Some(SqliteOnConflict::Replace);
         let events = Events { insert: false, update: true, delete: replaces };
@@ -124,7 +124,7 @@ impl<'a> Walk<'a, '_> {
         if replaces {
             self.changes(name, Events { delete: true, ..Events::default() }, None);
         }
-        self.level_beside(&others, &conditions);
+        self.level(&others, &conditions);
     }
 
     /// Why an update of these columns can meet other rows than those that it names.
@@ -161,11 +161,11 @@ impl<'a> Walk<'a, '_> {
         let others = Self::from(delete.using.as_deref().unwrap_or_default(), &mut conditions);
         self.settle(target.name);
         let Some((name, relation)) = self.resolve(target.name) else { return self.unknown_target() };
-        let keys = self.compared(name, relation, &target, others.is_empty(), &conditions);
+        let keys = self.compared(name, relation, &target, &conditions);
         let events = Events { delete: true, ..Events::default() };
         self.write(name, events, &keys);
         self.changes(name, events, None);
-        self.level_beside(&others, &conditions);
+        self.level(&others, &conditions);
     }
 
     pub(super) fn merge(&mut self, merge: &Merge) {
@@ -176,18 +176,6 @@ impl<'a> Walk<'a, '_> {
         let Some((name, _)) = self.resolve(target.name) else { return self.unknown_target() };
         self.write(name, Events::ALL, &all_rows("`merge` finds its rows by a condition"));
         self.changes(name, Events::ALL, None);
-    }
-
-    /// Reads the tables that stand beside the target of a write.
-    fn level_beside(&mut self, others: &[&TableFactor], conditions: &Conditions<'_>) {
-        // Beside the target, none is alone: a bare column may be of either.
-        for factor in others {
-            let Some(named) = Named::of(self.dialect, factor) else { continue };
-            self.settle(named.name);
-            let Some((name, relation)) = self.resolve(named.name) else { continue };
-            let keys = self.compared(name, relation, &named, false, conditions);
-            self.read(Mode::Read, name, &keys);
-        }
     }
 
     /// The columns that are set, with the value where each has one of its own.
