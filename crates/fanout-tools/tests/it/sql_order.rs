@@ -39,7 +39,7 @@ insert into audited values (1, 1), (2, 2);
 
 const TABLES: [&str; 8] = ["accounts", "stock", "orders", "lines", "labels", "teams", "audited", "log"];
 
-const STATEMENTS: [&str; 47] = [
+const STATEMENTS: [&str; 48] = [
     "select * from stock where sku = :sku",
     "select qty from stock where sku in (:sku, :other)",
     "select sum(qty) from stock",
@@ -79,6 +79,7 @@ const STATEMENTS: [&str; 47] = [
     "insert or replace into accounts (id, email) values (:id, :sku)",
     "insert into accounts (id, email, balance) values (:id, :sku, :n)",
     "insert into accounts (email) values (:sku) returning id",
+    "insert into accounts (id, email) values (9, :sku)",
     "insert into orders (id, account_id) values (:id, :at)",
     "insert into lines (order_id, line, sku) values (:id, :at, :sku)",
     "insert into lines select id, :at, :sku from orders where account_id = :n",
