@@ -2,14 +2,15 @@
 //!
 //! To [`infer`](super::infer), for functions that no catalog lists.
 
+use crate::sql::Dialect;
+
 /// Volatile functions that read and write nothing that another call could see. PostgreSQL's own, and those of the extensions
 /// `uuid-ossp` and `pgcrypto`.
-const HARMLESS: [&str; 15] = [
+const HARMLESS: [&str; 14] = [
     "clock_timestamp",
     "gen_random_bytes",
     "gen_random_uuid",
     "gen_salt",
-    "moddatetime",
     "pg_sleep",
     "pg_sleep_for",
     "pg_sleep_until",
@@ -22,11 +23,11 @@ const HARMLESS: [&str; 15] = [
     "uuidv7",
 ];
 
-/// Functions that tell what the same connection did before.
-const OF_THE_CONNECTION: [&str; 5] = ["changes", "currval", "last_insert_rowid", "lastval", "total_changes"];
+/// Functions that tell what the same connection did before: PostgreSQL's and SQLite's.
+const OF_THE_CONNECTION: [&[&str]; 2] = [&["currval", "lastval"], &["changes", "last_insert_rowid"]];
 
-/// Functions that both databases or the common ones of either have, that read only what they are given.
-const PLAIN: [&str; 124] = [
+/// Functions of either database that read only what they are given, as far as the name alone is to tell.
+const PLAIN: [&str; 131] = [
     "abs",
     "age",
     "any_value",
@@ -140,6 +141,7 @@ const PLAIN: [&str; 124] = [
     "row_to_json",
     "rpad",
     "rtrim",
+    "session_user",
     "sign",
     "split_part",
     "sqrt",
@@ -149,12 +151,18 @@ const PLAIN: [&str; 124] = [
     "substring",
     "sum",
     "to_char",
+    "to_json",
     "to_jsonb",
+    "to_timestamp",
     "total",
+    "trim",
+    "unnest",
+    "upper",
+    "user",
 ];
 
-/// More of SQLite's own, and a few beside them that only its dialect has.
-const SQLITE: [&str; 52] = [
+/// The rest of SQLite's own.
+const SQLITE: [&str; 56] = [
     "acos",
     "acosh",
     "asin",
@@ -163,7 +171,6 @@ const SQLITE: [&str; 52] = [
     "atan2",
     "atanh",
     "bm25",
-    "concat",
     "cos",
     "cosh",
     "degrees",
@@ -203,15 +210,16 @@ const SQLITE: [&str; 52] = [
     "tanh",
     "time",
     "timediff",
-    "trim",
     "trunc",
     "typeof",
     "unhex",
+    "unicode",
+    "unistr",
+    "unistr_quote",
+    "unixepoch",
+    "unlikely",
+    "zeroblob",
 ];
-
-/// The rest of SQLite's own.
-const SQLITE_MORE: [&str; 8] =
-    ["string_agg", "unicode", "unistr", "unistr_quote", "unixepoch", "unlikely", "upper", "zeroblob"];
 
 /// Whether it is volatile and yet touches nothing.
 pub(super) fn is_harmless(name: &str) -> bool {
@@ -219,8 +227,8 @@ pub(super) fn is_harmless(name: &str) -> bool {
 }
 
 /// Whether it tells what the connection did before: nothing, if that was the same call.
-pub(super) fn is_of_the_connection(name: &str) -> bool {
-    OF_THE_CONNECTION.contains(&name)
+pub(super) fn is_of_the_connection(dialect: Dialect, name: &str) -> bool {
+    OF_THE_CONNECTION[usize::from(dialect == Dialect::Sqlite)].contains(&name)
 }
 
 /// Whether it reads tables that only its arguments name.
@@ -232,10 +240,9 @@ pub(super) fn reads_by_name(name: &str) -> bool {
 /// Whether a function that no catalog lists reads only what it is given.
 pub(super) fn is_plain(name: &str) -> bool {
     PLAIN.contains(&name)
-        || matches!(name, "trim" | "unnest" | "upper" | "to_json" | "to_timestamp" | "user" | "session_user")
 }
 
 /// Whether it is one of SQLite's own that read only what they are given.
 pub(super) fn is_plain_in_sqlite(name: &str) -> bool {
-    is_plain(name) || SQLITE.contains(&name) || SQLITE_MORE.contains(&name)
+    is_plain(name) || SQLITE.contains(&name)
 }

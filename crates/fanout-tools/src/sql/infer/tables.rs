@@ -39,7 +39,7 @@ impl<'a> Walk<'a, '_> {
     }
 
     fn view(&mut self, mode: Mode, name: &'a Name, view: &'a Relation) {
-        if !self.enter("view", name) {
+        if !self.enter(&format!("{mode:?} of view"), name) {
             return;
         }
         self.uses(mode, &format!("view `{name}`"), &view.query, name);
@@ -54,7 +54,7 @@ impl<'a> Walk<'a, '_> {
     fn uses(&mut self, mode: Mode, what: &str, uses: &'a Uses, of: &Name) {
         for name in &uses.relations {
             // A policy's columns are those of its own table.
-            if name != of && self.enter(what, name) {
+            if name != of && self.enter(&format!("{mode:?} by {what}"), name) {
                 self.read(mode, name, &all_rows(&format!("it is read by {what}")));
             }
         }

@@ -290,6 +290,7 @@ fn a_new_row_is_named_where_nothing_else_can_stand_in_its_way() {
         ("insert into logs (id, text) values (:id, :t)", "| logs/{id}"),
         ("insert into counted (id) values (:id)", "| counted/*"),
         ("insert into counted (id, at) values (:id, 1)", "| counted/{id}"),
+        ("insert into counted (id, at) values (:id, default)", "| counted/*"),
     ]);
 }
 
@@ -335,6 +336,7 @@ fn a_function_touches_what_it_may() {
         ("select * from looks() l", "* |"),
         ("select * from tokens where id @@@ 1", "* |"),
         ("select bump()", "| *"),
+        ("select o.bump from orders o", "| *"),
         ("select PUBLIC.Bump()", "| *"),
         ("select other.thing()", "| *"),
         ("select nextval('x')", "| *"),

@@ -10,8 +10,8 @@ use std::ops::ControlFlow;
 
 use fanout_core::effects::Mode;
 use sqlparser::ast::{
-    Expr, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select, SetExpr, Statement as Parsed, TableFactor,
-    TableWithJoins, Visit, Visitor,
+    Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select, SetExpr, Statement as Parsed,
+    TableFactor, TableWithJoins, Visit, Visitor,
 };
 use sqlparser::dialect::{Dialect as Grammar, PostgreSqlDialect, SQLiteDialect};
 use sqlparser::parser::Parser;
@@ -186,7 +186,7 @@ impl<'a> Walk<'a, '_> {
             return self.touched.whole(Mode::Write, &format!("function `{name}` is not understood"));
         };
         let own = matches!(schema.as_deref(), None | Some("pg_catalog"));
-        if own && functions::is_of_the_connection(&bare) {
+        if own && functions::is_of_the_connection(self.dialect, &bare) {
             if !self.touched.has_added {
                 self.touched.whole(Mode::Write, &format!("`{bare}` tells of what other calls did on the connection"));
             }
@@ -212,6 +212,16 @@ impl<'a> Walk<'a, '_> {
             self.touched.whole(Mode::Write, &format!("function `{name}` may change what other calls see"));
         }
         self.call_all(&Name::new(schema.unwrap_or_else(|| "public".to_owned()), bare), found);
+    }
+
+    /// PostgreSQL takes `row.name` for a call of a function where no column is called so.
+    fn call_as_column(&mut self, parts: &[Ident]) {
+        let (Some(catalog), Some(last)) = (self.catalog, parts.last()) else { return };
+        let name = names::folded(self.dialect, last);
+        if !catalog.relations.values().any(|relation| relation.column(&name).is_some()) {
+            let found = catalog.functions(None, &name);
+            self.call_all(&Name::new("public", name), found);
+        }
     }
 
     /// Follows every operator that is not the system's own and may stand in the text to its function. The parser may take
@@ -334,8 +344,10 @@ impl Visitor for Walk<'_, '_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        if let Expr::Function(function) = expr {
-            self.call(&function.name);
+        match expr {
+            Expr::Function(function) => self.call(&function.name),
+            Expr::CompoundIdentifier(parts) => self.call_as_column(parts),
+            _ => {}
         }
         ControlFlow::Continue(())
     }

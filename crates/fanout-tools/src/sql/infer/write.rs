@@ -82,7 +82,9 @@ impl<'a> Walk<'a, '_> {
         if let Some(other) = other_unique(catalog, name, keyed) {
             return Err(other);
         }
-        let is_set = |column: &str| values.iter().any(|(name, _)| *name == column);
+        let is_default =
+            |value: &&Expr| matches!(value, Expr::Identifier(word) if word.value.eq_ignore_ascii_case("default"));
+        let is_set = |column: &str| values.iter().any(|(name, given)| *name == column && !given.iter().any(is_default));
         let mut columns = catalog.family(name).flat_map(|(_, member)| &member.columns);
         if let Some(numbered) = columns.find(|column| column.is_numbered && !is_set(&column.name)) {
             return Err(format!("the database numbers `{}` in the order of the inserts", numbered.name));
