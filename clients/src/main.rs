@@ -34,9 +34,10 @@ const CLIENTS: [&str; 9] =
 
 const USAGE: &str = "\
 usage: fanout-clients FANOUT [NAME...]
+       fanout-clients system
        FANOUT is the binary to test; NAMEs choose among the clients (python, typescript, mcp, conformance, nextjs,
        documents, servers, starters, together) and the
-       conversations";
+       conversations. `system` installs the servers that the workspace's tests start, where they are absent";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -45,6 +46,15 @@ async fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    if fanout == "system" {
+        return match system::SERVERS.iter().try_for_each(system::Need::meet) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("clients: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let chosen: Vec<String> = arguments.collect();
     let names = [
         conversation::names(),

@@ -1,11 +1,12 @@
-//! What the clients need of the machine: Python, and npm with some Node.js.
+//! What the tests need of the machine: PostgreSQL and what stands around it, Python, and npm with some Node.js.
 //!
 //! From the machine as it is; else from its package manager, where that may be asked without a password; else an error that
-//! names the packages. To [`install`](crate::install), which has all else from lock files.
+//! names the packages. To [`install`](crate::install), which has all else from lock files, and to `cargo xtask test`, which
+//! asks for [`SERVERS`] before the workspace's own tests.
 
 use std::process::Command;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 
 /// A program, and the packages of Debian and its like that bring it.
 #[derive(Debug)]
@@ -16,7 +17,40 @@ pub struct Need {
     /// What it is called, to people.
     what: &'static str,
     packages: &'static [&'static str],
+    /// What its package starts when it is installed. Whoever wants a program for tests wants no server of the machine's own.
+    starts: Option<&'static str>,
 }
+
+/// What the tests of SQL tools start for themselves, in temporary folders and on free ports.
+pub const SERVERS: [Need; 3] = [
+    Need {
+        program: "sh",
+        // Where `fanout-testing` looks for it.
+        shows: &[
+            "-c",
+            "for folder in $(printf %s \"$PATH\" | tr : ' ') /usr/lib/postgresql/*/bin; do
+               [ -x $folder/initdb ] && [ -x $folder/postgres ] && [ -x $folder/psql ] && exit 0
+             done; exit 1",
+        ],
+        what: "PostgreSQL",
+        packages: &["postgresql"],
+        starts: Some("postgresql"),
+    },
+    Need {
+        program: "sh",
+        shows: &["-c", "PATH=$PATH:/usr/sbin pgbouncer --version"],
+        what: "pgbouncer",
+        packages: &["pgbouncer"],
+        starts: Some("pgbouncer"),
+    },
+    Need {
+        program: "openssl",
+        shows: &["version"],
+        what: "openssl, for the certificates of PostgreSQL in tests",
+        packages: &["openssl"],
+        starts: None,
+    },
+];
 
 /// Python, and what makes environments of it.
 pub const PYTHON: Need = Need {
@@ -24,11 +58,17 @@ pub const PYTHON: Need = Need {
     shows: &["-c", "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))"],
     what: "Python 3.11 or newer, with its `venv` module",
     packages: &["python3", "python3-venv"],
+    starts: None,
 };
 
 /// What installs from lock files. Any Node.js that it runs on will do: the one that the clients run on is from a lock file.
-pub const NPM: Need =
-    Need { program: "npm", shows: &["--version"], what: "npm, which comes with Node.js", packages: &["nodejs", "npm"] };
+pub const NPM: Need = Need {
+    program: "npm",
+    shows: &["--version"],
+    what: "npm, which comes with Node.js",
+    packages: &["nodejs", "npm"],
+    starts: None,
+};
 
 /// Node.js itself, where no lock file has one for this kind of machine.
 pub const NODE: Need = Need {
@@ -36,6 +76,7 @@ pub const NODE: Need = Need {
     shows: &["-e", "process.exit(Number(process.versions.node.split('.')[0]) < 22 ? 1 : 0)"],
     what: "Node.js 22 or newer",
     packages: &["nodejs"],
+    starts: None,
 };
 
 impl Need {
@@ -60,23 +101,28 @@ impl Need {
     }
 
     fn apt_get(&self) -> anyhow::Result<()> {
-        let id = Command::new("id").arg("-u").output().context("who runs this")?;
-        let is_root = id.stdout.trim_ascii() == b"0";
-        for args in [&["update"][..], &[&["install", "--yes", "--no-install-recommends"], self.packages].concat()] {
-            let mut command = if is_root {
-                Command::new("apt-get")
-            } else {
-                let mut sudo = Command::new("sudo");
-                // It asks nobody for a password: nobody may be there.
-                sudo.args(["--non-interactive", "apt-get"]);
-                sudo
-            };
-            command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
-            let output = command.output().with_context(|| format!("{command:?} cannot be started"))?;
-            if !output.status.success() {
-                bail!("{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
-            }
+        run(as_root(&["apt-get", "update"])?)?;
+        run(as_root(&[&["apt-get", "install", "--yes", "--no-install-recommends"], self.packages].concat())?)?;
+        if let Some(service) = self.starts {
+            // It was not installed a moment ago, so what runs now is what the package started; it may have started nothing.
+            let _ = run(as_root(&["service", service, "stop"])?);
         }
         Ok(())
     }
+}
+
+/// A command that asks nobody for a password: nobody may be there.
+fn as_root(words: &[&str]) -> anyhow::Result<Command> {
+    let id = Command::new("id").arg("-u").output().context("who runs this")?;
+    let sudo: &[&str] = if id.stdout.trim_ascii() == b"0" { &[] } else { &["sudo", "--non-interactive"] };
+    let words = [sudo, words].concat();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).env("DEBIAN_FRONTEND", "noninteractive");
+    Ok(command)
+}
+
+fn run(mut command: Command) -> anyhow::Result<()> {
+    let output = command.output().with_context(|| format!("{command:?} cannot be started"))?;
+    ensure!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }

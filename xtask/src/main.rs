@@ -1,8 +1,8 @@
 //! `cargo xtask test|clients|long|bench`: what README, CI and people run, in the same words.
 //!
 //! Each is a list of commands, run one after another; the first that fails ends it, and is named. Where
-//! `cargo-nextest` is absent, `cargo test` runs the same tests. The clients need Python and npm besides Rust: where those are
-//! absent they are installed, or the command ends saying which packages to install.
+//! `cargo-nextest` is absent, `cargo test` runs the same tests. The tests need PostgreSQL and pgbouncer besides Rust, the
+//! clients Python and npm: where those are absent they are installed, or the command ends saying which packages to install.
 
 use std::env;
 use std::ffi::OsStr;
@@ -47,6 +47,7 @@ fn test() -> anyhow::Result<()> {
     step("format", cargo(["fmt", "--all", "--check"]))?;
     step("lints", cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
     step("core without the driver", cargo(["check", "-p", "fanout-core", "--no-default-features", "--locked"]))?;
+    servers()?;
     step("tests", tests(&[]))?;
     step("examples in the documentation", cargo(["test", "--workspace", "--doc", "--locked", "--quiet"]))?;
     step("documentation", cargo(["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings"))?;
@@ -62,10 +63,20 @@ fn test() -> anyhow::Result<()> {
 /// The official SDKs, a Next.js app, the MCP conformance suite and large OpenAPI documents against the built binary. What they need is installed from
 /// their lock files.
 fn clients(names: impl Iterator<Item = String>) -> anyhow::Result<()> {
-    step("build", cargo(["build", "--locked", "-p", "fanout-cli", "-p", "fanout-clients"]))?;
-    // Both binaries stand beside this one: `cargo xtask` builds them into the same directory.
+    build()?;
     let mut clients = Command::new(built("fanout-clients")?);
     step("clients", clients.arg(built("fanout")?).args(names))
+}
+
+/// What the tests start for themselves: PostgreSQL, pgbouncer, openssl.
+fn servers() -> anyhow::Result<()> {
+    build()?;
+    step("what the tests start", Command::new(built("fanout-clients")?).arg("system"))
+}
+
+/// Both binaries stand beside this one: `cargo xtask` builds them into the same directory.
+fn build() -> anyhow::Result<()> {
+    step("build", cargo(["build", "--locked", "-p", "fanout-cli", "-p", "fanout-clients"]))
 }
 
 fn built(name: &str) -> anyhow::Result<PathBuf> {
@@ -74,6 +85,7 @@ fn built(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 fn long() -> anyhow::Result<()> {
+    servers()?;
     let mut long = tests(&["--release"]);
     long.env("FANOUT_SCHEDULES", LONG_SCHEDULES).env("PROPTEST_CASES", LONG_CASES);
     step("tests, long form", &mut long)

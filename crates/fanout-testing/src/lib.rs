@@ -23,3 +23,6 @@ pub mod foretell;
 pub mod store;
 
 pub mod recorded;
+
+#[cfg(unix)]
+pub mod postgres;

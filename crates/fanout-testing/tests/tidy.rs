@@ -37,7 +37,7 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("fanout-examples", &["fanout", "fanout-script"]),
     ("fanout-benches", BELOW_THE_APPS),
     // It starts the command line as people do, so it imports nothing of it.
-    ("fanout-clients", &["fanout-script"]),
+    ("fanout-clients", &["fanout-script", "fanout-testing"]),
     ("xtask", &[]),
 ];
 

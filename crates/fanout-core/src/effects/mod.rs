@@ -7,9 +7,11 @@
 //! who said so. No graph, no waiting and no call stands here.
 
 mod key;
+mod row;
 mod template;
 
 pub use key::Key;
+pub use row::{Canonical, Cell};
 pub use template::{KEYS_MAX, Paths, Template, TemplateError};
 
 use std::fmt;

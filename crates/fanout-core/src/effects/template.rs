@@ -10,6 +10,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::key::{Key, escape};
+use super::row::{Canonical, Cell};
 
 /// More keys than this from one call are cut at their arrays: one call cannot flood the index, which keeps every key of
 /// every call that runs. The number is the design's.
@@ -53,6 +54,8 @@ enum Segment {
     Pieces(Vec<Piece>),
     /// A field whose path becomes any number of segments.
     Path(Field),
+    /// A field that holds a value of a primary key, or with `each` an array of them.
+    Cell { field: Field, form: Canonical, each: bool },
 }
 
 impl Segment {
@@ -60,7 +63,7 @@ impl Segment {
         let (path, pieces) = match self {
             Self::Literal(_) => (None, [].as_slice()),
             Self::Pieces(pieces) => (None, pieces.as_slice()),
-            Self::Path(field) => (Some(field), [].as_slice()),
+            Self::Path(field) | Self::Cell { field, .. } => (Some(field), [].as_slice()),
         };
         let in_pieces = pieces.iter().filter_map(|piece| match piece {
             Piece::Field(field) => Some(field),
@@ -129,6 +132,28 @@ impl Template {
     pub fn of_key(key: &Key) -> Self {
         let segments = key.segments().map(|segment| Segment::Literal(segment.to_owned())).collect();
         Self::new(key.to_string(), segments, key.is_subtree())
+    }
+
+    /// The template of rows: the path of their table, then one segment per column of the primary key. No cells: all of it.
+    ///
+    /// A value that names a row in a way that is not its column's only one ([`Canonical`]) cuts the key there, and so does an
+    /// array where [`Cell::One`] stands, and anything else where [`Cell::Each`] does.
+    pub fn row(table: &[&str], cells: &[Cell<'_>]) -> Self {
+        let subtree = cells.is_empty();
+        let table = table.iter().map(|part| Segment::Literal(escape(part).into_owned()));
+        let cells = cells.iter().map(|cell| match *cell {
+            Cell::Value(text) => Segment::Literal(escape(text).into_owned()),
+            Cell::One { field, form } => Segment::Cell { field: vec![field.to_owned()], form, each: false },
+            Cell::Each { field, form } => Segment::Cell { field: vec![field.to_owned()], form, each: true },
+        });
+        let segments: Vec<Segment> = table.chain(cells).collect();
+        let shown = |segment: &Segment| match segment {
+            Segment::Literal(text) => text.clone(),
+            other => other.fields().map(|field| format!("{{{}}}", field.join("."))).collect(),
+        };
+        let mut shown: Vec<String> = segments.iter().map(shown).collect();
+        shown.extend(subtree.then(|| "*".to_owned()));
+        Self::new(shown.join("/"), segments, subtree)
     }
 
     fn new(text: String, segments: Vec<Segment>, subtree: bool) -> Self {
@@ -244,9 +269,42 @@ impl Rendering<'_> {
                 }
                 go_on
             }),
+            Segment::Cell { field, form, each } => self.cells(field, (*form, *each), length, prefix, at),
         };
         prefix.truncate(length);
         go_on
+    }
+
+    /// The rows that a field names. A value that is not the one way to write it cuts the key where its segment began.
+    fn cells(
+        &mut self,
+        field: &[String],
+        (form, each): (Canonical, bool),
+        start: usize,
+        prefix: &mut String,
+        at: usize,
+    ) -> bool {
+        let value = field.iter().try_fold(self.input, |value, name| value.get(name.as_str()));
+        let elements = match value {
+            Some(Value::Array(elements)) if each && self.arrays == Arrays::Each => elements.as_slice(),
+            Some(value) if !each => std::slice::from_ref(value),
+            _ => return self.cut_at(start, prefix),
+        };
+        for element in elements {
+            let before = prefix.len();
+            let go_on = match form.text_of(element) {
+                Some(text) => {
+                    prefix.push_str(&escape(&text));
+                    self.segment(at + 1, prefix)
+                }
+                None => self.cut_at(start, prefix),
+            };
+            prefix.truncate(before);
+            if !go_on {
+                return false;
+            }
+        }
+        true
     }
 
     fn pieces(&mut self, at: usize, pieces: &[Piece], start: usize, prefix: &mut String) -> bool {
@@ -313,7 +371,7 @@ impl Rendering<'_> {
 }
 
 /// A scalar as the text of a segment: `7` and `"7"` are one resource, and so is `7.0`, which JSON Schema calls an integer.
-fn scalar_text(value: &Value) -> Option<Cow<'_, str>> {
+pub(super) fn scalar_text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(Cow::Borrowed(text)),
         Value::Bool(flag) => Some(Cow::Borrowed(if *flag { "true" } else { "false" })),
@@ -435,6 +493,38 @@ mod tests {
         check("orders/*", json!({}), "orders/*");
         check("*", json!({}), "*");
         check("orders/{id}/*", json!({"id": 7}), "orders/7/*");
+    }
+
+    #[test]
+    fn a_row_is_named_by_the_one_way_to_write_its_key_and_by_nothing_else() {
+        let one = |form| Cell::One { field: "id", form };
+        let each = |form| Cell::Each { field: "id", form };
+        let check = |cell: Cell<'_>, id: Value, keys: &str| {
+            let mut made = Vec::new();
+            let template = Template::row(&["sql", "shop", "a/b"], &[Cell::Value("*"), cell]);
+            template.render(&json!({ "id": id }), &Paths::default(), Arrays::Each, &mut |key| {
+                made.push(key.to_string());
+                true
+            });
+            let expected: Vec<String> =
+                keys.split_whitespace().map(|key| format!("sql/shop/a%2Fb/%2A/{key}")).collect();
+            assert_eq!(made, expected, "{cell:?} {id}");
+        };
+        check(one(Canonical::Text), json!("x/y"), "x%2Fy");
+        check(one(Canonical::Text), json!(7), "*");
+        check(one(Canonical::Text), json!(["a"]), "*");
+        check(one(Canonical::Text), json!(null), "*");
+        check(one(Canonical::Integer), json!({"$ref": "a#/id"}), "*");
+        check(each(Canonical::Integer), json!([1, "2", "02"]), "1 2 *");
+        check(each(Canonical::Integer), json!("{1,2}"), "*");
+        check(each(Canonical::Text), json!([]), "");
+        let template = Template::row(&["sql", "shop", "t"], &[one(Canonical::Integer), Cell::Value("7")]);
+        assert_eq!(template.to_string(), "sql/shop/t/{id}/7");
+        assert_eq!(template.fields().collect::<Vec<_>>(), ["id"]);
+        let all = Template::row(&["sql", "shop", "a/b"], &[]);
+        assert_eq!(all, Template::of_key(&Key::from_text("sql/shop/a%2Fb/*")));
+        let fixed = Template::row(&["sql", "shop", "t"], &[Cell::Value("7")]);
+        assert_eq!(fixed, Template::of_key(&Key::exact(["sql", "shop", "t", "7"])));
     }
 
     #[test]

@@ -19,4 +19,7 @@ mod mcp_server;
 mod openapi;
 mod pressure;
 mod server;
+#[cfg(unix)]
+mod sql_catalog;
+mod sql_order;
 mod wire;

@@ -1,0 +1,156 @@
+-- What a database knows of its tables, as any role may read it, without what the system brings along. One list per
+-- statement, as JSON, in the order in which catalog.rs takes them.
+begin isolation level repeatable read read only;
+
+-- The schemas that a bare name is looked up in.
+select to_json(current_schemas(true));
+
+select coalesce(json_agg(r), '[]') from (
+  select n.nspname as schema, c.relname as name, c.relkind as kind
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+) r;
+
+-- Partitions and children.
+select coalesce(json_agg(r), '[]') from (
+  select n.nspname as schema, c.relname as name, pn.nspname as parent_schema, p.relname as parent_name
+  from pg_inherits i
+  join pg_class c on c.oid = i.inhrelid join pg_namespace n on n.oid = c.relnamespace
+  join pg_class p on p.oid = i.inhparent join pg_namespace pn on pn.oid = p.relnamespace
+  where c.relkind in ('r', 'p', 'f')
+  order by i.inhrelid, i.inhseqno
+) r;
+
+-- Columns. A text has one spelling if its collation tells every two texts apart; the type char(n) never does.
+select coalesce(json_agg(r), '[]') from (
+  select n.nspname as schema, c.relname as table, a.attname as name,
+    case
+      when t.typnamespace <> 'pg_catalog'::regnamespace and t.typtype <> 'e' then null
+      when t.typtype = 'e' then 'text'
+      when t.typname in ('int2', 'int4', 'int8') then 'integer'
+      when t.typname = 'uuid' then 'uuid'
+      when t.typname in ('text', 'varchar') and coalesce(o.collisdeterministic, true) then 'text'
+    end as form,
+    a.atttypmod <> -1 as is_limited,
+    a.atthasdef or a.attidentity <> '' as has_default,
+    a.attidentity <> '' or exists (
+      select from pg_attrdef d
+      join pg_depend p on p.classid = 'pg_attrdef'::regclass and p.objid = d.oid and p.refclassid = 'pg_class'::regclass
+      join pg_class s on s.oid = p.refobjid and s.relkind = 'S'
+      where d.adrelid = c.oid and d.adnum = a.attnum
+    ) as is_numbered
+  from pg_attribute a
+  join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
+  join pg_type t on t.oid = a.atttypid left join pg_collation o on o.oid = a.attcollation
+  where a.attnum > 0 and not a.attisdropped and c.relkind in ('r', 'p', 'v', 'm', 'f')
+    and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  order by c.oid, a.attnum
+) r;
+
+-- What has to be unique, and what excludes; no columns where an expression or a condition has a part in it.
+select coalesce(json_agg(r), '[]') from (
+  select n.nspname as schema, c.relname as table, i.indisprimary as is_primary,
+    case when i.indpred is null and i.indexprs is null and not i.indisexclusion then (
+      select json_agg(a.attname order by k.at)
+      from unnest(i.indkey::int2[]) with ordinality k(attnum, at)
+      join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
+      where k.at <= i.indnkeyatts
+    ) end as columns
+  from pg_index i
+  join pg_class c on c.oid = i.indrelid join pg_namespace n on n.oid = c.relnamespace
+  where (i.indisunique or i.indisexclusion) and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+) r;
+
+-- Foreign keys.
+select coalesce(json_agg(r), '[]') from (
+  select n.nspname as schema, c.relname as table, tn.nspname as target_schema, t.relname as target_table,
+    k.confdeltype as on_delete, k.confupdtype as on_update,
+    (select json_agg(a.attname order by u.at) from unnest(k.conkey) with ordinality u(attnum, at)
+      join pg_attribute a on a.attrelid = c.oid and a.attnum = u.attnum) as columns,
+    (select json_agg(a.attname order by u.at) from unnest(k.confkey) with ordinality u(attnum, at)
+      join pg_attribute a on a.attrelid = t.oid and a.attnum = u.attnum) as target_columns
+  from pg_constraint k
+  join pg_class c on c.oid = k.conrelid join pg_namespace n on n.oid = c.relnamespace
+  join pg_class t on t.oid = k.confrelid join pg_namespace tn on tn.oid = t.relnamespace
+  where k.contype = 'f'
+) r;
+
+-- Triggers, but for those that change nothing beside their own row; and rules, but for those that make a view.
+select coalesce(json_agg(r), '[]') from (
+  select n.nspname as schema, c.relname as table, g.tgname as name,
+    g.tgtype & 4 <> 0 as insert, g.tgtype & 16 <> 0 as update, g.tgtype & 8 <> 0 as delete
+  from pg_trigger g
+  join pg_class c on c.oid = g.tgrelid join pg_namespace n on n.oid = c.relnamespace
+  join pg_proc f on f.oid = g.tgfoid join pg_language l on l.oid = f.prolang
+  where not g.tgisinternal and g.tgenabled <> 'D' and f.pronamespace <> 'pg_catalog'::regnamespace
+    and not (l.lanname = 'c' and f.proname = 'moddatetime')
+  union all
+  select n.nspname, c.relname, w.rulename, w.ev_type = '3', w.ev_type = '2', w.ev_type = '4'
+  from pg_rewrite w join pg_class c on c.oid = w.ev_class join pg_namespace n on n.oid = c.relnamespace
+  where w.rulename <> '_RETURN' and w.ev_enabled <> 'D'
+    and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+) r;
+
+-- What views, policies, defaults and checks are made of. What the system brings along is not listed there by itself.
+with owned as (
+  select w.ev_class as relation, 'view' as of, 'pg_rewrite'::regclass as classid, w.oid as objid
+  from pg_rewrite w join pg_class c on c.oid = w.ev_class where w.rulename = '_RETURN' and c.relkind = 'v'
+  union all
+  select p.polrelid, 'policy', 'pg_policy'::regclass, p.oid
+  from pg_policy p join pg_class c on c.oid = p.polrelid where c.relrowsecurity
+  union all
+  select adrelid, 'write', 'pg_attrdef'::regclass, oid from pg_attrdef
+  union all
+  select conrelid, 'write', 'pg_constraint'::regclass, oid from pg_constraint where contype = 'c' and conrelid <> 0
+), used as (
+  select o.relation, o.of, d.refclassid, d.refobjid
+  from owned o join pg_depend d on d.classid = o.classid and d.objid = o.objid
+), functions as (
+  select relation, of, refobjid as function from used where refclassid = 'pg_proc'::regclass
+  union
+  select u.relation, u.of, p.oprcode from used u join pg_operator p on p.oid = u.refobjid
+  where u.refclassid = 'pg_operator'::regclass
+)
+select coalesce(json_agg(r), '[]') from (
+  select distinct n.nspname as schema, c.relname as table, f.of, true as is_function,
+    fn.nspname as used_schema, p.proname as used_name
+  from functions f
+  join pg_class c on c.oid = f.relation join pg_namespace n on n.oid = c.relnamespace
+  join pg_proc p on p.oid = f.function join pg_namespace fn on fn.oid = p.pronamespace
+  where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and fn.nspname <> 'pg_catalog'
+  union all
+  select distinct n.nspname, c.relname, u.of, false, un.nspname, x.relname
+  from used u
+  join pg_class c on c.oid = u.relation join pg_namespace n on n.oid = c.relnamespace
+  join pg_class x on x.oid = u.refobjid join pg_namespace un on un.oid = x.relnamespace
+  where u.refclassid = 'pg_class'::regclass and x.oid <> c.oid
+    and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and un.nspname <> 'pg_catalog'
+    -- A table that draws from its own sequence is numbered, which its columns say.
+    and not (x.relkind = 'S' and exists (
+      select from pg_depend d
+      where d.classid = 'pg_class'::regclass and d.objid = x.oid and d.refclassid = 'pg_class'::regclass
+        and d.refobjid = c.oid and d.deptype in ('a', 'i')
+    ))
+) r;
+
+-- Functions. A body counts only where its names mean what they would mean to the caller.
+select coalesce(json_agg(r), '[]') from (
+  select n.nspname as schema, p.proname as name, p.provolatile as volatility, l.lanname as language,
+    case when l.lanname = 'sql' and p.provolatile <> 'i' and p.prosrc <> '' and not exists (
+      select from unnest(p.proconfig) s(setting)
+      where s.setting like 'search\_path=%' and s.setting not in ('search_path=', 'search_path=""')
+    ) then p.prosrc end as body
+  from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
+  where n.nspname not in ('pg_catalog', 'information_schema')
+) r;
+
+select coalesce(json_agg(distinct proname), '[]') from pg_proc
+where pronamespace = 'pg_catalog'::regnamespace and provolatile = 'v';
+
+select coalesce(json_agg(r), '[]') from (
+  select o.oprname as operator, n.nspname as schema, p.proname as name
+  from pg_operator o join pg_proc p on p.oid = o.oprcode join pg_namespace n on n.oid = p.pronamespace
+  where o.oprnamespace <> 'pg_catalog'::regnamespace and p.provolatile <> 'i' and n.nspname <> 'pg_catalog'
+) r;
+
+commit;

@@ -1,0 +1,5 @@
+//! PostgreSQL: what only it has.
+//!
+//! `catalog` asks a database for its tables.
+
+pub mod catalog;
