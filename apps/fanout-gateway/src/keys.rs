@@ -182,12 +182,15 @@ fn not_a_token() -> ApiError {
 }
 
 fn refused(error: &ClaimsError) -> ApiError {
-    let message = format!("the user's token in `{USER_TOKEN}` does not count: {error}");
     match error {
         ClaimsError::Unavailable { retry_after } => {
+            let message = format!("the user's token in `{USER_TOKEN}` cannot be verified now: {error}");
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "user_token_unverifiable", message).retry_after(*retry_after)
         }
-        _ => ApiError::new(StatusCode::UNAUTHORIZED, "user_token_refused", message),
+        _ => {
+            let message = format!("the user's token in `{USER_TOKEN}` does not count: {error}");
+            ApiError::new(StatusCode::UNAUTHORIZED, "user_token_refused", message)
+        }
     }
 }
 
