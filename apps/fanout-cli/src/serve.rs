@@ -94,6 +94,7 @@ async fn until_stopped(
 ) -> anyhow::Result<Ended> {
     let demo = reload.is_none();
     let address = loaded.config.server.address(&loaded.environment)?;
+    let verifier = build_verifier(loaded.config.server.jwt.as_ref(), &loaded.environment)?;
     let listener = fanout_gateway::open(address).with_context(|| {
         format!("cannot listen on {address}; another address: `listen` in [server], FANOUT_SERVER__LISTEN or PORT")
     })?;
@@ -101,7 +102,6 @@ async fn until_stopped(
     let keys = KeysFile::at(&loaded.config.server.keys_file);
     let (programs, servers) = (loaded.programs.clone(), loaded.servers.clone());
     let has_upstream_key = upstream.api_key.is_some();
-    let verifier = build_verifier(loaded.config.server.jwt.as_ref(), &loaded.environment)?;
     let gateway = Gateway::new(GatewayOptions {
         scheduler: loaded.scheduler(),
         setup: Setup { config: loaded.config, toolbox: loaded.toolbox, upstream, verifier },
