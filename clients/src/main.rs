@@ -1,4 +1,4 @@
-//! Real clients against `fanout serve` and `fanout mcp`: the official SDKs, a Next.js app, and the MCP conformance suite; real
+//! Real clients against `fanout serve` and `fanout mcp`: the official SDKs, Next.js apps (one over row-level security), and the MCP conformance suite; real
 //! MCP servers as its sources; large public OpenAPI documents; and what `fanout init` makes.
 //!
 //! From the `fanout` binary whose path is given. To whoever runs the tests: one line per conversation, and an error that
@@ -17,6 +17,7 @@ mod remote;
 mod servers;
 mod stage;
 mod starters;
+mod supabase;
 mod system;
 mod together;
 mod tools;
@@ -29,13 +30,23 @@ use anyhow::Context;
 
 use client::Client;
 
-const CLIENTS: [&str; 9] =
-    ["python", "typescript", "mcp", "conformance", "nextjs", "documents", "servers", "starters", "together"];
+const CLIENTS: [&str; 10] = [
+    "python",
+    "typescript",
+    "mcp",
+    "conformance",
+    "nextjs",
+    "supabase",
+    "documents",
+    "servers",
+    "starters",
+    "together",
+];
 
 const USAGE: &str = "\
 usage: fanout-clients FANOUT [NAME...]
        fanout-clients system
-       FANOUT is the binary to test; NAMEs choose among the clients (python, typescript, mcp, conformance, nextjs,
+       FANOUT is the binary to test; NAMEs choose among the clients (python, typescript, mcp, conformance, nextjs, supabase,
        documents, servers, starters, together) and the
        conversations. `system` installs the servers that the workspace's tests start, where they are absent";
 
@@ -118,6 +129,9 @@ async fn run(fanout: &Path, chosen: &[String]) -> anyhow::Result<usize> {
     }
     if !wanted("nextjs", &["both routes"], chosen).is_empty() {
         failed += usize::from(!tell("nextjs", "both routes", nextjs::test(&fanout).await));
+    }
+    if !wanted("supabase", &["own rows"], chosen).is_empty() {
+        failed += usize::from(!tell("supabase", "own rows", supabase::test(&fanout).await));
     }
     if !wanted("documents", &["every operation"], chosen).is_empty() {
         failed += usize::from(!tell("documents", "every operation", documents::test(&fanout).await));

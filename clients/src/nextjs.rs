@@ -19,19 +19,23 @@ const HANGS_AFTER: Duration = Duration::from_secs(300);
 /// When a step fails; the error holds what it said.
 pub async fn test(fanout: &Path) -> anyhow::Result<String> {
     let place = node_package("nextjs", &root().join("examples/nextjs"))?;
-    npm(&place, &["run", "build"], "").await?;
+    npm(&place, &["run", "build"], &[]).await?;
     let gateway = Gateway::demo(fanout).await?;
-    let answered = npm(&place, &["test"], gateway.url()).await;
+    let answered = npm(&place, &["test"], &[("FANOUT_URL", gateway.url())]).await;
     answered.with_context(|| format!("the gateway logged:\n{}", gateway.log()))?;
     gateway.end().await?;
     Ok("answered".to_owned())
 }
 
-async fn npm(place: &Path, args: &[&str], gateway: &str) -> anyhow::Result<()> {
+/// Runs npm in the folder of a Next.js app, with these variables.
+///
+/// # Errors
+/// When it fails; the error holds what it said.
+pub async fn npm(place: &Path, args: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<()> {
     let mut command = on_node("npm")?;
     alone(&mut command);
     command.args(args).current_dir(place).kill_on_drop(true);
-    command.env("NEXT_TELEMETRY_DISABLED", "1").env("FANOUT_URL", gateway);
+    command.env("NEXT_TELEMETRY_DISABLED", "1").envs(variables.iter().copied());
     let output = tokio::time::timeout(HANGS_AFTER, command.output()).await;
     let output = output.with_context(|| format!("`npm {}` had not ended after {HANGS_AFTER:?}", args.join(" ")))?;
     let output = output.with_context(|| format!("starting {command:?}"))?;

@@ -112,6 +112,14 @@ impl Gateway {
         Self::start(fanout, config, &[], variables).await
     }
 
+    /// Serves the tools of this configuration, which is filled in by these variables.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn of_database(config: &str, variables: &[(&str, &str)], fanout: &Path) -> anyhow::Result<Self> {
+        Self::start(fanout, config, &[], variables).await
+    }
+
     /// Serves the configuration in this folder, before the Claude at this address.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ fn test() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The official SDKs, a Next.js app, the MCP conformance suite and large OpenAPI documents against the built binary. What they need is installed from
+/// The official SDKs, two Next.js apps, the MCP conformance suite and large OpenAPI documents against the built binary. What they need is installed from
 /// their lock files.
 fn clients(names: impl Iterator<Item = String>) -> anyhow::Result<()> {
     build()?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use fanout_gateway::{Gateway, GatewayOptions, Reload, Setup};
 use fanout_host::build::{Purpose, Upstream, build_upstream};
+use fanout_host::claims::build_verifier;
 use fanout_host::config::Config;
 use fanout_host::connect::{Servers, Trouble};
 use fanout_host::environment::Environment;
@@ -75,8 +76,9 @@ fn reload(common: Common, loaded: &Loaded) -> Reload {
                 let new: Vec<String> = loaded.troubles.iter().filter(is_new).map(ToString::to_string).collect();
                 ensure!(new.is_empty(), "{}", new.join("\n"));
                 let upstream = build_upstream(&loaded.config.model, &loaded.environment)?;
+                let verifier = build_verifier(loaded.config.server.jwt.as_ref(), &loaded.environment)?;
                 kept.lock().unwrap_or_else(PoisonError::into_inner).servers = loaded.servers;
-                anyhow::Ok(Setup { config: loaded.config, toolbox: loaded.toolbox, upstream })
+                anyhow::Ok(Setup { config: loaded.config, toolbox: loaded.toolbox, upstream, verifier })
             };
             read.await.map_err(|error| format!("{error:#}"))
         })
@@ -92,6 +94,7 @@ async fn until_stopped(
 ) -> anyhow::Result<Ended> {
     let demo = reload.is_none();
     let address = loaded.config.server.address(&loaded.environment)?;
+    let verifier = build_verifier(loaded.config.server.jwt.as_ref(), &loaded.environment)?;
     let listener = fanout_gateway::open(address).with_context(|| {
         format!("cannot listen on {address}; another address: `listen` in [server], FANOUT_SERVER__LISTEN or PORT")
     })?;
@@ -101,7 +104,7 @@ async fn until_stopped(
     let has_upstream_key = upstream.api_key.is_some();
     let gateway = Gateway::new(GatewayOptions {
         scheduler: loaded.scheduler(),
-        setup: Setup { config: loaded.config, toolbox: loaded.toolbox, upstream },
+        setup: Setup { config: loaded.config, toolbox: loaded.toolbox, upstream, verifier },
         reload,
         address,
     })?;

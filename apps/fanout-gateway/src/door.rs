@@ -123,7 +123,7 @@ pub(crate) async fn door(State(shared): State<Arc<Shared>>, mut request: Request
     let (id, began) = (shared.request_ids.next(), Instant::now());
     let (method, uri) = (request.method().clone(), request.uri().clone());
     request.extensions_mut().insert(id.clone());
-    let (answer, caller) = match admit(&shared, &uri, &mut request) {
+    let (answer, caller) = match admit(&shared, &uri, &mut request).await {
         Ok(caller) => (next.run(request).await, Some(caller)),
         Err(error) => (error.into_response(), None),
     };
@@ -146,7 +146,7 @@ pub(crate) const RUN_ID: &str = "fanout-run-id";
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
-fn admit(shared: &Shared, uri: &Uri, request: &mut Request) -> Result<Caller, ApiError> {
+async fn admit(shared: &Shared, uri: &Uri, request: &mut Request) -> Result<Caller, ApiError> {
     shared.names.check_host(request.headers(), uri)?;
     shared.names.check_origin(request.headers())?;
     let hops = shared.id.arrive(request.headers().get(&HOP))?;
@@ -154,7 +154,14 @@ fn admit(shared: &Shared, uri: &Uri, request: &mut Request) -> Result<Caller, Ap
         Err(_) if is_open(uri.path()) => Caller::nobody(),
         caller => caller?,
     };
-    let caller = caller.with_token(request.headers_mut())?;
+    let mut caller = caller.with_token(request.headers_mut())?;
+    if let Some(verifier) = &shared.current().verifier {
+        caller = match is_open(uri.path()) {
+            // What is told to anybody is told to whoever sends whatever token.
+            true => Caller { token: None, ..caller },
+            false => caller.verified_by(verifier).await?,
+        };
+    }
     check_body(request)?;
     request.extensions_mut().insert(hops);
     request.extensions_mut().insert(caller.clone());

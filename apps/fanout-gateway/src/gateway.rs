@@ -93,6 +93,9 @@ impl Shared {
         let changes = next.after(&before)?;
         // From here on nothing can fail.
         next.toolbox.learn_from(&before.toolbox);
+        if let (Some(next), Some(before)) = (&next.verifier, &before.verifier) {
+            next.learn_from(before);
+        }
         self.metrics.know(&next.toolbox);
         self.scheduler.set_limits(next.config.scheduler_options().limits);
         self.offered.send_replace(Arc::clone(&next.offered));

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use fanout_core::call::CallerId;
 use fanout_core::tool::CallerToken;
+use fanout_host::claims::{ClaimsError, Verifier};
 use fanout_host::keys::{KEY_PREFIX, Key, KeysError, KeysFile, whose};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -125,6 +126,18 @@ impl Caller {
         Ok(self)
     }
 
+    /// The same with its token verified, if it has one.
+    ///
+    /// # Errors
+    /// 401 for a token that does not hold, with the reason; 503 while that cannot be known.
+    pub(crate) async fn verified_by(mut self, verifier: &Verifier) -> Result<Self, ApiError> {
+        if let Some(token) = &self.token {
+            let verified = verifier.verify(token.expose(), SystemTime::now()).await;
+            self.token = Some(verified.map_err(|error| refused(&error))?);
+        }
+        Ok(self)
+    }
+
     /// The token as a part of what a request says; empty without one. Two requests that differ in it are not the same.
     pub(crate) fn token_text(&self) -> &str {
         self.token.as_ref().map_or("", CallerToken::expose)
@@ -166,6 +179,19 @@ fn not_a_token() -> ApiError {
         "the header `{USER_TOKEN}` must be one token of at most {TOKEN_MAX} visible ASCII characters, without `Bearer` before it"
     );
     ApiError::invalid(message)
+}
+
+fn refused(error: &ClaimsError) -> ApiError {
+    match error {
+        ClaimsError::Unavailable { retry_after } => {
+            let message = format!("the user's token in `{USER_TOKEN}` cannot be verified now: {error}");
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "user_token_unverifiable", message).retry_after(*retry_after)
+        }
+        _ => {
+            let message = format!("the user's token in `{USER_TOKEN}` does not count: {error}");
+            ApiError::new(StatusCode::UNAUTHORIZED, "user_token_refused", message)
+        }
+    }
 }
 
 fn wrong() -> ApiError {

@@ -11,6 +11,7 @@ use fanout_agent::Offer;
 use fanout_core::toolbox::Toolbox;
 use fanout_host::build::Upstream;
 use fanout_host::changes::{Changes, fixed};
+use fanout_host::claims::Verifier;
 use fanout_host::config::Config;
 
 use crate::gateway::GatewayError;
@@ -26,6 +27,8 @@ pub struct Setup {
     pub toolbox: Arc<Toolbox>,
     /// Where it sends what it passes on.
     pub upstream: Upstream,
+    /// What verifies end users' tokens; `None`: nobody does.
+    pub verifier: Option<Arc<Verifier>>,
 }
 
 /// Reads the configuration again and makes its tools. What is wrong comes in words.
@@ -57,6 +60,7 @@ pub(crate) struct Current {
     /// The tools as MCP clients are offered them.
     pub(crate) offered: Arc<Offered>,
     pub(crate) upstream: messages::Upstream,
+    pub(crate) verifier: Option<Arc<Verifier>>,
 }
 
 impl Current {
@@ -65,13 +69,14 @@ impl Current {
     /// # Errors
     /// [`GatewayError`] for an upstream or tools that are not right.
     pub(crate) fn new(setup: Setup) -> Result<Self, GatewayError> {
-        let Setup { config, toolbox, upstream } = setup;
+        let Setup { config, toolbox, upstream, verifier } = setup;
         Ok(Self {
             offer: Offer::new(&toolbox)?,
             offered: Arc::new(Offered::new(Arc::clone(&toolbox), &config.run)),
             upstream: messages::Upstream::new(&upstream.base_url, upstream.api_key)?,
             config,
             toolbox,
+            verifier,
         })
     }
 

@@ -10,9 +10,9 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::call::{CallId, CallerId, GroupName, RunId, ToolName};
 use crate::effects::{EffectsSpec, Source};
@@ -235,19 +235,46 @@ impl fmt::Debug for Attempt {
 }
 
 /// The token of the end user in whose name a run acts. It is printed nowhere.
+///
+/// Made of a text it is as it came: whom it is sent to must verify it. Once it was verified, it has claims.
 #[derive(Clone, PartialEq, Eq)]
-pub struct CallerToken(Arc<str>);
+pub struct CallerToken {
+    text: Arc<str>,
+    verified: Option<Verified>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Verified {
+    claims: Arc<Map<String, Value>>,
+    good_until: SystemTime,
+}
 
 impl CallerToken {
+    /// A token whose signature, issuer and audience were checked, with what it says. From `good_until` on it is expired.
+    pub fn verified(text: impl Into<Arc<str>>, claims: Map<String, Value>, good_until: SystemTime) -> Self {
+        Self { text: text.into(), verified: Some(Verified { claims: Arc::new(claims), good_until }) }
+    }
+
     /// The token as it came.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// What it says; `None`: nobody has verified it, and nothing may be decided by it. Who acts by the claims asks
+    /// [`CallerToken::is_expired`] at the time of the attempt: a run may outlive the token that it began with.
+    pub fn claims(&self) -> Option<&Arc<Map<String, Value>>> {
+        self.verified.as_ref().map(|verified| &verified.claims)
+    }
+
+    /// Whether it was verified and has expired by then.
+    pub fn is_expired(&self, now: SystemTime) -> bool {
+        self.verified.as_ref().is_some_and(|verified| now >= verified.good_until)
     }
 }
 
 impl<T: Into<Arc<str>>> From<T> for CallerToken {
     fn from(token: T) -> Self {
-        Self(token.into())
+        Self { text: token.into(), verified: None }
     }
 }
 
@@ -343,5 +370,22 @@ impl ToolError {
             *message = hidden;
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_says_something_once_it_was_verified_and_until_it_expires() {
+        let as_it_came = CallerToken::from("t0ken");
+        assert!(as_it_came.claims().is_none() && !as_it_came.is_expired(SystemTime::now()));
+        let (claims, end) = (Map::from_iter([("sub".to_owned(), "alice".into())]), SystemTime::now());
+        let verified = CallerToken::verified("t0ken", claims, end);
+        assert_eq!(verified.claims().unwrap()["sub"], "alice");
+        assert!(!verified.is_expired(end - Duration::from_nanos(1)) && verified.is_expired(end));
+        assert_ne!(verified, as_it_came);
+        assert_eq!(format!("{verified:?}"), "CallerToken");
     }
 }

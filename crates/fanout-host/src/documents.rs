@@ -6,10 +6,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fanout_tools::http::HttpClient;
+use fanout_tools::http::{DownloadError, HttpClient, download};
 use fanout_tools::kept::{make_ignored_folder, write_private};
 use fanout_tools::naming::hashed_name;
-use fanout_tools::openapi::{DownloadError, download};
+use fanout_tools::openapi::DOWNLOAD;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::{Config, ConfigError};
@@ -76,7 +76,7 @@ pub async fn fetch(file: &Path) -> Result<Vec<Downloaded>, DocumentsError> {
             continue;
         }
         let failed = |source| DocumentsError::Download { file: file.to_owned(), name: name.clone(), source };
-        let bytes = download(&client, &address).await.map_err(failed)?;
+        let bytes = download(&client, &address, DOWNLOAD).await.map_err(failed)?;
         make_ignored_folder(&path)
             .and_then(|()| write_private(&path, &bytes))
             .map_err(|source| DocumentsError::Write { path: path.clone(), source })?;

@@ -4,12 +4,13 @@
 //! [`build`] make of it what runs: an agent's options, tools, and the model's client; [`secrets`] are what none of them
 //! shows; [`connect`] adds the tools that MCP servers list, [`login`] is how a person gets access to one; [`declare`] adds
 //! declarations to a file, [`documents`] fetches what it names by address; [`keys`] are who may use a
-//! gateway. [`groups`], [`explain`], [`advice`], [`changes`] and [`lines`] are what people and programs are shown.
-//! No call is scheduled and no request is sent here.
+//! gateway, [`claims`] what a user's token says, by the keys that its issuer has `published`. [`groups`], [`explain`], [`advice`], [`changes`] and [`lines`] are what people and programs are shown.
+//! No call is scheduled here.
 
 pub mod advice;
 pub mod build;
 pub mod changes;
+pub mod claims;
 pub mod config;
 pub mod connect;
 pub mod declare;
@@ -21,4 +22,5 @@ pub mod keys;
 pub mod lines;
 pub mod login;
 pub mod options;
+mod published;
 pub mod secrets;

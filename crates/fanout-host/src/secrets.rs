@@ -7,7 +7,7 @@
 
 use fanout_core::secrets::Secrets;
 
-use crate::config::{Config, HttpConfig, Implementation, McpReachConfig, Setting, Variable};
+use crate::config::{Config, HttpConfig, Implementation, JwtKeys, McpReachConfig, Setting, Variable};
 use crate::environment::Environment;
 
 /// The variable of the model's key, which counts without standing in the configuration.
@@ -28,6 +28,9 @@ pub fn secrets_of(config: &Config, environment: &Environment) -> Secrets {
 
 fn settings(config: &Config) -> Vec<&Setting> {
     let mut all = vec![&config.model.api_key, &config.model.base_url];
+    if let Some(JwtKeys::Secret(secret)) = config.server.jwt.as_ref().map(|jwt| &jwt.keys) {
+        all.push(secret);
+    }
     for tool in &config.tools {
         match &tool.implementation {
             Implementation::Http(HttpConfig { url, headers, query, .. }) => {

@@ -129,7 +129,7 @@ fn the_configuration_says_which_tools_there_are_and_where_to_listen() {
     std::fs::write(folder.path().join("fanout.toml"), jwt).unwrap();
     let refused = run(folder.path(), &[], &["serve"]);
     assert_eq!(refused.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("`jwt` is not in this version"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("`secret` of `jwt` must have at least 32 bytes"));
 }
 
 #[test]

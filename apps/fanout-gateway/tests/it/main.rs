@@ -15,3 +15,4 @@ mod repeats;
 mod stream;
 mod tool_calls;
 mod user_token;
+mod verified_token;

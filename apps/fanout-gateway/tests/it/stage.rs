@@ -1,7 +1,7 @@
 //! A gateway with tools that do what a test says, when it says so.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use fanout_core::tool::{Attempt, BoxFuture, CallerToken, Progress, Tool, ToolErr
 use fanout_core::toolbox::Toolbox;
 use fanout_gateway::{Gateway, GatewayOptions, Reload, Setup, open, serve};
 use fanout_host::build::Upstream;
+use fanout_host::claims::build_verifier;
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
 use fanout_host::keys::KeysFile;
@@ -27,6 +28,8 @@ pub struct Seen {
     pub started: watch::Sender<Vec<String>>,
     /// The end users' tokens of attempts, in the same order.
     tokens: Mutex<Vec<String>>,
+    /// Who their verified tokens say they are, in the same order; null where nobody has verified one.
+    subjects: Mutex<Vec<Value>>,
     /// How many attempts were stopped before they could answer.
     pub stopped: watch::Sender<usize>,
     /// Tools that wait take one each.
@@ -37,6 +40,11 @@ impl Seen {
     /// The end users' tokens of attempts so far; `none` where there was none.
     pub fn tokens(&self) -> Vec<String> {
         self.tokens.lock().unwrap().clone()
+    }
+
+    /// Who the verified tokens of attempts so far say they are.
+    pub fn subjects(&self) -> Vec<Value> {
+        self.subjects.lock().unwrap().clone()
     }
 }
 
@@ -67,6 +75,8 @@ impl Tool for Prop {
         Box::pin(async move {
             let token = attempt.caller_token.as_ref().map_or("none", CallerToken::expose);
             seen.tokens.lock().unwrap().push(token.to_owned());
+            let subject = attempt.caller_token.as_ref().and_then(|token| token.claims()?.get("sub").cloned());
+            seen.subjects.lock().unwrap().push(subject.unwrap_or_default());
             seen.started.send_modify(|started| started.push(attempt.idempotency_key.to_string()));
             let mut stopped = Stopped { seen: &seen, answered: false };
             if attempt.input["id"] == "says" {
@@ -104,8 +114,8 @@ pub struct Stage {
     pub toolbox: Arc<Toolbox>,
     pub seen: Arc<Seen>,
     pub keys: KeysFile,
-    /// The tools of the next reload.
-    next: Arc<Mutex<Vec<&'static str>>>,
+    /// The tools and the configuration of the next reload.
+    next: Arc<Mutex<(Vec<&'static str>, String)>>,
     stop: Option<oneshot::Sender<()>>,
     served: Option<JoinHandle<()>>,
     _folder: tempfile::TempDir,
@@ -121,12 +131,22 @@ impl Stage {
         Self::with("")
     }
 
+    /// In front of this upstream.
+    pub fn before(upstream: &str, toml: &str) -> Self {
+        Self::build(IpAddr::from([127, 0, 0, 1]), toml, Duration::from_secs(60), Some(upstream.to_owned()))
+    }
+
     /// The gateway believes that it listens on `ip`; for a test it is reached over loopback all the same.
     pub fn at(ip: IpAddr, toml: &str, grace: Duration) -> Self {
+        Self::build(ip, toml, grace, None)
+    }
+
+    fn build(ip: IpAddr, toml: &str, grace: Duration, upstream: Option<String>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let seen = Arc::new(Seen {
             started: watch::Sender::default(),
             tokens: Mutex::default(),
+            subjects: Mutex::default(),
             stopped: watch::Sender::default(),
             gate: Semaphore::new(0),
         });
@@ -141,23 +161,29 @@ impl Stage {
             }
         };
         let toolbox = tools(&["echo", "hold", "pay", "fail"]);
-        let config = Config::parse("test.toml", toml, folder.path(), &Environment::default());
-        let config = config.unwrap_or_else(|errors| panic!("{errors}"));
+        let parse = |toml: &str, folder: &Path| {
+            let config = Config::parse("test.toml", toml, folder, &Environment::default());
+            config.unwrap_or_else(|errors| panic!("{errors}"))
+        };
+        let config = parse(toml, folder.path());
         let keys = KeysFile::at(PathBuf::from(&config.server.keys_file));
         let listener = open(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
-        let setup = move |toolbox| Setup {
-            config: config.clone(),
+        // Without an upstream, what it passes on comes back to it: nothing is meant to be passed on.
+        let base_url = upstream.unwrap_or_else(|| format!("http://{address}"));
+        let setup = move |config: Config, toolbox| Setup {
             toolbox,
-            // What it passes on comes back to it: nothing here is meant to be passed on.
-            upstream: Upstream { base_url: format!("http://{address}"), api_key: None },
+            upstream: Upstream { base_url: base_url.clone(), api_key: None },
+            verifier: build_verifier(config.server.jwt.as_ref(), &Environment::default()).unwrap(),
+            config,
         };
-        let setup_now = setup(Arc::clone(&toolbox));
-        let next: Arc<Mutex<Vec<&'static str>>> = Arc::default();
+        let setup_now = setup(config, Arc::clone(&toolbox));
+        let next = Arc::new(Mutex::new((Vec::new(), toml.to_owned())));
         let reload: Reload = {
-            let next = Arc::clone(&next);
+            let (next, folder) = (Arc::clone(&next), folder.path().to_owned());
             Arc::new(move || {
-                let next = setup(tools(&next.lock().unwrap()));
+                let (names, toml) = next.lock().unwrap().clone();
+                let next = setup(parse(&toml, &folder), tools(&names));
                 Box::pin(async { Ok(next) })
             })
         };
@@ -181,7 +207,13 @@ impl Stage {
 
     /// Has the gateway read its configuration again, which has these tools now.
     pub async fn reload(&self, tools: &[&'static str]) {
-        *self.next.lock().unwrap() = tools.to_vec();
+        self.next.lock().unwrap().0 = tools.to_vec();
+        self.gateway.reload().await.unwrap();
+    }
+
+    /// Has it read a configuration of these lines, with the tool `echo`.
+    pub async fn reload_with(&self, toml: &str) {
+        *self.next.lock().unwrap() = (vec!["echo"], toml.to_owned());
         self.gateway.reload().await.unwrap();
     }
 

@@ -92,11 +92,7 @@ impl<'a> Field<'a> {
     pub(super) fn credential(&self) -> Option<Setting> {
         let setting = self.setting_by(Setting::parse_with_token)?;
         if setting.holds_token() {
-            let message = format!(
-                "`${{caller.token}}` in `{}` is sent as it came: this version of fanout does not verify it, the API must",
-                self.key
-            );
-            self.page.warning(&self.spot, message);
+            self.page.takes_token(&self.spot, &self.key);
         }
         Some(setting)
     }
@@ -315,8 +311,8 @@ fn is_bare_variable(text: &str) -> bool {
 }
 
 /// Tables in which secrets stand: a text in their place may be one that slipped.
-const MAY_BE_SECRET: [&str; 9] =
-    ["args", "command", "env", "headers", "http", "http_headers", "model", "oauth", "query"];
+const MAY_BE_SECRET: [&str; 10] =
+    ["args", "command", "env", "headers", "http", "http_headers", "jwt", "model", "oauth", "query"];
 
 fn type_of(value: &DeValue<'_>) -> &'static str {
     match value {

@@ -6,7 +6,7 @@
 use super::keys::Kind;
 
 /// Where, which key, and what would be lost if it were ignored.
-const LATER: [(Kind, &str, &str); 10] = [
+const LATER: [(Kind, &str, &str); 9] = [
     (Kind::Top, "database", "no database can be used yet"),
     (Kind::Top, "workspace", "there are no file tools yet"),
     (Kind::Top, "project", "there are no teams yet"),
@@ -15,7 +15,6 @@ const LATER: [(Kind, &str, &str); 10] = [
     (Kind::Tool, "approval", "nobody would be asked before the tool runs"),
     (Kind::SourceTool, "approval", "nobody would be asked before the tool runs"),
     (Kind::Tool, "sql", "no database can be used yet"),
-    (Kind::Server, "jwt", "no end user's token would be verified"),
     (Kind::Store, "retention", "nothing is kept beyond the process"),
 ];
 

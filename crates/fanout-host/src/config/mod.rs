@@ -4,12 +4,13 @@
 //! To [`build`](crate::build) and to the surfaces, as plain structs; every mistake comes with its place.
 //!
 //! In reading order: `page` is the text with its places, `syntax` says what is no TOML, `field` reads one value of it, `units` durations, rates and sizes,
-//! `setting` texts with `${NAME}` in them; `keys` describes every key, and `schema` and `reference` are made of it; `sections`, `limits`, `server`, `tool`, `command`, `source`, `openapi`, `mcp`, `mcp_file` and `oauth` know the keys; `later` the keys of later versions; `find`
+//! `setting` texts with `${NAME}` in them; `keys` describes every key, and `schema` and `reference` are made of it; `sections`, `limits`, `server`, `tool`, `command`, `source`, `openapi`, `mcp`, `mcp_file`, `oauth` and `jwt` know the keys; `later` the keys of later versions; `find`
 //! looks for the file. Nothing is connected to and nothing is built.
 
 mod command;
 mod field;
 mod find;
+mod jwt;
 mod keys;
 mod later;
 mod limits;
@@ -30,6 +31,7 @@ mod units;
 
 pub use command::{CommandConfig, Variable};
 pub use find::FindError;
+pub use jwt::{JwtConfig, JwtKeys};
 pub(crate) use limits::written;
 pub use limits::{IN_FLIGHT, LimitConfig};
 pub use mcp::{McpReachConfig, McpServerConfig};

@@ -5,7 +5,7 @@
 //!
 //! What a key means is not known here.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
@@ -117,11 +117,21 @@ pub(super) struct Page<'a> {
     pub(super) environment: &'a Environment,
     mistakes: RefCell<Vec<Mistake>>,
     warnings: RefCell<Vec<Mistake>>,
+    /// Whether `[server]` has end users' tokens verified.
+    pub(super) verifies_tokens: Cell<bool>,
 }
 
 impl<'a> Page<'a> {
     pub(super) fn new(file: &'a str, text: &'a str, folder: &'a Path, environment: &'a Environment) -> Self {
-        Self { file, text, folder, environment, mistakes: RefCell::default(), warnings: RefCell::default() }
+        Self {
+            file,
+            text,
+            folder,
+            environment,
+            mistakes: RefCell::default(),
+            warnings: RefCell::default(),
+            verifies_tokens: Cell::new(false),
+        }
     }
 
     /// The text as a table; `None` where it is no TOML. Every place where it is not is noted, and nothing else: what the
@@ -158,6 +168,16 @@ impl<'a> Page<'a> {
 
     pub(super) fn warning(&self, spot: &Spot, message: impl Into<String>) {
         self.warnings.borrow_mut().push(Mistake { place: self.place(spot), message: message.into() });
+    }
+
+    /// Notes that the end user's token stands in a value.
+    pub(super) fn takes_token(&self, spot: &Spot, key: &str) {
+        if !self.verifies_tokens.get() {
+            let message = format!(
+                "`${{caller.token}}` in `{key}` is sent as it came, and the API must verify it; with `jwt` in [server] the gateway does"
+            );
+            self.warning(spot, message);
+        }
     }
 
     /// Notes what is wrong in another file.

@@ -116,6 +116,7 @@ pub(super) fn read(page: &Page<'_>) -> Config {
     let top = Section::new(page, "", Kind::Top, table.span(), Some(table.get_ref()));
     let limits = limits::read_all(&top);
     let server = server::read(&part(page, &top, "server", "SERVER", Kind::Server));
+    page.verifies_tokens.set(server.jwt.is_some());
     let mcp_servers = mcp::read_all(page, &top, &limits, &server);
     let documents = openapi::open_all(&top);
     let names = Names {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::field::Field;
+use super::jwt::{self, JwtConfig};
 use super::page::{Section, Spot};
 use super::sections::or;
 use crate::environment::Environment;
@@ -29,6 +30,8 @@ pub struct ServerConfig {
     pub writes_after_client: WritesAfterClient,
     /// How long a run goes on after its client is gone, for somebody to join it.
     pub disconnect_grace: Duration,
+    /// How end users' tokens are verified; `None`: they are not, and what receives one must.
+    pub jwt: Option<JwtConfig>,
 }
 
 /// What happens to our writes that come after a client's own call in program order.
@@ -49,6 +52,7 @@ impl Default for ServerConfig {
             plan: false,
             writes_after_client: WritesAfterClient::Wait,
             disconnect_grace: Duration::from_secs(10),
+            jwt: None,
         }
     }
 }
@@ -103,6 +107,7 @@ pub(super) fn read(section: &Section<'_>) -> ServerConfig {
             }
         }),
         disconnect_grace: or(section, "disconnect_grace", default.disconnect_grace, Field::duration),
+        jwt: or(section, "jwt", default.jwt, |field| jwt::read(field).map(Some)),
     };
     section.finish();
     config

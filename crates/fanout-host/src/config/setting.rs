@@ -15,14 +15,14 @@ use super::page::Place;
 use crate::environment::{Environment, INHERITED};
 
 /// A text that variables and files are filled into when it is needed.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Setting {
     parts: Vec<Part>,
     place: Place,
     key: String,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
     Variable {

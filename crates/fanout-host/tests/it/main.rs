@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod build;
+mod claims;
 mod config;
 mod declare;
+mod issuer;
 mod keys;
 mod limits;
 mod lines;

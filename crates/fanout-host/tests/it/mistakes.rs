@@ -304,10 +304,6 @@ fn what_is_not_in_this_version_is_refused() {
         "[store]\nretention = \"1d\"",
         &format!("fanout.toml:2:1: {}", later("retention", "nothing is kept beyond the process")),
     );
-    check(
-        "[server]\njwt = { secret = \"s3cret\" }",
-        &format!("fanout.toml:2:1: {}", later("jwt", "no end user's token would be verified")),
-    );
     for scheme in ["sqlite", "postgres"] {
         let message = format!(
             "a `{scheme}` store is not in this version of fanout: nothing would be kept; write \"memory:\" or leave [store] out"
@@ -365,6 +361,24 @@ fn a_gateway_is_told_what_its_keys_take() {
         (
             "hosts = [\"a.example\", \"b:80\"]",
             "23: `hosts` takes names such as \"fanout.example.com\", without a port, not \"b:80\"",
+        ),
+        (
+            "jwt = \"s3cret\"",
+            "7: `jwt` must be a table such as { jwks_url = \"https://x.supabase.co/auth/v1/.well-known/jwks.json\", audience = \"authenticated\" }, not a text",
+        ),
+        (
+            "jwt = { audience = \"a\" }",
+            "7: `jwt` needs a `jwks_url`, where the issuer publishes its keys, or the `secret` of HS256",
+        ),
+        (
+            "jwt = { secret = \"s3cret\", jwks_url = \"https://a.example\" }",
+            "7: `jwt` has a `jwks_url` and a `secret`; tokens are verified by the one or by the other",
+        ),
+        ("jwt = { secret = \"\" }", "18: `secret` of `jwt` is empty"),
+        ("jwt = { secret = 7 }", "18: `secret` must be a text in quotes"),
+        (
+            "jwt = { secret = \"s\", aud = \"a\" }",
+            "23: unknown key `aud` in `jwt` of [server]; did you mean `audience`?",
         ),
         ("key_file = \"k\"", "1: unknown key `key_file` in [server]; did you mean `keys_file`?"),
     ] {

@@ -101,6 +101,8 @@ fn the_schema_refuses_what_the_reader_refuses() {
         section("run", "deadline = 30"),
         section("run", "max_cost_usd = -1"),
         section("modle", ""),
+        section("server", "jwt = { audience = \"a\" }"),
+        section("server", "jwt = { jwks_url = \"https://a.example\", secret = \"s\" }"),
         section("model", "api_key = \"${1A}\""),
         section("model", "api_key = \"${A\""),
         section("model", "name = \" \""),

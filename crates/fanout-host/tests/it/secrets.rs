@@ -157,9 +157,10 @@ async fn a_tool_in_an_end_users_name_needs_the_users_token() {
         "[[tool]]\nname = \"t\"\nhttp = {{ method = \"POST\", url = \"{}\", headers = {{ authorization = \"Bearer ${{caller.token}}\" }} }}\n",
         echo()
     );
-    let (config, _) = config(&text, Path::new(""));
-    let warning = "`${caller.token}` in `authorization` is sent as it came: this version of fanout does not verify it, the API must";
-    assert!(config.warnings[0].to_string().ends_with(warning), "{:?}", config.warnings);
+    let warning = "`${caller.token}` in `authorization` is sent as it came, and the API must verify it; with `jwt` in [server] the gateway does";
+    let warnings = |text: &str| config(text, Path::new("")).0.warnings;
+    assert!(warnings(&text)[0].to_string().ends_with(warning), "{:?}", warnings(&text));
+    assert_eq!(warnings(&format!("{text}[server]\njwt = {{ secret = \"${{TOKEN}}\" }}\n")), []);
     let outcome = call(&text, json!({})).await;
     assert_eq!(outcome.error_code(), Some(ErrorCode::NotPermitted));
     check(&outcome, &["and this run has no end user's token"]);

@@ -143,5 +143,5 @@ fn id(which: &str) -> Result<u32, PostgresError> {
     let mut command = Command::new("id");
     command.args([which, "postgres"]);
     let missing = || PostgresError::Missing { what: "the user `postgres`".to_owned(), package: "postgresql" };
-    run(command)?.trim().parse().map_err(|_| missing())
+    run(command).ok().and_then(|id| id.trim().parse().ok()).ok_or_else(missing)
 }

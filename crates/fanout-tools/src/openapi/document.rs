@@ -6,12 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
+use crate::http::DownloadBounds;
+
 /// A larger file is hardly a description of an API; GitHub's, among the largest, has 13 MB.
-pub(super) const FILE_MAX: u64 = 64 * 1024 * 1024;
+const FILE_MAX: u64 = 64 * 1024 * 1024;
+
+/// What a document that is somewhere else may take to download: as much as a file may have, and a minute.
+pub const DOWNLOAD: DownloadBounds = DownloadBounds { time: Duration::from_secs(60), bytes: FILE_MAX };
 
 /// Documents in many files have some hundred of them.
 const FILES_MAX: usize = 1_000;

@@ -7,10 +7,9 @@
 //! In reading order: `document` is the text and its references, `outline` what operations there are and what they are
 //! called, `operation` one of them; `input` lays parameters and body into one object, `schema` makes JSON Schema of what
 //! the document says, `security` says how credentials travel, `effects` proposes keys.
-//! `download` fetches a document that is somewhere else; nothing else here asks anybody.
+//! Nothing here asks anybody.
 
 mod document;
-mod download;
 mod effects;
 mod input;
 mod operation;
@@ -18,7 +17,6 @@ mod outline;
 mod schema;
 mod security;
 
-pub use document::{Document, DocumentError};
-pub use download::{DownloadError, download};
+pub use document::{DOWNLOAD, Document, DocumentError};
 pub use operation::{Operation, OperationError};
 pub use outline::{Outline, matches_pattern};

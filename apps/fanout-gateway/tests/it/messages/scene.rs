@@ -193,6 +193,7 @@ impl Scene {
                 config,
                 toolbox: Arc::new(toolbox),
                 upstream: Upstream { base_url: base_url.to_owned(), api_key: None },
+                verifier: None,
             },
             reload: None,
             address,

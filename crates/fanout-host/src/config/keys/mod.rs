@@ -40,6 +40,8 @@ pub(super) enum Kind {
     SourceTool,
     /// `[server]`.
     Server,
+    /// `jwt` of `[server]`.
+    Jwt,
     /// `[store]`.
     Store,
     /// `[prices."MODEL"]`.

@@ -64,7 +64,7 @@ const STOP_ON_FAILURE: Key = key(
 )
 .or("false");
 
-pub(super) static TABLES: [Table; 17] = [
+pub(super) static TABLES: [Table; 18] = [
     table(
         Kind::Top,
         "the top of the file",
@@ -352,9 +352,22 @@ pub(super) static TABLES: [Table; 17] = [
             )
             .or(r#""wait""#),
             key("disconnect_grace", Duration, r#""1m""#, "how long a run goes on after its client is gone").or(r#""10s""#),
+            key("jwt", Takes::Table(Kind::Jwt), r#"{ jwks_url = "https://x.supabase.co/auth/v1/.well-known/jwks.json", audience = "authenticated" }"#, "how end users' tokens (`fanout-user-token`) are verified; unless said they are not, and what receives one must"),
         ],
     )
     .overridden(),
+    table(
+        Kind::Jwt,
+        "jwt = { … }",
+        "In `[server]`: by whose keys end users' tokens are verified. It has a `jwks_url` or a `secret`.",
+        &[
+            key("jwks_url", Setting, r#""https://x.supabase.co/auth/v1/.well-known/jwks.json""#, "where the issuer publishes its keys, for RS256, ES256, EdDSA and their kin"),
+            key("secret", Setting, r#""${JWT_SECRET}""#, "the secret of HS256, at least 32 bytes"),
+            key("issuer", Setting, r#""https://x.supabase.co/auth/v1""#, "who must have issued a token (`iss`)"),
+            key("audience", Setting, r#""authenticated""#, "for whom it must be meant (`aud`)"),
+        ],
+    )
+    .rules(&[Rule::ExactlyOneOf(&["jwks_url", "secret"])]),
     table(
         Kind::Store,
         "[store]",
