@@ -42,6 +42,15 @@ impl Backoff {
     }
 }
 
+/// What was undone since it met others: they are over within moments, and each time some of them are. The far side is well, so
+/// its limit group's own backoff, which is made for trouble, is not what is wanted.
+const UNDONE: Backoff = Backoff { attempts: 12, base: Duration::from_millis(20), max: Duration::from_secs(1) };
+
+/// How a call goes again after this error, where its limit group backs off like `of_group`.
+pub fn backoff(error: &ToolError, of_group: Backoff) -> Backoff {
+    if matches!(error, ToolError::RolledBack(_)) { UNDONE } else { of_group }
+}
+
 /// Whether a call may go again after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again {
@@ -49,14 +58,14 @@ pub enum Again {
     Never,
     /// It may, as far as its limit group has retries to spend: an outage must not be multiplied.
     Spend,
-    /// It may: the far side asked for it, and says itself when.
+    /// It may, whatever there is to spend: the far side asked for it, or is well and only undid it.
     Asked,
 }
 
 /// Whether a call may go again. What may have been carried out goes again only if that does no harm.
 pub fn again(error: &ToolError, repeatable: bool) -> Again {
     match error {
-        ToolError::Busy { .. } => Again::Asked,
+        ToolError::Busy { .. } | ToolError::RolledBack(_) => Again::Asked,
         ToolError::NotSent(_) => Again::Spend,
         ToolError::Broken(_) | ToolError::Overloaded { .. } if repeatable => Again::Spend,
         ToolError::Broken(_)
@@ -74,9 +83,11 @@ pub fn again(error: &ToolError, repeatable: bool) -> Again {
 /// What an attempt's error says about the API behind it; `None` for what is no matter of its.
 pub fn signal(error: &ToolError) -> Option<Signal> {
     match error {
-        ToolError::Failed(_) | ToolError::Conflict(_) | ToolError::TooLarge(_) | ToolError::BadInput(_) => {
-            Some(Signal::Answered)
-        }
+        ToolError::Failed(_)
+        | ToolError::RolledBack(_)
+        | ToolError::Conflict(_)
+        | ToolError::TooLarge(_)
+        | ToolError::BadInput(_) => Some(Signal::Answered),
         ToolError::Busy { .. } => Some(Signal::Refused),
         ToolError::Overloaded { .. } => Some(Signal::Overloaded),
         ToolError::Broken(_) | ToolError::NotSent(_) => Some(Signal::Failed),
@@ -110,6 +121,10 @@ pub fn verdict(tool: &str, error: &ToolError, repeatable: bool) -> CallError {
             let message = format!("{message}. Nothing was carried out: try again later, or go on without it");
             CallError { retry_after: *retry_after, ..CallError::new(ErrorCode::RateLimited, message) }
         }
+        ToolError::RolledBack(message) => CallError::new(
+            ErrorCode::Conflict,
+            format!("{message}. Nothing was carried out, however often it was tried: try again later"),
+        ),
         ToolError::Conflict(message) => CallError::new(ErrorCode::Conflict, message),
         ToolError::TooLarge(message) => CallError::new(ErrorCode::TooLarge, message),
         ToolError::BadInput(message) => CallError::new(ErrorCode::InvalidInput, message),
@@ -160,12 +175,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_undone_goes_again_sooner_and_more_often_than_what_failed() {
+        let group = Backoff::default();
+        let undone = backoff(&ToolError::RolledBack("deadlock".into()), group);
+        assert!(undone.attempts > group.attempts && undone.base < group.base, "{undone:?}");
+        assert_eq!(backoff(&ToolError::NotSent("refused".into()), group), group);
+    }
+
+    #[test]
     fn only_what_does_no_harm_goes_again() {
         let overloaded = ToolError::Overloaded { message: "503".into(), retry_after: None };
         let busy = ToolError::Busy { message: "429".into(), retry_after: None };
         for (error, once, repeatable) in [
             (busy, Again::Asked, Again::Asked),
             (ToolError::NotSent("refused".into()), Again::Spend, Again::Spend),
+            (ToolError::RolledBack("deadlock".into()), Again::Asked, Again::Asked),
             (ToolError::Broken("reset".into()), Again::Never, Again::Spend),
             (overloaded, Again::Never, Again::Spend),
             (ToolError::Failed("404".into()), Again::Never, Again::Never),

@@ -60,6 +60,8 @@ pub struct ToolSpec {
     pub catalogue: Option<&'static str>,
     /// What a declaration of it could say; nothing acts on it.
     pub proposal: Option<Proposal>,
+    /// Why its effects are inferred as they are, a sentence each, where its source can say; nothing acts on it.
+    pub reasons: Vec<String>,
 }
 
 /// A declaration that a source proposes for a person to review, and where it would stand.
@@ -86,6 +88,7 @@ impl ToolSpec {
             policy: Policy::default(),
             catalogue: None,
             proposal: None,
+            reasons: Vec::new(),
         }
     }
 
@@ -322,6 +325,10 @@ pub enum ToolError {
         /// From when another attempt makes sense, if it said so.
         retry_after: Option<Duration>,
     },
+    /// The far side undid all of it, since it met others at the same state: a serialization failure, a deadlock. The same
+    /// again is likely to go through.
+    #[error("{0}")]
+    RolledBack(String),
     /// Somebody else changed the state first; nothing was written.
     #[error("{0}")]
     Conflict(String),
@@ -359,6 +366,7 @@ impl ToolError {
             | Self::NotSent(message)
             | Self::Busy { message, .. }
             | Self::Overloaded { message, .. }
+            | Self::RolledBack(message)
             | Self::Conflict(message)
             | Self::TooLarge(message)
             | Self::BadInput(message)

@@ -40,6 +40,11 @@ impl Source {
         Self(format!("http/{host}").into())
     }
 
+    /// The source of all tools that use one database, by the name that it has in the configuration.
+    pub fn sql(database: &str) -> Self {
+        Self(format!("sql/{database}").into())
+    }
+
     /// The source as text.
     pub fn as_str(&self) -> &str {
         &self.0

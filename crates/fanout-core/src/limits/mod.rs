@@ -19,7 +19,7 @@ mod queue;
 mod rate;
 
 pub use meter::{Cost, Reading};
-pub use options::{BreakerOptions, LimitOptions, Rate};
+pub use options::{BreakerOptions, LimitOptions, POOL_CONNECTIONS, Rate};
 
 use std::sync::Arc;
 use std::time::Duration;

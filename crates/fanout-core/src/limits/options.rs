@@ -20,6 +20,9 @@ const MODEL_RAMP: u32 = 64;
 /// The same for one MCP server.
 const MCP_CONCURRENCY: u32 = 16;
 
+/// The same for one database: the connections of its pool.
+pub const POOL_CONNECTIONS: u32 = 20;
+
 /// The budget of one limit group. The defaults are the configuration's: no rate, no bound on what runs at once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LimitOptions {
@@ -70,14 +73,15 @@ impl LimitOptions {
         Self { queue_max: usize::MAX, wait_max: Duration::MAX, breaker, ..Self::default() }
     }
 
-    /// The group that a source has unasked, named like it: one per host, one per MCP server. Functions and commands have none.
+    /// The group that a source has unasked, named like it: one per host, MCP server and database. Functions and commands have none.
     pub fn unasked(source: &Source) -> Option<(GroupName, Self)> {
-        let concurrency = match source.as_str().split_once('/')?.0 {
-            "http" => HOST_CONCURRENCY,
-            "mcp" => MCP_CONCURRENCY,
+        let options = match source.as_str().split_once('/')?.0 {
+            "http" => Self::at_once(HOST_CONCURRENCY),
+            "mcp" => Self::at_once(MCP_CONCURRENCY),
+            "sql" => Self::at_once(POOL_CONNECTIONS),
             _ => return None,
         };
-        Some((source.as_str().into(), Self::at_once(concurrency)))
+        Some((source.as_str().into(), options))
     }
 
     /// Only a bound on what runs at once.

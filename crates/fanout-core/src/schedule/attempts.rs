@@ -71,7 +71,7 @@ impl Schedule {
         if named.is_some_and(|named| named > limit.wait_max) {
             return None;
         }
-        let wait = limit.retry.wait(item.attempts, named, random)?;
+        let wait = retry::backoff(error, limit.retry).wait(item.attempts, named, random)?;
         (now.saturating_add(wait) < item.deadline_at).then_some(wait)
     }
 
