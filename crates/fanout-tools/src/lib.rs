@@ -26,5 +26,5 @@ pub mod schema;
 pub mod sql;
 #[cfg(any(feature = "command", feature = "http"))]
 mod text;
-#[cfg(any(feature = "command", feature = "http"))]
+#[cfg(any(feature = "command", feature = "http", feature = "sql"))]
 mod value;

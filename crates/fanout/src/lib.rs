@@ -50,7 +50,7 @@ pub use fanout_core::tool::{Attempt, BoxFuture, Hold, Policy, Tool, ToolError, T
 pub use fanout_core::toolbox::{Toolbox, ToolboxError};
 pub use fanout_tools::function::{Function, FunctionError};
 pub use fanout_tools::http::{HttpClient, HttpTool, HttpToolError};
-pub use fanout_tools::{command, http, mcp, openapi};
+pub use fanout_tools::{command, http, mcp, openapi, sql};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

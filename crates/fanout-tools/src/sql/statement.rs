@@ -20,6 +20,7 @@ pub enum Dialect {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Statement {
     dialect: Dialect,
+    first_word: String,
     text: String,
     parameters: Vec<String>,
 }
@@ -90,7 +91,7 @@ impl Statement {
         if REFUSED.contains(&first.as_str()) {
             return Err(StatementError::NotInTransaction(end.first_word));
         }
-        Ok(Self { dialect, text: out.to_owned(), parameters })
+        Ok(Self { dialect, first_word: first, text: out.to_owned(), parameters })
     }
 
     /// Whose SQL it is.
@@ -101,6 +102,16 @@ impl Statement {
     /// The SQL, with `$1` (PostgreSQL) or `?1` (SQLite) in the place of the first parameter and so on.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The word that it begins with, in lower case.
+    pub fn first_word(&self) -> &str {
+        &self.first_word
+    }
+
+    /// Whether its first word says that it writes. Others may write too.
+    pub fn plainly_writes(&self) -> bool {
+        matches!(self.first_word(), "delete" | "insert" | "merge" | "replace" | "update")
     }
 
     /// The names of its parameters, each once, in the order of their numbers.

@@ -19,6 +19,7 @@ mod mcp_server;
 mod openapi;
 mod pressure;
 mod server;
+mod sql;
 #[cfg(unix)]
 mod sql_catalog;
 mod sql_order;

@@ -30,7 +30,7 @@ pub(super) struct Rows {
 /// What every row of one level of a query has to meet.
 #[derive(Default)]
 pub(super) struct Conditions<'a> {
-    all: Vec<&'a Expr>,
+    pub all: Vec<&'a Expr>,
 }
 
 impl<'a> Conditions<'a> {

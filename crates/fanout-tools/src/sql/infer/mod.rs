@@ -4,12 +4,14 @@
 //! rows apart, and to `fanout check`, which says them with their reasons.
 //! In reading order: [`catalog`] is what the database knows, `names` how a statement names it, `keys` which rows a statement
 //! picks, `functions` what everybody's functions do; `touched` gathers what was found, `tables` follows a read or a write to
-//! all that comes with it, `walk` goes through a statement, `write` through the writing ones.
+//! all that comes with it, `walk` goes through a statement, `write` through the writing ones. `current` asks for
+//! the rows that a write missed.
 //!
 //! Whatever is not understood is taken to write the whole database: calls then wait for each other, and none goes wrong.
 //! Nothing here asks a database.
 
 pub mod catalog;
+mod current;
 mod functions;
 mod keys;
 mod names;
@@ -19,6 +21,7 @@ mod walk;
 mod write;
 
 pub use catalog::Catalog;
+pub(super) use current::current;
 
 use fanout_core::effects::Template;
 

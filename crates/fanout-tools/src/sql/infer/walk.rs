@@ -70,7 +70,7 @@ pub(super) fn statement(statement: &Statement, catalog: Option<&Catalog>, touche
 }
 
 /// Exactly one statement, or nothing.
-fn parse(dialect: Dialect, text: &str) -> Option<Parsed> {
+pub(super) fn parse(dialect: Dialect, text: &str) -> Option<Parsed> {
     let grammar: &dyn Grammar = match dialect {
         Dialect::Postgres => &PostgreSqlDialect {},
         Dialect::Sqlite => &SQLiteDialect {},

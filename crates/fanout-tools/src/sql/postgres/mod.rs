@@ -1,5 +1,180 @@
-//! PostgreSQL: what only it has.
+//! PostgreSQL, and what is like it (Supabase).
 //!
-//! `catalog` asks a database for its tables.
+//! From the tool: a transaction and an input. To it: rows, or what went wrong and whether anything was kept.
+//! In the order of a call: `address` says where to connect, `session` is a connection, `carrying` runs one transaction on
+//! it, `value` turns JSON into values and back, `failure` says what an error means; `catalog` asks what the database holds.
+//!
+//! No prepared statement outlives its transaction, so that it works behind a pooler that hands each transaction to another
+//! server connection.
 
+mod address;
+mod carrying;
 pub mod catalog;
+mod failure;
+mod progress;
+mod session;
+mod value;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fanout_core::tool::{Attempt, ToolError};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_postgres::Error;
+use tokio_postgres::types::Type;
+
+pub use address::AddressError;
+
+use address::Address;
+use carrying::Carrying;
+use catalog::CatalogError;
+use session::Session;
+
+use super::infer::Catalog;
+use super::pool::{Place, Pool};
+use super::statement::Statement;
+use super::transaction::{Rows, Transaction};
+use super::user::User;
+
+/// So long it is awaited that a stopped statement ends; then its connection is closed under it, and the server ends it by
+/// `statement_timeout` at the latest.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// A PostgreSQL.
+pub(super) struct Postgres {
+    address: Address,
+    pool: Arc<Pool<Session>>,
+    types: Types,
+}
+
+/// What the parameters of each statement are, by its text.
+#[derive(Default)]
+struct Types(Mutex<HashMap<String, Arc<[Type]>>>);
+
+impl Types {
+    fn get(&self, statement: &Statement) -> Option<Arc<[Type]>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(statement.text()).cloned()
+    }
+
+    /// What is known may be no more: somebody has changed the tables.
+    fn forget(&self, transaction: &Transaction) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        transaction.steps.iter().for_each(|step| drop(known.remove(step.statement.text())));
+    }
+
+    fn put(&self, statement: &Statement, types: Arc<[Type]>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(statement.text().to_owned(), types);
+    }
+}
+
+impl fmt::Debug for Postgres {
+    // The address holds a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres").finish_non_exhaustive()
+    }
+}
+
+impl Postgres {
+    pub(super) fn new(url: &SecretString, folder: &Path, connections: u32) -> Result<Self, AddressError> {
+        Ok(Self {
+            address: Address::parse(url.expose_secret(), folder)?,
+            pool: Pool::new(connections),
+            types: Types::default(),
+        })
+    }
+
+    /// Whether the line to it leaves this machine and nobody proves who is at its other end.
+    pub(super) fn is_unproven(&self) -> bool {
+        self.address.is_unproven
+    }
+
+    /// Carries out a transaction.
+    ///
+    /// # Cancellation
+    /// Dropping the future stops the statement in the server; until it is stopped, the attempt's locks are held. Once COMMIT
+    /// is on its way it is awaited instead.
+    pub(super) async fn run(
+        self: &Arc<Self>,
+        transaction: &Arc<Transaction>,
+        attempt: &Attempt,
+        user: Option<User>,
+    ) -> Result<Vec<Rows>, ToolError> {
+        let free = timeout(transaction.begin_max, self.pool.place()).await;
+        let place = free.map_err(|_| transaction.not_begun(attempt.tool.as_str(), "no free connection to"))?;
+        let (wanted, unwanted) = oneshot::channel::<()>();
+        let carrying = Carrying {
+            postgres: Arc::clone(self),
+            transaction: Arc::clone(transaction),
+            tool: attempt.tool.clone(),
+            input: Arc::clone(&attempt.input),
+            user,
+            progress: Arc::default(),
+        };
+        let hold = attempt.hold();
+        let ended = tokio::spawn(async move {
+            let result = carrying.run_while(place, unwanted).await;
+            drop(hold);
+            result
+        })
+        .await;
+        drop(wanted);
+        match ended {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => Err(ToolError::Panicked(error.to_string())),
+            Err(_) => Err(ToolError::Stopped),
+        }
+    }
+
+    /// What the server says of each statement that it would refuse; nothing where it cannot be asked.
+    pub(super) async fn refused(&self, statements: &[Statement]) -> Vec<Option<String>> {
+        let mut refused = Vec::with_capacity(statements.len());
+        let Ok(session) = Session::open(&self.address).await else { return refused };
+        for statement in statements {
+            // In a transaction, so that it is looked at where it is ended.
+            if session.client.batch_execute("BEGIN READ ONLY").await.is_err() {
+                return Vec::new();
+            }
+            let looked = session.client.prepare(statement.text()).await.map(drop);
+            let is_refusal = |error: &Error| error.as_db_error().is_some() && !failure::is_not_for_us(error);
+            refused.push(looked.err().filter(is_refusal).map(|error| failure::told(&error)));
+            if session.client.batch_execute("ROLLBACK").await.is_err() {
+                return Vec::new();
+            }
+        }
+        refused
+    }
+
+    /// What the database holds, as its user sees it.
+    pub(super) async fn catalog(&self) -> Result<Catalog, String> {
+        let session = Session::open(&self.address).await.map_err(|error| failure::told(&error))?;
+        catalog::load(&session.client).await.map_err(|error| match error {
+            CatalogError::Refused(error) => failure::told(&error),
+            CatalogError::Unreadable(error) => error.to_string(),
+        })
+    }
+}
+
+impl Carrying {
+    /// Runs to the end, or is stopped when nobody wants the answer any more.
+    async fn run_while(self, place: Place<Session>, unwanted: oneshot::Receiver<()>) -> Result<Vec<Rows>, ToolError> {
+        let progress = Arc::clone(&self.progress);
+        let mut run = Box::pin(self.run(&place));
+        tokio::select! {
+            result = &mut run => return result,
+            _ = unwanted => {}
+        }
+        progress.spoil();
+        if let Some(canceller) = progress.canceller().filter(|_| !progress.is_committing()) {
+            // A statement that cannot be stopped so is stopped by its connection's end, below.
+            let _ = timeout(STOP_MAX, canceller.cancel()).await;
+        }
+        // The answer is nobody's; what counts is that the work is over.
+        let _ = timeout(STOP_MAX, run).await;
+        Err(ToolError::Stopped)
+    }
+}
