@@ -10,6 +10,7 @@ use fanout_core::toolbox::Toolbox;
 use fanout_host::build::{Purpose, build_toolbox};
 use fanout_host::config::Config;
 use fanout_host::connect::{Servers, Trouble, connect};
+use fanout_host::databases::Databases;
 use fanout_host::documents::{Downloaded, fetch};
 use fanout_host::environment::Environment;
 use fanout_host::groups::unused;
@@ -58,6 +59,8 @@ pub struct Loaded {
     pub programs: Programs,
     /// The MCP servers that are connected.
     pub servers: Servers,
+    /// The databases that are open.
+    pub databases: Databases,
 }
 
 /// What a configuration that is read again goes on with.
@@ -65,6 +68,7 @@ pub struct Loaded {
 pub struct Before {
     pub programs: Programs,
     pub servers: Servers,
+    pub databases: Databases,
 }
 
 impl Loaded {
@@ -96,12 +100,17 @@ impl Loaded {
         purpose: Purpose,
         before: Before,
     ) -> anyhow::Result<Self> {
-        let Before { programs, servers } = before;
+        let Before { programs, servers, databases } = before;
         for warning in &config.warnings {
             say(format!("warning: {warning}"));
         }
-        let mut toolbox = build_toolbox(&config, &environment, purpose, &programs)?;
-        let (servers, troubles) = connect(&mut toolbox, &config, &environment, &servers).await;
+        let (databases, mut troubles) = Databases::open(&config, &environment, purpose, &databases).await;
+        for warning in databases.warnings() {
+            say(format!("warning: {warning}"));
+        }
+        let mut toolbox = build_toolbox(&config, &environment, purpose, &programs, &databases)?;
+        let (servers, more) = connect(&mut toolbox, &config, &environment, &servers).await;
+        troubles.extend(more);
         for trouble in &troubles {
             say(format!("warning: {trouble}"));
         }
@@ -109,7 +118,7 @@ impl Loaded {
         for warning in unused(&config, &toolbox) {
             say(format!("warning: {warning}"));
         }
-        Ok(Self { config, environment, toolbox, troubles, programs, servers })
+        Ok(Self { config, environment, toolbox, troubles, programs, servers, databases })
     }
 
     /// A scheduler within the configuration's bounds.

@@ -64,7 +64,8 @@ fn surroundings(process: &Environment) -> Environment {
 
 /// Reads the configuration again, the same way. A source that could be used before and cannot now is a reason not to take it.
 fn reload(common: Common, loaded: &Loaded) -> Reload {
-    let kept = Before { programs: loaded.programs.clone(), servers: loaded.servers.clone() };
+    let (programs, servers, databases) = (&loaded.programs, &loaded.servers, &loaded.databases);
+    let kept = Before { programs: programs.clone(), servers: servers.clone(), databases: databases.clone() };
     let (kept, known) = (Arc::new(Mutex::new(kept)), loaded.troubles.clone());
     Arc::new(move || {
         let (common, kept, known) = (common.clone(), Arc::clone(&kept), known.clone());
@@ -77,7 +78,8 @@ fn reload(common: Common, loaded: &Loaded) -> Reload {
                 ensure!(new.is_empty(), "{}", new.join("\n"));
                 let upstream = build_upstream(&loaded.config.model, &loaded.environment)?;
                 let verifier = build_verifier(loaded.config.server.jwt.as_ref(), &loaded.environment)?;
-                kept.lock().unwrap_or_else(PoisonError::into_inner).servers = loaded.servers;
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                (kept.servers, kept.databases) = (loaded.servers, loaded.databases);
                 anyhow::Ok(Setup { config: loaded.config, toolbox: loaded.toolbox, upstream, verifier })
             };
             read.await.map_err(|error| format!("{error:#}"))

@@ -25,6 +25,7 @@ use fanout_benches::{clients, machine, mock, results};
 use fanout_core::run::Scheduler;
 use fanout_host::build::{Purpose, build_model, build_toolbox};
 use fanout_host::config::Config;
+use fanout_host::databases::Databases;
 use fanout_host::environment::Environment;
 use fanout_host::options::agent_options;
 use fanout_tools::command::Programs;
@@ -190,7 +191,8 @@ fn prompt() -> String {
 async fn library(config: &Path) -> anyhow::Result<()> {
     let environment = Environment::of_process();
     let config = Config::load(config, &environment)?;
-    let toolbox = Arc::new(build_toolbox(&config, &environment, Purpose::Run, &Programs::new())?);
+    let toolbox =
+        Arc::new(build_toolbox(&config, &environment, Purpose::Run, &Programs::new(), &Databases::default())?);
     let model = Arc::new(build_model(&config.model, &environment)?);
     let scheduler = Scheduler::new(config.scheduler_options());
     let agent = |stream: bool| {

@@ -11,13 +11,15 @@ use fanout_core::toolbox::{Toolbox, ToolboxError};
 use fanout_tools::command::{CommandTool, CommandToolError, Programs};
 use fanout_tools::http::{Credential, HttpClient, HttpTool, HttpToolBuilder, HttpToolError};
 use fanout_tools::openapi::OperationError;
+use fanout_tools::sql::{Database, SqlTool, SqlToolError};
 use http::Uri;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{
     CommandConfig, Config, HttpConfig, Implementation, ModelConfig, OpenapiConfig, Place, Setting, SettingError,
-    ToolConfig, Variable,
+    SqlConfig, ToolConfig, Variable,
 };
+use crate::databases::Databases;
 use crate::environment::Environment;
 use crate::secrets::secrets_of;
 
@@ -68,6 +70,9 @@ pub enum ToolMistake {
     /// With a program.
     #[error(transparent)]
     Command(#[from] CommandToolError),
+    /// With statements.
+    #[error(transparent)]
+    Sql(#[from] SqlToolError),
 }
 
 /// What a toolbox is made for.
@@ -81,7 +86,7 @@ pub enum Purpose {
 }
 
 /// Makes every tool of the configuration, in its order: each `[[tool]]`, then the operations of each document. All of them
-/// share their connections; what they start stands among `programs`.
+/// share their connections; what they start stands among `programs`. A tool whose database could not be opened is left out.
 ///
 /// # Errors
 /// The first tool that cannot be made, with the place where it stands.
@@ -90,6 +95,7 @@ pub fn build_toolbox(
     environment: &Environment,
     purpose: Purpose,
     programs: &Programs,
+    databases: &Databases,
 ) -> Result<Toolbox, BuildError> {
     let client = HttpClient::new();
     let surroundings = Surroundings { environment, purpose, client: &client, programs };
@@ -99,6 +105,12 @@ pub fn build_toolbox(
         match &tool.implementation {
             Implementation::Http(http) => toolbox.add(surroundings.http_tool(tool, http)?)?,
             Implementation::Command(command) => toolbox.add(surroundings.command_tool(tool, command)?)?,
+            Implementation::Sql(sql) => {
+                // Where there is none, whoever opened the databases has said why.
+                if let Some(database) = databases.get(&sql.database) {
+                    toolbox.add(surroundings.sql_tool(tool, sql, database)?)?;
+                }
+            }
         }
     }
     for document in &config.openapi {
@@ -228,6 +240,24 @@ impl Surroundings<'_> {
             builder = builder.writes(writes.iter().map(String::as_str));
         }
         builder.build(self.programs).map_err(|error| wrong(tool, error.into()))
+    }
+
+    fn sql_tool(&self, tool: &ToolConfig, sql: &SqlConfig, database: &Database) -> Result<SqlTool, BuildError> {
+        let mut builder = SqlTool::builder(tool.name.as_str(), database)
+            .description(&tool.description)
+            .input_schema(tool.input_schema.clone())
+            .policy(tool.policy.clone())
+            .draft(sql.draft.clone());
+        if tool.undeclared_parallel {
+            builder = builder.undeclared_parallel();
+        }
+        if let Some(reads) = &tool.reads {
+            builder = builder.reads(reads.iter().map(String::as_str));
+        }
+        if let Some(writes) = &tool.writes {
+            builder = builder.writes(writes.iter().map(String::as_str));
+        }
+        builder.build().map_err(|error| wrong(tool, error.into()))
     }
 }
 

@@ -47,7 +47,7 @@ pub fn groups(config: &Config, toolbox: &Toolbox) -> Vec<Group> {
     for spec in toolbox.iter().map(|tool| &tool.spec) {
         let Some(name) = group_of(spec) else { continue };
         let group = groups.entry(name.clone()).or_insert_with(|| {
-            let options = LimitOptions::unasked(&spec.source).map(|(_, options)| options);
+            let options = config.unasked_limit(&spec.source).map(|(_, options)| options);
             Group { name, options: options.unwrap_or_default(), unasked: true, tools: Vec::new() }
         });
         group.tools.push(spec.name.clone());

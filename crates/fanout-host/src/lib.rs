@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`environment`] is what the surroundings say, [`config`] reads `fanout.toml`, [`options`] and
 //! [`build`] make of it what runs: an agent's options, tools, and the model's client; [`secrets`] are what none of them
-//! shows; [`connect`] adds the tools that MCP servers list, [`login`] is how a person gets access to one; [`declare`] adds
+//! shows; [`databases`] opens those whose statements are tools; [`connect`] adds the tools that MCP servers list, [`login`] is how a person gets access to one; [`declare`] adds
 //! declarations to a file, [`documents`] fetches what it names by address; [`keys`] are who may use a
 //! gateway, [`claims`] what a user's token says, by the keys that its issuer has `published`. [`groups`], [`explain`], [`advice`], [`changes`] and [`lines`] are what people and programs are shown.
 //! No call is scheduled here.
@@ -13,6 +13,7 @@ pub mod changes;
 pub mod claims;
 pub mod config;
 pub mod connect;
+pub mod databases;
 pub mod declare;
 pub mod documents;
 pub mod environment;

@@ -37,6 +37,8 @@ fn settings(config: &Config) -> Vec<&Setting> {
                 all.push(url);
                 all.extend(headers.iter().chain(query).map(|(_, setting)| setting));
             }
+            // Its database is below.
+            Implementation::Sql(_) => {}
             Implementation::Command(command) => {
                 all.extend(command.args.iter().chain(&command.stdin));
                 all.extend(command.env.iter().filter_map(|variable| match variable {
@@ -46,6 +48,7 @@ fn settings(config: &Config) -> Vec<&Setting> {
             }
         }
     }
+    all.extend(config.databases.values().map(|database| &database.url));
     for document in &config.openapi {
         all.extend(&document.base_url);
         all.extend(document.auth.iter().map(|(_, setting)| setting));

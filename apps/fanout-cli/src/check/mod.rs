@@ -92,6 +92,9 @@ fn print(text: &mut String, spec: &ToolSpec, serialises: bool) {
         None => if spec.effects.is_declared() { "declared" } else { "inferred" }.to_owned(),
     };
     let _ = writeln!(text, "  reads {}; writes {} ({who})", list(reads), list(writes));
+    for reason in &spec.reasons {
+        let _ = writeln!(text, "  {}", styled(QUIET, reason));
+    }
     let policy = &spec.policy;
     let after = policy.after.iter().map(ToString::to_string).collect::<Vec<_>>();
     let after = if after.is_empty() { String::new() } else { format!("; after {}", after.join(", ")) };
@@ -108,7 +111,7 @@ fn to_json(spec: &ToolSpec, serialises: bool) -> serde_json::Value {
     json!({
         "type": "tool", "tool": spec.name.as_str(), "source": spec.source.as_str(), "repeatable": spec.repeatable(),
         "reads": texts(reads), "writes": texts(writes), "declared": spec.effects.is_declared(),
-        "catalogue": spec.catalogue,
+        "catalogue": spec.catalogue, "reasons": spec.reasons,
         "timeout_ms": spec.policy.timeout.as_millis(), "deadline_ms": spec.policy.deadline.as_millis(),
         "limit": group_of(spec).map(|group| group.to_string()),
         "after": spec.policy.after.iter().map(ToString::to_string).collect::<Vec<_>>(),

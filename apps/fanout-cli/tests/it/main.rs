@@ -25,6 +25,7 @@ mod mcp;
 mod reload;
 mod run;
 mod serve;
+mod sql;
 mod tracker;
 mod usage;
 mod write;

@@ -11,6 +11,7 @@ use fanout_core::effects::Source;
 use fanout_core::limits::{BreakerOptions, LimitOptions};
 use fanout_core::retry::Backoff;
 
+use super::database::DatabaseConfig;
 use super::field::Field;
 use super::keys::Kind;
 use super::page::{Place, Section, Spot};
@@ -29,11 +30,14 @@ pub struct LimitConfig {
 pub const IN_FLIGHT: &str = "in_flight";
 
 /// Reads every `[limits.NAME]`, those with mistakes too: a tool that names one is not to be blamed for them.
-pub(super) fn read_all(top: &Section<'_>) -> BTreeMap<String, LimitConfig> {
+pub(super) fn read_all(
+    top: &Section<'_>,
+    databases: &BTreeMap<String, DatabaseConfig>,
+) -> BTreeMap<String, LimitConfig> {
     let Some(section) = top.get("limits").and_then(|field| field.section("[limits]", Kind::Names)) else {
         return BTreeMap::new();
     };
-    section.all().map(|(spot, field)| (field.key.clone(), read(&spot, &field))).collect()
+    section.all().map(|(spot, field)| (field.key.clone(), read(&spot, &field, databases))).collect()
 }
 
 /// How a section is written: `[limits.payments]`, `[limits."http/api.example.com"]`.
@@ -46,7 +50,7 @@ pub(crate) fn written(name: &str) -> String {
     }
 }
 
-fn read(spot: &Spot, field: &Field<'_>) -> LimitConfig {
+fn read(spot: &Spot, field: &Field<'_>, databases: &BTreeMap<String, DatabaseConfig>) -> LimitConfig {
     let (name, page) = (field.key.as_str(), field.page);
     if name.trim().is_empty() {
         page.mistake(spot, "a limit group needs a name, as in [limits.payments]");
@@ -56,7 +60,8 @@ fn read(spot: &Spot, field: &Field<'_>) -> LimitConfig {
     }
     // A section for a group that there is unasked changes what it names, and nothing else.
     let unasked = LimitOptions::unasked(&Source::from(name)).map(|(_, options)| options);
-    let default = unasked.unwrap_or_default();
+    let database = name.strip_prefix("sql/").and_then(|name| databases.get(name));
+    let default = database.map(DatabaseConfig::limit).or(unasked).unwrap_or_default();
     let section = field.section(written(name), Kind::Limit);
     let options = section.map_or_else(|| default.clone(), |section| options(&section, &default));
     LimitConfig { options, place: page.place(spot) }

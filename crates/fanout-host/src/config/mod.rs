@@ -4,10 +4,11 @@
 //! To [`build`](crate::build) and to the surfaces, as plain structs; every mistake comes with its place.
 //!
 //! In reading order: `page` is the text with its places, `syntax` says what is no TOML, `field` reads one value of it, `units` durations, rates and sizes,
-//! `setting` texts with `${NAME}` in them; `keys` describes every key, and `schema` and `reference` are made of it; `sections`, `limits`, `server`, `tool`, `command`, `source`, `openapi`, `mcp`, `mcp_file`, `oauth` and `jwt` know the keys; `later` the keys of later versions; `find`
+//! `setting` texts with `${NAME}` in them; `keys` describes every key, and `schema` and `reference` are made of it; `sections`, `limits`, `server`, `database`, `tool`, `command`, `sql`, `source`, `openapi`, `mcp`, `mcp_file`, `oauth` and `jwt` know the keys; `later` the keys of later versions; `find`
 //! looks for the file. Nothing is connected to and nothing is built.
 
 mod command;
+mod database;
 mod field;
 mod find;
 mod jwt;
@@ -25,11 +26,13 @@ mod sections;
 mod server;
 mod setting;
 mod source;
+mod sql;
 mod syntax;
 mod tool;
 mod units;
 
 pub use command::{CommandConfig, Variable};
+pub use database::DatabaseConfig;
 pub use find::FindError;
 pub use jwt::{JwtConfig, JwtKeys};
 pub(crate) use limits::written;
@@ -44,6 +47,7 @@ pub use sections::{ModelConfig, RunConfig, SchedulerConfig};
 pub use server::{PortError, ServerConfig, WritesAfterClient};
 pub use setting::{Setting, SettingError};
 pub use source::SourceToolConfig;
+pub use sql::SqlConfig;
 pub use tool::{HttpConfig, Implementation, ToolConfig};
 
 use std::collections::BTreeMap;
@@ -55,6 +59,9 @@ use std::path::{Path, PathBuf};
 use page::Page;
 
 use fanout_agent::Price;
+use fanout_core::call::GroupName;
+use fanout_core::effects::Source;
+use fanout_core::limits::LimitOptions;
 use fanout_core::run::SchedulerOptions;
 
 use crate::environment::Environment;
@@ -72,6 +79,8 @@ pub struct Config {
     pub scheduler: SchedulerConfig,
     /// `[limits.NAME]`: the budgets of external APIs, by name.
     pub limits: BTreeMap<String, LimitConfig>,
+    /// `[database.NAME]`: the databases whose statements are tools, by name.
+    pub databases: BTreeMap<String, DatabaseConfig>,
     /// `[server]`: where the gateway listens and whom it lets in.
     pub server: ServerConfig,
     /// `[[tool]]`, in the order of the file; the names differ.
@@ -198,8 +207,17 @@ impl Config {
     /// What the scheduler is made of: `[scheduler]` and `[limits.NAME]`.
     pub fn scheduler_options(&self) -> SchedulerOptions {
         let SchedulerConfig { max_in_flight, stray_hold } = self.scheduler;
-        let limit = |(name, limit): (&String, &LimitConfig)| (name.as_str().into(), limit.options.clone());
-        SchedulerOptions { in_flight_max: max_in_flight, stray_hold, limits: self.limits.iter().map(limit).collect() }
+        let pools = self.databases.iter().map(|(name, database)| (Source::sql(name), database));
+        let pools = pools.map(|(source, database)| (source.as_str().into(), database.limit()));
+        let limits = self.limits.iter().map(|(name, limit)| (name.as_str().into(), limit.options.clone()));
+        SchedulerOptions { in_flight_max: max_in_flight, stray_hold, limits: pools.chain(limits).collect() }
+    }
+
+    /// The limit group that a source has unasked, if it has one: [`LimitOptions::unasked`], with the pools of the databases.
+    pub fn unasked_limit(&self, source: &Source) -> Option<(GroupName, LimitOptions)> {
+        let (name, options) = LimitOptions::unasked(source)?;
+        let database = source.as_str().strip_prefix("sql/").and_then(|name| self.databases.get(name));
+        Some((name, database.map_or(options, DatabaseConfig::limit)))
     }
 
     /// The price of a model, if the configuration knows it.

@@ -17,7 +17,7 @@ use super::keys::Kind;
 use super::page::{Page, Section, Spot};
 use super::setting::Setting;
 use super::source::Names;
-use super::{limits, mcp, openapi, server, tool};
+use super::{database, limits, mcp, openapi, server, tool};
 
 /// `[model]`: whom to ask.
 #[derive(Clone, Debug)]
@@ -114,9 +114,10 @@ const OVERRIDDEN: [&str; 5] = ["MODEL", "RUN", "SCHEDULER", "SERVER", "STORE"];
 pub(super) fn read(page: &Page<'_>) -> Config {
     let Some(table) = page.table() else { return Config::default() };
     let top = Section::new(page, "", Kind::Top, table.span(), Some(table.get_ref()));
-    let limits = limits::read_all(&top);
     let server = server::read(&part(page, &top, "server", "SERVER", Kind::Server));
     page.verifies_tokens.set(server.jwt.is_some());
+    let databases = database::read_all(&top);
+    let limits = limits::read_all(&top, &databases);
     let mcp_servers = mcp::read_all(page, &top, &limits, &server);
     let documents = openapi::open_all(&top);
     let names = Names {
@@ -131,9 +132,10 @@ pub(super) fn read(page: &Page<'_>) -> Config {
         scheduler: scheduler(&part(page, &top, "scheduler", "SCHEDULER", Kind::Scheduler)),
         mcp_servers,
         server,
-        tools: tool::read_all(page, &top, &names, &limits),
+        tools: tool::read_all(page, &top, &names, &limits, &databases),
         openapi: openapi::read_all(documents, &names, &limits),
         limits,
+        databases,
         prices: prices(&top),
         warnings: Vec::new(),
         text: super::Text::default(),

@@ -16,12 +16,14 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::command::{self, CommandConfig};
+use super::database::DatabaseConfig;
 use super::field::Field;
 use super::keys::Kind;
 use super::limits::{LimitConfig, written};
 use super::page::{Page, Place, Section, Spot};
 use super::setting::Setting;
 use super::source::{self, Names};
+use super::sql::{self, SqlConfig};
 
 /// One tool.
 #[derive(Clone, Debug)]
@@ -53,6 +55,8 @@ pub enum Implementation {
     Http(HttpConfig),
     /// `command`: runs a program.
     Command(CommandConfig),
+    /// `sql`: runs statements.
+    Sql(SqlConfig),
 }
 
 /// The endpoint of a tool.
@@ -83,8 +87,9 @@ pub(super) fn read_all<'a>(
     top: &Section<'a>,
     names: &Names,
     limits: &BTreeMap<String, LimitConfig>,
+    databases: &BTreeMap<String, DatabaseConfig>,
 ) -> Vec<ToolConfig> {
-    sections(top).iter().filter_map(|section| read(page, section, names, limits)).collect()
+    sections(top).iter().filter_map(|section| read(page, section, names, limits, databases)).collect()
 }
 
 /// The names of every `[[tool]]`, each checked.
@@ -132,6 +137,7 @@ fn read(
     section: &Section<'_>,
     names: &Names,
     limits: &BTreeMap<String, LimitConfig>,
+    databases: &BTreeMap<String, DatabaseConfig>,
 ) -> Option<ToolConfig> {
     let name = section.get("name").filter(Field::is_string).and_then(|field| field.string());
     let description = section.get("description").and_then(|field| field.string()).unwrap_or_default();
@@ -141,7 +147,7 @@ fn read(
     let writes = section.get("writes").and_then(|field| templates(&field, Some(&fields)));
     let policy = Policy { stop_on_failure: source::stops_on_failure(section), ..policy(section, names, limits) };
     let undeclared_parallel = source::undeclared_parallel(section);
-    let implementation = implementation(section, input_schema.as_ref());
+    let implementation = implementation(section, input_schema.as_ref(), databases);
     section.finish();
     let implementation = implementation?;
     if let (Some(_), None, Some(spot)) = (&reads, &writes, section.spot_of("reads"))
@@ -164,22 +170,27 @@ fn read(
 }
 
 /// From whichever of its keys is given.
-fn implementation(section: &Section<'_>, schema: Option<&Value>) -> Option<Implementation> {
-    let later = section.spot_of("sql").is_some();
-    match (section.get("http"), section.get("command")) {
-        (Some(field), None) => endpoint(&field, section, schema).map(Implementation::Http),
-        (None, Some(field)) => command::read(&field, section, schema).map(Implementation::Command),
-        (Some(_), Some(second)) => {
-            second.mistake(format!("{} does one thing: `http` or `command`, not both", section.name));
-            None
-        }
-        (None, None) => {
-            if !later {
-                let needs = "needs `http = { method = …, url = … }` or `command = { program = …, args = […] }`";
-                section.page.mistake(&section.spot, format!("{} {needs}", section.name));
-            }
-            None
-        }
+fn implementation(
+    section: &Section<'_>,
+    schema: Option<&Value>,
+    databases: &BTreeMap<String, DatabaseConfig>,
+) -> Option<Implementation> {
+    let given = [section.get("http"), section.get("command"), section.get("sql")];
+    let mut given = given.into_iter().flatten();
+    let Some(field) = given.next() else {
+        let needs = "needs `http = { method = …, url = … }`, `sql = { database = …, statement = … }` or \
+                     `command = { program = …, args = […] }`";
+        section.page.mistake(&section.spot, format!("{} {needs}", section.name));
+        return None;
+    };
+    if let Some(second) = given.next() {
+        second.mistake(format!("{} does one thing: `http`, `sql` or `command`", section.name));
+        return None;
+    }
+    match field.key.as_str() {
+        "http" => endpoint(&field, section, schema).map(Implementation::Http),
+        "sql" => sql::read(&field, section, schema, databases).map(Implementation::Sql),
+        _ => command::read(&field, section, schema).map(Implementation::Command),
     }
 }
 
@@ -188,6 +199,8 @@ fn writes_all(implementation: &Implementation) -> Option<String> {
     match implementation {
         Implementation::Http(HttpConfig { method, .. }) => (!matches!(*method, Method::GET | Method::HEAD))
             .then(|| format!("{method} is taken to write all of its host")),
+        // What its statements write is seen.
+        Implementation::Sql(_) => None,
         Implementation::Command(_) => Some("a program is taken to write all that programs touch".to_owned()),
     }
 }

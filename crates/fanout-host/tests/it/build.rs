@@ -10,6 +10,7 @@ use fanout_core::outcome::Output;
 use fanout_core::run::{RunOptions, Scheduler};
 use fanout_host::build::{Purpose, build_model, build_toolbox, build_upstream};
 use fanout_host::config::Config;
+use fanout_host::databases::Databases;
 use fanout_host::environment::Environment;
 use fanout_tools::command::Programs;
 use secrecy::ExposeSecret;
@@ -38,7 +39,14 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 #[test]
 fn the_toolbox_holds_the_tools_in_their_order() {
     let config = parse(TOOLS, &[]);
-    let toolbox = build_toolbox(&config, &environment(&[("TOKEN", "s3cret")]), Purpose::Run, &Programs::new()).unwrap();
+    let toolbox = build_toolbox(
+        &config,
+        &environment(&[("TOKEN", "s3cret")]),
+        Purpose::Run,
+        &Programs::new(),
+        &Databases::default(),
+    )
+    .unwrap();
     let specs: Vec<_> = toolbox.iter().map(|tool| &tool.spec).collect();
     assert_eq!(specs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>(), ["get_user", "put_user"]);
     assert_eq!(specs[0].source.as_str(), "http/api.example.com");
@@ -50,22 +58,28 @@ fn the_toolbox_holds_the_tools_in_their_order() {
 #[test]
 fn a_secret_is_needed_to_run_and_not_to_look() {
     let config = parse(TOOLS, &[]);
-    let error = build_toolbox(&config, &environment(&[]), Purpose::Run, &Programs::new()).unwrap_err();
+    let error =
+        build_toolbox(&config, &environment(&[]), Purpose::Run, &Programs::new(), &Databases::default()).unwrap_err();
     let message = "fanout.toml:5:112: `authorization` needs the environment variable `TOKEN`, which is not set";
     assert_eq!(error.to_string(), message);
-    assert_eq!(build_toolbox(&config, &environment(&[]), Purpose::Look, &Programs::new()).unwrap().len(), 2);
+    assert_eq!(
+        build_toolbox(&config, &environment(&[]), Purpose::Look, &Programs::new(), &Databases::default())
+            .unwrap()
+            .len(),
+        2
+    );
 }
 
 #[test]
 fn a_tool_that_its_settings_break_is_named() {
     let config = parse(TOOLS, &[]);
     let broken = environment(&[("TOKEN", "a\nb")]);
-    let error = build_toolbox(&config, &broken, Purpose::Run, &Programs::new()).unwrap_err();
+    let error = build_toolbox(&config, &broken, Purpose::Run, &Programs::new(), &Databases::default()).unwrap_err();
     assert_eq!(error.to_string(), "fanout.toml:2:1: [[tool]] `get_user` cannot be made");
     let cause = error.source().unwrap().to_string();
     assert!(cause.starts_with("the header `authorization` cannot be sent"), "{cause}");
     let elsewhere = environment(&[("TOKEN", "t"), ("BASE", "http://{user_id}")]);
-    let error = build_toolbox(&config, &elsewhere, Purpose::Run, &Programs::new()).unwrap_err();
+    let error = build_toolbox(&config, &elsewhere, Purpose::Run, &Programs::new(), &Databases::default()).unwrap_err();
     assert!(error.source().unwrap().to_string().contains("must be fixed"));
 }
 
@@ -79,7 +93,8 @@ command = { program = "sh", args = ["-c", "echo \"$1 $2 $TOKEN $FANOUT_DEPTH $A\
 /// What a call of the one tool of a configuration answers.
 async fn answer(text: &str, path: &str, variables: &[(&str, &str)]) -> Result<String, String> {
     let config = parse(text, &[]);
-    let toolbox = build_toolbox(&config, &environment(variables), Purpose::Run, &Programs::new()).unwrap();
+    let toolbox =
+        build_toolbox(&config, &environment(variables), Purpose::Run, &Programs::new(), &Databases::default()).unwrap();
     let mut run = Scheduler::new(config.scheduler_options()).run(Arc::new(toolbox), RunOptions::new("r"));
     let mut batch = run.batch();
     batch.call(Call::new(0, "c", "lint", json!({ "path": path }))).unwrap();
@@ -103,14 +118,16 @@ async fn a_program_is_given_its_secrets_as_text_and_the_model_sees_their_names()
 #[test]
 fn a_programs_secrets_are_needed_to_run_and_not_to_look() {
     let config = parse(COMMAND, &[]);
-    let error = build_toolbox(&config, &environment(&[]), Purpose::Run, &Programs::new()).unwrap_err();
+    let error =
+        build_toolbox(&config, &environment(&[]), Purpose::Run, &Programs::new(), &Databases::default()).unwrap_err();
     assert!(error.to_string().ends_with("`args` needs the environment variable `SECRET`, which is not set"), "{error}");
-    let toolbox = build_toolbox(&config, &environment(&[]), Purpose::Look, &Programs::new()).unwrap();
+    let toolbox =
+        build_toolbox(&config, &environment(&[]), Purpose::Look, &Programs::new(), &Databases::default()).unwrap();
     let spec = &toolbox.iter().next().unwrap().spec;
     assert_eq!(spec.source.as_str(), "command");
     assert!(!spec.repeatable() && !spec.effects.is_declared());
     let broken = environment(&[("SECRET", "a\0b"), ("TOKEN", "t")]);
-    let error = build_toolbox(&config, &broken, Purpose::Run, &Programs::new()).unwrap_err();
+    let error = build_toolbox(&config, &broken, Purpose::Run, &Programs::new(), &Databases::default()).unwrap_err();
     assert_eq!(error.source().unwrap().to_string(), "argument 5 holds a NUL character, which cannot be handed over");
 }
 
@@ -169,7 +186,9 @@ fn a_tool_can_choose_to_wait_for_nothing_and_to_stop_at_a_failure() {
     let text = tool("put", "http = { method = \"PUT\", url = \"https://a.example\" }")
         + &tool("run", "command = { program = \"true\" }")
         + &tool("said", "command = { program = \"true\" }\nreads = [\"a\"]");
-    let toolbox = build_toolbox(&parse(&text, &[]), &environment(&[]), Purpose::Look, &Programs::new()).unwrap();
+    let toolbox =
+        build_toolbox(&parse(&text, &[]), &environment(&[]), Purpose::Look, &Programs::new(), &Databases::default())
+            .unwrap();
     let inferred: Vec<usize> = toolbox.iter().map(|tool| tool.spec.effects.inferred_writes.len()).collect();
     assert_eq!(inferred, [0, 0, 1], "one that says what it reads, and not what it writes, writes all of its source");
     assert!(toolbox.iter().all(|tool| tool.spec.policy.stop_on_failure && !tool.spec.repeatable()));

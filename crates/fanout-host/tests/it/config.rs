@@ -130,7 +130,7 @@ fn every_key_of_a_tool_arrives() {
     assert_eq!(policy.after, ["put_user".into()]);
     let endpoint = |tool: &ToolConfig| match &tool.implementation {
         Implementation::Http(http) => http.clone(),
-        Implementation::Command(command) => panic!("{command:?}"),
+        other => panic!("{other:?}"),
     };
     assert_eq!(endpoint(get).headers[0].0, "authorization");
     assert_eq!(endpoint(get).query.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["key", "tag"]);
@@ -149,7 +149,7 @@ fn command(line: &str) -> CommandConfig {
     let config = Config::parse("fanout.toml", &text, Path::new("/etc/app"), &Environment::default());
     match &config.unwrap_or_else(|errors| panic!("{errors}")).tools[0].implementation {
         Implementation::Command(command) => command.clone(),
-        Implementation::Http(http) => panic!("{http:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -290,7 +290,7 @@ fn a_file_that_is_not_there_is_said_to_be_so() {
 fn the_example_file_reads_without_a_warning_and_shows_the_defaults() {
     let text = include_str!("../../../../fanout.example.toml");
     let config = parse(text, &[("SHOP_TOKEN", "secret")]);
-    assert_eq!(config.tools.len(), 3);
+    assert_eq!(config.tools.len(), 4);
     assert_eq!(config.warnings.len(), 0, "{:?}", config.warnings);
     let written = RunConfig { max_cost_given: true, ..RunConfig::default() };
     assert_eq!(config.run, written);

@@ -10,6 +10,7 @@ use fanout_core::retry::Backoff;
 use fanout_core::run::{RunOptions, Scheduler};
 use fanout_host::build::{Purpose, build_toolbox};
 use fanout_host::config::Config;
+use fanout_host::databases::Databases;
 use fanout_host::environment::Environment;
 use fanout_host::groups::{groups, unused};
 use fanout_tools::command::Programs;
@@ -190,8 +191,9 @@ fn a_burst_without_a_rate_is_warned_of() {
 /// The groups of a configuration: name, whether unasked, tools.
 fn grouped(text: &str) -> Vec<(String, bool, Vec<String>)> {
     let config = parse(text, &[]);
-    let toolbox = build_toolbox(&config, &Environment::default(), Purpose::Run, &Programs::new())
-        .unwrap_or_else(|error| panic!("{error}"));
+    let toolbox =
+        build_toolbox(&config, &Environment::default(), Purpose::Run, &Programs::new(), &Databases::default())
+            .unwrap_or_else(|error| panic!("{error}"));
     let group = |group: fanout_host::groups::Group| {
         (group.name.to_string(), group.unasked, group.tools.iter().map(ToString::to_string).collect())
     };
@@ -226,8 +228,9 @@ async fn the_scheduler_sees_the_same_groups() {
         + &tool("other", "127.0.0.1:2", "")
         + &tool("agent", "127.0.0.1:3", "nested = true");
     let config = parse(&text.replace("https://", "http://"), &[]);
-    let toolbox =
-        std::sync::Arc::new(build_toolbox(&config, &Environment::default(), Purpose::Run, &Programs::new()).unwrap());
+    let toolbox = std::sync::Arc::new(
+        build_toolbox(&config, &Environment::default(), Purpose::Run, &Programs::new(), &Databases::default()).unwrap(),
+    );
     let scheduler = Scheduler::new(config.scheduler_options());
     let mut run = scheduler.run(std::sync::Arc::clone(&toolbox), RunOptions::new("r"));
     let mut batch = run.batch();
@@ -248,7 +251,9 @@ async fn the_scheduler_sees_the_same_groups() {
 fn a_section_that_no_tool_uses_is_warned_of() {
     let warnings = |text: &str| {
         let config = parse(text, &[]);
-        let toolbox = build_toolbox(&config, &Environment::default(), Purpose::Look, &Programs::new()).unwrap();
+        let toolbox =
+            build_toolbox(&config, &Environment::default(), Purpose::Look, &Programs::new(), &Databases::default())
+                .unwrap();
         unused(&config, &toolbox).iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let tools = tool("get", "api.example.com", "") + &tool("pay", "b.example", "limit = \"p\"");

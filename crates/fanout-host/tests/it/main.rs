@@ -16,3 +16,4 @@ mod openapi;
 mod schema;
 mod secrets;
 mod snapshots;
+mod sql;

@@ -194,10 +194,7 @@ fn a_program_is_checked_before_any_secret_is_read() {
         "[[tool]]\nname = \"f\"\ncommand = \"s3cret\"",
         "fanout.toml:3:11: `command` must be a table such as { program = \"ruff\", args = [\"check\", \"--\", \"{user_id}\"] }, not a text",
     );
-    check_tool(
-        "command = { program = \"a\" }",
-        "11: [[tool]] `get_user` does one thing: `http` or `command`, not both",
-    );
+    check_tool("command = { program = \"a\" }", "11: [[tool]] `get_user` does one thing: `http`, `sql` or `command`");
     check_command(
         "program = \"a\", args = [\"{a\", \"{b}\"]",
         "24: in argument 1 a `{` needs a field name and a `}`, as in `{path}`; a plain brace is written twice\nfanout.toml:5:30: argument 2 names `b`, which the input lacks",
@@ -216,7 +213,7 @@ fn a_method_is_one_of_a_few() {
     );
     check(
         "[[tool]]\nname = \"f\"",
-        "fanout.toml:1:1: [[tool]] `f` needs `http = { method = …, url = … }` or `command = { program = …, args = […] }`",
+        "fanout.toml:1:1: [[tool]] `f` needs `http = { method = …, url = … }`, `sql = { database = …, statement = … }` or `command = { program = …, args = […] }`",
     );
 }
 
@@ -266,7 +263,7 @@ fn every_mistake_is_reported() {
          fanout.toml:3:12: `deadline` must be a duration such as \"30s\" or \"5m\", not 1\n\
          fanout.toml:4:1: unknown key `foo` in [run]; the keys are `approval_wait`, `deadline`, `early_start`, \
          `max_batch`, `max_calls`, `max_cost_usd`, `max_depth`, `max_total_tokens`, `max_turns`, `plan`\n\
-         fanout.toml:5:1: [[tool]] `f` needs `http = { method = …, url = … }` or `command = { program = …, args = […] }`\n\
+         fanout.toml:5:1: [[tool]] `f` needs `http = { method = …, url = … }`, `sql = { database = …, statement = … }` or `command = { program = …, args = […] }`\n\
          fanout.toml:7:11: `timeout` must be a duration such as \"30s\" or \"5m\", not 3\n\
          fanout.toml:9:8: `rate` must be so many calls a second, minute or hour, such as \"50/s\", \"600/m\" or \"1000/h\", not \"0/s\"",
     );
@@ -286,7 +283,6 @@ fn what_is_not_toml_is_reported_with_each_place_and_nothing_else() {
 fn what_is_not_in_this_version_is_refused() {
     let later = |key: &str, lost: &str| format!("`{key}` is not in this version of fanout: {lost}");
     for (text, key, lost) in [
-        ("database.a = {}", "database", "no database can be used yet"),
         ("workspace = {}", "workspace", "there are no file tools yet"),
         ("project.a = {}", "project", "there are no teams yet"),
         ("worker = {}", "worker", "there are no background runs yet"),
@@ -294,12 +290,8 @@ fn what_is_not_in_this_version_is_refused() {
     ] {
         check(text, &format!("fanout.toml:1:1: {}", later(key, lost)));
     }
-    for (line, key, lost) in [
-        ("approval = \"never\"", "approval", "nobody would be asked before the tool runs"),
-        ("sql = {}", "sql", "no database can be used yet"),
-    ] {
-        check_tool(line, &format!("1: {}", later(key, lost)));
-    }
+    let lost = "nobody would be asked before the tool runs";
+    check_tool("approval = \"never\"", &format!("1: {}", later("approval", lost)));
     check(
         "[store]\nretention = \"1d\"",
         &format!("fanout.toml:2:1: {}", later("retention", "nothing is kept beyond the process")),
@@ -310,10 +302,6 @@ fn what_is_not_in_this_version_is_refused() {
         );
         check(&format!("[store]\nurl = \"{scheme}://x\""), &format!("fanout.toml:2:7: {message}"));
     }
-    check(
-        "[[tool]]\nname = \"f\"\nsql = {}",
-        &format!("fanout.toml:3:1: {}", later("sql", "no database can be used yet")),
-    );
 }
 
 #[test]

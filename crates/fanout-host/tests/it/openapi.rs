@@ -6,6 +6,7 @@ use fanout_core::toolbox::Toolbox;
 use fanout_host::advice::advice;
 use fanout_host::build::{Purpose, build_toolbox};
 use fanout_host::config::Config;
+use fanout_host::databases::Databases;
 use fanout_host::environment::Environment;
 use fanout_tools::command::Programs;
 
@@ -40,7 +41,9 @@ fn parse(text: &str) -> Result<Config, String> {
 
 fn toolbox(lines: &str) -> (Config, Toolbox) {
     let config = parse(&format!("[openapi.shop]\nspec = \"shop.yaml\"\n{lines}")).expect("no mistakes");
-    let toolbox = build_toolbox(&config, &Environment::default(), Purpose::Look, &Programs::new()).expect("tools");
+    let toolbox =
+        build_toolbox(&config, &Environment::default(), Purpose::Look, &Programs::new(), &Databases::default())
+            .expect("tools");
     (config, toolbox)
 }
 
@@ -139,13 +142,17 @@ fn the_line_that_is_proposed_is_that_of_the_path() {
 fn a_secret_is_asked_for_where_calls_run() {
     let text = "[openapi.shop]\nspec = \"shop.yaml\"\nauth = { key = \"${SHOP_KEY}\" }";
     let config = parse(text).unwrap();
-    let error = build_toolbox(&config, &Environment::default(), Purpose::Run, &Programs::new()).unwrap_err();
+    let error = build_toolbox(&config, &Environment::default(), Purpose::Run, &Programs::new(), &Databases::default())
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
         "fanout.toml:3:16: `key` needs the environment variable `SHOP_KEY`, which is not set"
     );
     let environment = Environment::from_iter([("SHOP_KEY", "s3cret")]);
-    assert_eq!(build_toolbox(&config, &environment, Purpose::Run, &Programs::new()).unwrap().len(), 4);
+    assert_eq!(
+        build_toolbox(&config, &environment, Purpose::Run, &Programs::new(), &Databases::default()).unwrap().len(),
+        4
+    );
 }
 
 #[test]

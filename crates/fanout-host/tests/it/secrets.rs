@@ -11,6 +11,7 @@ use fanout_core::run::{RunOptions, Scheduler, SchedulerOptions};
 use fanout_host::build::{Purpose, build_toolbox};
 use fanout_host::config::Config;
 use fanout_host::connect::{Servers, connect};
+use fanout_host::databases::Databases;
 use fanout_host::environment::Environment;
 use fanout_host::secrets::secrets_of;
 use fanout_tools::command::Programs;
@@ -69,7 +70,7 @@ async fn call(text: &str, input: Value) -> Arc<Outcome> {
     .to_string();
     std::fs::write(folder.path().join("api.yaml"), document).unwrap();
     let (config, environment) = config(text, folder.path());
-    let toolbox = build_toolbox(&config, &environment, Purpose::Run, &Programs::new()).unwrap();
+    let toolbox = build_toolbox(&config, &environment, Purpose::Run, &Programs::new(), &Databases::default()).unwrap();
     let name = toolbox.iter().next().unwrap().spec.name.clone();
     let mut run = Scheduler::new(SchedulerOptions::default()).run(Arc::new(toolbox), RunOptions::new("r"));
     let mut batch = run.batch();
@@ -139,7 +140,8 @@ async fn what_a_program_prints_is_shown_by_name() {
 async fn what_a_server_says_before_it_ends_is_shown_by_name() {
     let text = "[mcp_servers.a]\ncommand = \"sh\"\nargs = [\"-c\", \"echo no licence for $T >&2; exit 3\"]\nenv = { T = \"${TOKEN}\" }\n";
     let (config, environment) = config(text, Path::new(""));
-    let mut toolbox = build_toolbox(&config, &environment, Purpose::Look, &Programs::new()).unwrap();
+    let mut toolbox =
+        build_toolbox(&config, &environment, Purpose::Look, &Programs::new(), &Databases::default()).unwrap();
     let (_, troubles) = connect(&mut toolbox, &config, &environment, &Servers::default()).await;
     assert!(troubles[0].message.ends_with("it said last: no licence for [redacted TOKEN]"), "{troubles:?}");
 }
@@ -173,6 +175,6 @@ fn the_page_about_endpoints_is_true() {
     let environment = Environment::from_iter([("SHOP_TOKEN", "s3cret")]);
     let config = Config::parse("http.md", block, Path::new(""), &environment).unwrap();
     assert_eq!((config.tools.len(), config.warnings.len()), (5, 1));
-    let toolbox = build_toolbox(&config, &environment, Purpose::Run, &Programs::new()).unwrap();
+    let toolbox = build_toolbox(&config, &environment, Purpose::Run, &Programs::new(), &Databases::default()).unwrap();
     assert_eq!(toolbox.len(), 5);
 }

@@ -30,6 +30,10 @@ pub(super) enum Kind {
     Http,
     /// `command` of a tool.
     Command,
+    /// `sql` of a tool.
+    Sql,
+    /// `[database.NAME]`.
+    Database,
     /// `[openapi.NAME]`.
     Openapi,
     /// `[mcp_servers.NAME]`.

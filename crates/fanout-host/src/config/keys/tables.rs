@@ -64,7 +64,7 @@ const STOP_ON_FAILURE: Key = key(
 )
 .or("false");
 
-pub(super) static TABLES: [Table; 18] = [
+pub(super) static TABLES: [Table; 20] = [
     table(
         Kind::Top,
         "the top of the file",
@@ -79,8 +79,9 @@ pub(super) static TABLES: [Table; 18] = [
                 "tool",
                 Takes::Tables(Kind::Tool),
                 r#"[{ name = "f", http = { method = "GET", url = "https://api.example.com" } }]"#,
-                "endpoints and programs as tools",
+                "endpoints, statements and programs as tools",
             ),
+            key("database", TablesByName(Kind::Database), r#"{ shop = { url = "sqlite://shop.db" } }"#, "databases, by name"),
             key("openapi", TablesByName(Kind::Openapi), r#"{ shop = { spec = "shop.yaml" } }"#, "OpenAPI documents, by name"),
             key("mcp_servers", TablesByName(Kind::McpServer), r#"{ files = { command = "npx" } }"#, "MCP servers, by name"),
             key("server", Takes::Table(Kind::Server), "{}", "the gateway"),
@@ -214,6 +215,12 @@ pub(super) static TABLES: [Table; 18] = [
                 r#"{ program = "ruff", args = ["check", "--", "{user_id}"] }"#,
                 "a call runs a program, without a shell",
             ),
+            key(
+                "sql",
+                Takes::Table(Kind::Sql),
+                r#"{ database = "shop", statement = "select name from users where id = :user_id" }"#,
+                "a call runs statements, in a transaction of its own",
+            ),
             READS,
             WRITES,
             AFTER,
@@ -228,7 +235,7 @@ pub(super) static TABLES: [Table; 18] = [
         ],
     )
     .rules(&[
-        Rule::ExactlyOneOf(&["http", "command"]),
+        Rule::ExactlyOneOf(&["http", "command", "sql"]),
         Rule::AtMostOneOf(&["input", "input_schema", "input_schema_file"]),
     ]),
     table(
@@ -260,6 +267,41 @@ pub(super) static TABLES: [Table; 18] = [
             key("cwd", Text, r#""src""#, "the folder that it is started in: that of this file unless said"),
             key("env", ListLike(ENV, "names such as \"PATH\", and \"NAME=value\""), r#"["PATH", "TOKEN=${TOKEN}"]"#, "the variables that it sees; no others"),
             key("max_output", Size, r#""64KiB""#, "what is kept of each stream").or(r#""1MiB""#),
+        ],
+    ),
+    table(
+        Kind::Sql,
+        "sql = { … }",
+        "In a `[[tool]]`: the statements. `:name` is an input, whose type the database knows from the statement; nothing else of an input gets into it.",
+        &[
+            key("database", Text, r#""shop""#, "a section `[database.NAME]`").needed(),
+            key("statement", Text, r#""update inventory set qty = qty - 1 where sku = :user_id and version = 7""#, "one statement"),
+            key("statements", Texts, r#"["insert into log (who) values (:user_id)", "select count(*) from log"]"#, "several, in one transaction"),
+            key(
+                "expect_rows",
+                Whole(0, u32::MAX as u64),
+                "1",
+                "how many rows each statement that writes must meet (each statement, if none writes); else nothing is kept, and the call is a `conflict`",
+            ),
+            key("max_rows", COUNT, "100", "how many rows of each statement are handed on").or("1000"),
+        ],
+    )
+    .rules(&[Rule::ExactlyOneOf(&["statement", "statements"])]),
+    table(
+        Kind::Database,
+        "[database.NAME]",
+        "A database whose statements are tools.",
+        &[
+            key("url", Setting, r#""${DATABASE_URL}""#, "`sqlite://FILE`, or `postgres://USER:PASSWORD@HOST/DATABASE` with libpq's `sslmode` and `sslrootcert`").needed(),
+            key("pool", COUNT, "5", "the most connections at once").or("20"),
+            key(
+                "role_from_claims",
+                Flag,
+                "true",
+                "PostgreSQL: each transaction runs as the role, and with the claims, of the end user's verified token (`[server]` `jwt`); without one a call is `not_permitted`",
+            )
+            .or("false"),
+            key("statement_timeout", Duration, r#""2s""#, "the longest that one statement may take").or(r#""10s""#),
         ],
     ),
     table(

@@ -50,14 +50,23 @@ fn file(kind: Kind, header: &str, key: &str, line: &str) -> String {
         Kind::Tool => {
             let http = "http = { method = \"POST\", url = \"https://a.example/{user_id}\" }";
             let inputs: &[&str] = &["input", "input_schema", "input_schema_file"];
-            let others = beside(&[(&["name"], "name = \"get_user\""), (&["http", "command"], http), (inputs, input)]);
-            format!("[[tool]]\n{line}\n{others}[limits.payments]\n")
+            let others =
+                beside(&[(&["name"], "name = \"get_user\""), (&["http", "command", "sql"], http), (inputs, input)]);
+            format!("[[tool]]\n{line}\n{others}[limits.payments]\n[database.shop]\nurl = \"sqlite://shop.db\"\n")
         }
         Kind::Http => {
             let others = beside(&[(&["method"], "method = \"POST\""), (&["url"], "url = \"https://a.example\"")]);
             format!("{tool}[tool.http]\n{line}\n{others}")
         }
         Kind::Command => format!("{tool}[tool.command]\n{line}\n{}", beside(&[(&["program"], "program = \"ruff\"")])),
+        Kind::Sql => {
+            let statement = "statement = \"select 1\"";
+            let others = beside(&[(&["database"], "database = \"shop\""), (&["statement", "statements"], statement)]);
+            format!("{tool}[tool.sql]\n{line}\n{others}[database.shop]\nurl = \"sqlite://shop.db\"\n")
+        }
+        Kind::Database => {
+            format!("[database.shop]\n{line}\n{}", beside(&[(&["url"], "url = \"postgres://localhost/shop\"")]))
+        }
         Kind::Openapi => {
             format!("[openapi.shop]\n{line}\n{}[limits.payments]\n", beside(&[(&["spec"], "spec = \"shop.yaml\"")]))
         }
