@@ -93,7 +93,7 @@ fn long() -> anyhow::Result<()> {
 
 fn bench() -> anyhow::Result<()> {
     step("build", cargo(["build", "--release", "--locked", "-p", "fanout-cli", "-p", "fanout-benches"]))?;
-    for name in ["schedule", "runs500", "call3", "proxy", "gateway500"] {
+    for name in ["schedule", "runs500", "call3", "proxy", "gateway500", "sql"] {
         step(name, cargo(["run", "--release", "--locked", "--quiet", "-p", "fanout-benches", "--bin", name]))?;
     }
     Ok(())

@@ -35,7 +35,7 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ),
     ("fanout-testing", &["fanout-core"]),
     ("fanout-examples", &["fanout", "fanout-script"]),
-    ("fanout-benches", BELOW_THE_APPS),
+    ("fanout-benches", BENCHES),
     // It starts the command line as people do, so it imports nothing of it.
     ("fanout-clients", &["fanout-script", "fanout-testing"]),
     ("xtask", &[]),
@@ -50,6 +50,19 @@ const BELOW_THE_APPS: &[&str] = &[
     "fanout-agent",
     "fanout-host",
     "fanout",
+];
+
+/// A bench starts a throw-away server.
+const BENCHES: &[&str] = &[
+    "fanout-core",
+    "fanout-anthropic",
+    "fanout-tools",
+    "fanout-journal",
+    "fanout-script",
+    "fanout-agent",
+    "fanout-host",
+    "fanout",
+    "fanout-testing",
 ];
 
 /// Crates that speak HTTP, TLS or SQL; the scheduler's tree holds none of them.
