@@ -40,7 +40,7 @@ pub fn call(common: &Common) -> anyhow::Result<Ended> {
         let used = Used { calls: u32::try_from(asked.calls.len()).unwrap_or(u32::MAX), ..Used::default() };
         let (outcomes, stopped) = run_calls(&loaded, asked, run.clone(), &watcher, &cancel).await?;
         tell(common, &loaded, run.as_str(), &reply(&outcomes), stopped.as_ref(), &watcher, &used)?;
-        loaded.programs.gone().await;
+        loaded.gone().await;
         Ok(if cancel.reason().is_some() { Ended::Interrupted } else { Ended::Done })
     })
 }

@@ -121,6 +121,11 @@ impl Loaded {
         Ok(Self { config, environment, toolbox, troubles, programs, servers, databases })
     }
 
+    /// Waits until nothing that the tools began goes on.
+    pub async fn gone(&self) {
+        tokio::join!(self.programs.gone(), self.databases.unused());
+    }
+
     /// A scheduler within the configuration's bounds.
     pub fn scheduler(&self) -> Scheduler {
         Scheduler::new(self.config.scheduler_options())

@@ -42,7 +42,7 @@ pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
             }
         };
         let served = serve_mcp_stdio(options, stopped).await;
-        loaded.programs.gone().await;
+        loaded.gone().await;
         served?;
         anyhow::Ok(ended)
     });

@@ -74,7 +74,7 @@ pub async fn converse(
     } else {
         close(&report, &watcher, loaded)?;
     }
-    loaded.programs.gone().await;
+    loaded.gone().await;
     // What the API's limits leave no room for is a limit too.
     Ok(if report.retry_after.is_some() { Ended::Limit } else { report.status.into() })
 }

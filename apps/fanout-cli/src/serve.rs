@@ -102,7 +102,7 @@ async fn until_stopped(
     })?;
     let address = listener.local_addr()?;
     let keys = KeysFile::at(&loaded.config.server.keys_file);
-    let (programs, servers) = (loaded.programs.clone(), loaded.servers.clone());
+    let (programs, servers, databases) = (loaded.programs.clone(), loaded.servers.clone(), loaded.databases.clone());
     let has_upstream_key = upstream.api_key.is_some();
     let gateway = Gateway::new(GatewayOptions {
         scheduler: loaded.scheduler(),
@@ -123,7 +123,7 @@ async fn until_stopped(
     let mut ended = Ended::Done;
     fanout_gateway::serve(listener, &gateway, async { ended = stopped(signals, programs.clone()).await }, GRACE).await;
     reloading.abort();
-    programs.gone().await;
+    tokio::join!(programs.gone(), databases.unused());
     Ok(ended)
 }
 

@@ -6,15 +6,20 @@
 //! it; a [`Trouble`] says why.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use fanout_tools::sql::{Database, DatabaseError, DatabaseOptions, Statement};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::build::Purpose;
 use crate::config::{Config, DatabaseConfig, Implementation, Place, SettingError, ToolConfig};
 use crate::connect::Trouble;
 use crate::environment::Environment;
+
+/// So long it is awaited that stopped statements are over.
+const UNUSED_MAX: Duration = Duration::from_secs(10);
 
 /// In the place of a URL that nobody may be asked for: tools can be looked at without it.
 const NOWHERE: &str = "postgres://localhost:1/nowhere";
@@ -44,6 +49,17 @@ impl Databases {
     /// The database of that name, if it could be opened.
     pub fn get(&self, name: &str) -> Option<&Database> {
         self.by_name.get(name).map(|opened| &opened.database)
+    }
+
+    /// Waits until none of them works for us any more: what was stopped is stopped in the server too, before this process
+    /// ends. At most ten seconds, after which their own time-outs are left to it.
+    pub async fn unused(&self) {
+        let mut waiting = JoinSet::new();
+        for opened in self.by_name.values() {
+            let database = opened.database.clone();
+            waiting.spawn(async move { database.unused().await });
+        }
+        let _ = timeout(UNUSED_MAX, waiting.join_all()).await;
     }
 
     /// What is allowed and perhaps not meant: a line that nobody proves, one database under two names.

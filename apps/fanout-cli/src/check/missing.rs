@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use fanout_core::call::ToolName;
-use fanout_core::effects::{EffectsSpec, Template};
+use fanout_core::effects::Template;
 use fanout_core::tool::ToolSpec;
 use fanout_host::advice::{Declaration, declaration, line};
 
@@ -45,17 +45,9 @@ pub(super) fn serialises(spec: &ToolSpec, all: &[&ToolSpec]) -> bool {
     let touches = |spec: &ToolSpec| !spec.effects.inferred_reads.is_empty() || writes(spec);
     let same_source = |other: &&&ToolSpec| other.source == spec.source;
     !spec.effects.is_declared()
-        && !is_known(spec)
+        && !spec.source.names_rows()
         && touches(spec)
         && all.iter().filter(same_source).any(|other| writes(other) || writes(spec))
-}
-
-/// Whether its source knows which tables it touches; a declaration could say nothing better.
-fn is_known(spec: &ToolSpec) -> bool {
-    let whole = format!("{}/*", spec.source);
-    let EffectsSpec { inferred_reads, inferred_writes, .. } = &spec.effects;
-    spec.source.as_str().starts_with("sql/")
-        && inferred_reads.iter().chain(inferred_writes).all(|template| template.to_string() != whole)
 }
 
 /// A conflict between sources that nobody would see: inferred keys are told apart by their source, so a tool that says nothing

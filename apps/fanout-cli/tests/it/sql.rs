@@ -3,7 +3,7 @@
 use fanout_testing::postgres::Postgres;
 use serde_json::{Value, json};
 
-use crate::binary::{Came, Desk, content};
+use crate::binary::{Came, Desk, content, ended};
 
 const SCHEMA: &str =
     "create table inventory (sku text primary key, qty integer not null, version integer not null default 1);
@@ -135,4 +135,32 @@ async fn a_database_that_cannot_be_had_is_told_and_nothing_is_lost() {
         "{}",
         checked.err
     );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_interrupted_is_stopped_in_the_server_before_the_command_ends() {
+    let place = Postgres::shared().unwrap().database().await.unwrap();
+    place.sql(SCHEMA).await.unwrap();
+    let slow = r#"
+[database.shop]
+url = "${DATABASE_URL}"
+statement_timeout = "1m"
+
+[[tool]]
+name = "slow"
+timeout = "5m"
+sql = { database = "shop", statements = ["update inventory set qty = 0 where sku = 'a'", "select pg_sleep(50)"] }
+"#;
+    let desk = Desk::with(slow).set("DATABASE_URL", place.user_url());
+    let child = desk.start(&["call"], &content(&[("a", "slow", "{}")]));
+    let running = "select count(*) from pg_stat_activity where state <> 'idle' and query like '%pg_sleep%' and pid <> pg_backend_pid()";
+    while place.sql(running).await.unwrap().trim() != "1" {
+        tokio::task::yield_now().await;
+    }
+    let process = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+    ended(child).await.code(130);
+    assert_eq!(place.sql(running).await.unwrap().trim(), "0");
+    assert_eq!(place.sql("select qty from inventory where sku = 'a'").await.unwrap().trim(), "5");
 }

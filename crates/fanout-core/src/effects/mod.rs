@@ -55,8 +55,9 @@ impl Source {
         Key::exact(self.0.split('/'))
     }
 
-    /// Whether its inferred keys are exact enough to exclude calls of other runs too. Only SQL's are: they name rows.
-    fn excludes_between_runs(&self) -> bool {
+    /// Whether its inferred keys are exact: they name rows, so they exclude calls of other runs too, and no declaration is
+    /// wanting. Only SQL's do.
+    pub fn names_rows(&self) -> bool {
         self.0.starts_with("sql/")
     }
 }
@@ -138,7 +139,7 @@ impl Effects {
 
     /// Whether this key of ours excludes calls of other runs: declared ones do, and SQL's inferred ones.
     pub(crate) fn excludes_between_runs(&self, access: &Access) -> bool {
-        access.origin == Origin::Declared || self.source.excludes_between_runs()
+        access.origin == Origin::Declared || self.source.names_rows()
     }
 
     /// The first key on which two calls clash, if any: they overlap and at least one writes.

@@ -434,12 +434,14 @@ impl<'run> Batch<'run> {
 
     fn waits(&self, call: Ix) -> Arc<[Wait]> {
         let edges = self.schedule.edges(call).iter();
+        // What a source infers row by row, nobody could declare better.
+        let is_known = self.items[call].tool.as_ref().is_some_and(|tool| tool.spec.source.names_rows());
         edges
             .map(|edge| Wait {
                 on: self.items[edge.on].call.clone(),
                 why: edge.why,
                 key: edge.key.clone(),
-                undeclared: edge.undeclared,
+                undeclared: edge.undeclared && !is_known,
             })
             .collect()
     }

@@ -78,7 +78,8 @@ fn read(spot: &Spot, field: &Field<'_>) -> Option<DatabaseConfig> {
     let dialect = known.as_deref().and_then(Database::dialect_of);
     // An empty one is a variable that is set to nothing: what needs it says so.
     if known.is_some_and(|url| !url.is_empty()) && dialect.is_none() {
-        field.expected("a URL such as \"sqlite://shop.db\" or \"postgres://user:password@host/database\"");
+        // What it is instead is not told: a password may stand in it.
+        field.mistake("`url` must be a URL such as \"sqlite://shop.db\" or \"postgres://user:password@host/database\"");
     }
     if role_from_claims && dialect == Some(Dialect::Sqlite) {
         page.mistake(

@@ -75,6 +75,9 @@ pub enum SqlToolError {
     /// It would show nothing.
     #[error("`max_rows` must be at least 1")]
     NoRows,
+    /// A read that is to find more rows than are handed on.
+    #[error("`expect_rows` is more than `max_rows`, and no more than those are counted: raise `max_rows`")]
+    Uncounted,
     /// It says that it writes nothing, and does.
     #[error("`writes = []` says that nothing is written, and `{0}` writes: say what, or leave `writes` out")]
     Writes(String),
@@ -108,6 +111,11 @@ impl SqlDraft {
                 fields.check(name, || format!("{}`:{name}`", place(at, of)))?;
             }
             statements.push(statement);
+        }
+        let is_uncounted =
+            self.rows_expected.is_some_and(|rows| usize::try_from(rows).is_ok_and(|rows| rows > self.rows_max));
+        if is_uncounted && !statements.iter().any(Statement::plainly_writes) {
+            return Err(SqlToolError::Uncounted);
         }
         Ok(statements)
     }

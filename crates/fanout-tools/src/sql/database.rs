@@ -150,6 +150,17 @@ impl Database {
         &self.shared.name
     }
 
+    /// Waits until no transaction runs, not even one whose call was stopped: that takes some seconds at most.
+    ///
+    /// # Cancellation
+    /// Dropping the future changes nothing.
+    pub async fn unused(&self) {
+        match &self.shared.backend {
+            Backend::Postgres(postgres) => postgres.unused().await,
+            Backend::Sqlite(sqlite) => sqlite.unused().await,
+        }
+    }
+
     /// Whether the two share their connections.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)

@@ -17,6 +17,7 @@ const IDLE_MAX: Duration = Duration::from_secs(300);
 pub(super) struct Pool<C> {
     idle: Mutex<Vec<(C, Instant)>>,
     places: Arc<Semaphore>,
+    connections: usize,
 }
 
 /// The right to one connection. Dropped, it is the next one's.
@@ -29,7 +30,7 @@ pub(super) struct Place<C> {
 impl<C> Pool<C> {
     pub(super) fn new(connections: u32) -> Arc<Self> {
         let places = usize::try_from(connections).unwrap_or(Semaphore::MAX_PERMITS).clamp(1, Semaphore::MAX_PERMITS);
-        Arc::new(Self { idle: Mutex::default(), places: Arc::new(Semaphore::new(places)) })
+        Arc::new(Self { idle: Mutex::default(), places: Arc::new(Semaphore::new(places)), connections: places })
     }
 
     /// Waits until a connection may be used; first come, first served.
@@ -43,6 +44,15 @@ impl<C> Pool<C> {
             // Nobody closes it.
             Err(_) => std::future::pending().await,
         }
+    }
+}
+
+impl<C> Pool<C> {
+    /// Waits until no connection is used.
+    pub(super) async fn unused(&self) {
+        let all = u32::try_from(self.connections).unwrap_or(u32::MAX);
+        // Nobody closes it.
+        let _ = self.places.acquire_many(all).await;
     }
 }
 

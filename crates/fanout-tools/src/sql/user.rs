@@ -46,5 +46,8 @@ pub(super) fn user(attempt: &Attempt) -> Result<User, ToolError> {
 }
 
 fn role(claims: &Map<String, Value>) -> Option<&str> {
-    claims.get("role")?.as_str().filter(|role| !role.is_empty() && !role.contains('\0'))
+    let role = claims.get("role")?.as_str()?;
+    // `none` is no role: it stands for the one that the connection was opened with.
+    let is_one = !role.is_empty() && !role.contains('\0') && !role.eq_ignore_ascii_case("none");
+    is_one.then_some(role)
 }

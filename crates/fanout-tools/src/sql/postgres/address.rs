@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::failure::innermost;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
@@ -44,8 +45,8 @@ pub enum AddressError {
     #[error("it is no URL of a PostgreSQL such as postgres://user:password@host/database")]
     Url,
     /// Something in it cannot be read.
-    #[error("its URL cannot be used")]
-    Config(#[source] tokio_postgres::Error),
+    #[error("its URL cannot be used: {0}")]
+    Config(String),
     /// An unknown `sslmode`.
     #[error("`sslmode={0}` is none of disable, allow, prefer, require, verify-ca, verify-full")]
     SslMode(String),
@@ -95,7 +96,8 @@ impl Address {
             }
         }
         let query = rest.finish().replace('+', "%20");
-        let mut config = Config::from_str(&format!("{place}?{query}")).map_err(AddressError::Config)?;
+        let mut config =
+            Config::from_str(&format!("{place}?{query}")).map_err(|error| AddressError::Config(innermost(&error)))?;
         // A root certificate that nothing is held against would be a trap: libpq verifies then too.
         let mode = mode.unwrap_or(Mode::Prefer);
         config.ssl_mode(match mode {
@@ -292,7 +294,8 @@ mod tests {
             ("postgres://a:s3cret@h/c?sslmode=verify", "verify-ca"),
             ("postgres://a:s3cret@h/c?sslcert=x", "`sslcert`"),
             ("postgres://a:s3cret@h/c?sslmode=verify-full&sslrootcert=absent.pem", "absent.pem"),
-            ("postgres://a:s3cret@h:port/c", "cannot be used"),
+            ("postgres://a:s3cret@h:port/c", "invalid value for option `port`"),
+            ("postgres://a:s3cret@h/c?foo=bar", "`foo`"),
         ] {
             let mistake = mistake(url);
             assert!(mistake.contains(part) && !mistake.contains("s3cret"), "{mistake}");

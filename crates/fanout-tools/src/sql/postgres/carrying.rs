@@ -13,12 +13,11 @@ use std::time::Duration;
 use fanout_core::call::ToolName;
 use fanout_core::tool::ToolError;
 use futures_util::TryStreamExt;
-use futures_util::future::join;
 use serde_json::Value;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Column, Error, Row};
+use tokio_postgres::{Client, Column, Error, Row, SimpleQueryMessage};
 
 use super::failure::{before_commit, connecting, disproves_commit, innermost};
 use super::progress::Progress;
@@ -36,11 +35,8 @@ const FATE_ASKED: u32 = 20;
 /// And so long it is waited in between.
 const FATE_PAUSE: Duration = Duration::from_millis(250);
 
-/// Who is asked for the fate of a transaction, and for which: the number that the server gave it, and when that server was
-/// started. One that was started since, or another, cannot be trusted to mean the same by the number.
-const WHICH: &str = "select txid_current_if_assigned()::text, pg_postmaster_start_time()::text";
-
-/// What became of a transaction.
+/// What became of a transaction, and when the server was started: one that was started since, or another, cannot be trusted
+/// to mean the same by the number.
 const FATE: &str = "select txid_status($1::bigint)::text, pg_postmaster_start_time()::text";
 
 /// What is done in one transaction, and for whom.
@@ -60,16 +56,20 @@ struct Which {
 }
 
 impl Carrying {
-    pub(super) async fn run(self, place: &Place<Session>) -> Result<Vec<Rows>, ToolError> {
-        let begun = timeout(self.transaction.begin_max, self.begun(place)).await;
-        let session = begun.unwrap_or_else(|_| Err(self.transaction.not_begun(self.name(), "no connection to")))?;
+    pub(super) async fn run(self, place: Place<Session>) -> Result<Vec<Rows>, ToolError> {
+        let begun = timeout(self.transaction.begin_max, self.begun(&place)).await;
+        let (session, number) =
+            begun.unwrap_or_else(|_| Err(self.transaction.not_begun(self.name(), "no connection to")))?;
         let client = &session.client;
         let ended = match self.work(client).await {
-            Ok((rows, _)) if self.transaction.reads_only => {
+            Ok(rows) if self.transaction.reads_only => {
                 self.end(client, "COMMIT").await;
                 Ok(rows)
             }
-            Ok((rows, which)) => self.commit(client, rows, which).await,
+            Ok(rows) => {
+                let which = number.map(|number| Which { number, server: session.started.clone() });
+                self.commit(client, rows, which).await
+            }
             Err(error) => {
                 self.end(client, "ROLLBACK").await;
                 Err(error)
@@ -98,13 +98,6 @@ impl Carrying {
             Some(which) => self.fate(&which, rows, &error).await,
             None => Err(self.unknown(&error)),
         }
-    }
-
-    /// Which transaction this is; `None` where nothing was written.
-    async fn which(&self, client: &Client) -> Result<Option<Which>, Error> {
-        let row = one(client, WHICH, Vec::new()).await?;
-        let text = |at| row.as_ref().and_then(|row| row.try_get::<_, Option<String>>(at).ok().flatten());
-        Ok(text(0).zip(text(1)).map(|(number, server)| Which { number, server }))
     }
 
     /// What became of a transaction whose COMMIT was not answered, asked on another connection.
@@ -151,15 +144,16 @@ impl Carrying {
     }
 
     /// A connection in a transaction. One that was kept may have been closed meanwhile; then there is another.
-    async fn begun(&self, place: &Place<Session>) -> Result<Session, ToolError> {
+    /// The number that the server gave it is known from the start, where it may write.
+    async fn begun(&self, place: &Place<Session>) -> Result<(Session, Option<String>), ToolError> {
         let begin = self.begin();
         while let Some(session) = place.kept() {
             if session.client.is_closed() {
                 continue;
             }
             self.progress.runs_on(session.canceller(&self.postgres.address));
-            match session.client.batch_execute(&begin).await {
-                Ok(()) => return Ok(session),
+            match numbered(&session.client, &begin).await {
+                Ok(number) => return Ok((session, number)),
                 Err(error) if error.as_db_error().is_none() => {}
                 Err(error) => return Err(self.failed(&error)),
             }
@@ -167,8 +161,8 @@ impl Carrying {
         let opened = Session::open(&self.postgres.address).await;
         let session = opened.map_err(|error| connecting(self.name(), &error))?;
         self.progress.runs_on(session.canceller(&self.postgres.address));
-        session.client.batch_execute(&begin).await.map_err(|error| self.failed(&error))?;
-        Ok(session)
+        let number = numbered(&session.client, &begin).await.map_err(|error| self.failed(&error))?;
+        Ok((session, number))
     }
 
     /// One message, so that neither of the two is without the other.
@@ -181,30 +175,20 @@ impl Carrying {
             (false, _) if *locks_what_it_reads => "ISOLATION LEVEL READ COMMITTED READ WRITE",
             (false, _) => "ISOLATION LEVEL SERIALIZABLE READ WRITE",
         };
-        format!("BEGIN {mode}; SET LOCAL statement_timeout = {}", statement_timeout.as_millis().max(1))
+        let number = if *reads_only { "" } else { "; select txid_current()" };
+        format!("BEGIN {mode}; SET LOCAL statement_timeout = {}{number}", statement_timeout.as_millis().max(1))
     }
 
     /// All that stands between BEGIN and COMMIT.
-    async fn work(&self, client: &Client) -> Result<(Vec<Rows>, Option<Which>), ToolError> {
+    async fn work(&self, client: &Client) -> Result<Vec<Rows>, ToolError> {
         if let Some(user) = &self.user {
             self.become_user(client, user).await?;
         }
         let mut answers = Vec::with_capacity(self.transaction.steps.len());
         let mut kept = 0;
-        let mut which = None;
         for (at, step) in self.transaction.steps.iter().enumerate() {
             let values = self.inputs(client, &step.statement).await?;
-            let is_last = at + 1 == self.transaction.steps.len();
-            let rows = if is_last && !self.transaction.reads_only {
-                // The question goes out right behind the statement, without a wait in between.
-                let (rows, asked) =
-                    join(self.execute(client, &step.statement, values, &mut kept), self.which(client)).await;
-                let rows = rows?;
-                which = asked.map_err(|error| self.failed(&error))?;
-                rows
-            } else {
-                self.execute(client, &step.statement, values, &mut kept).await?
-            };
+            let rows = self.execute(client, &step.statement, values, &mut kept).await?;
             if let Some(expected) = step.rows_expected.filter(|expected| *expected != rows.count) {
                 let now = match &step.now {
                     Some(now) => self.now(client, now, &mut kept).await,
@@ -214,7 +198,7 @@ impl Carrying {
             }
             answers.push(rows);
         }
-        Ok((answers, which))
+        Ok(answers)
     }
 
     /// The role and the claims hold until the transaction's end, and for nobody after it.
@@ -318,6 +302,15 @@ impl Carrying {
         };
         (0..row.len()).map(value).collect()
     }
+}
+
+/// Runs what begins a transaction, and hands on its number if that was asked for.
+async fn numbered(client: &Client, begin: &str) -> Result<Option<String>, Error> {
+    let messages = client.simple_query(begin).await?;
+    Ok(messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    }))
 }
 
 /// The first row that a statement gives.

@@ -73,7 +73,12 @@ pub(super) fn is_not_for_us(error: &Error) -> bool {
 
 /// What a server that let nobody in means.
 pub(super) fn connecting(tool: &str, error: &Error) -> ToolError {
-    ToolError::NotSent(format!("`{tool}` found no connection to its database: {}", told(error)))
+    let message = format!("`{tool}` found no connection to its database: {}", told(error));
+    match error.code().map(|code| &code.code()[..2]) {
+        // The password, the name of the database, the right to connect: the next attempt meets the same.
+        Some("28" | "3D" | "42") => ToolError::Failed(format!("{message}. Nothing was sent")),
+        _ => ToolError::NotSent(message),
+    }
 }
 
 /// An error in one line.

@@ -18,12 +18,14 @@ mod value;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use fanout_core::tool::{Attempt, ToolError};
+use fanout_core::tool::{Attempt, Hold, ToolError};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_postgres::Error;
 use tokio_postgres::types::Type;
@@ -33,10 +35,11 @@ pub use address::AddressError;
 use address::Address;
 use carrying::Carrying;
 use catalog::CatalogError;
+use progress::Progress;
 use session::Session;
 
 use super::infer::Catalog;
-use super::pool::{Place, Pool};
+use super::pool::Pool;
 use super::statement::Statement;
 use super::transaction::{Rows, Transaction};
 use super::user::User;
@@ -93,6 +96,11 @@ impl Postgres {
         self.address.is_unproven
     }
 
+    /// Waits until no transaction runs, not even one that is being stopped.
+    pub(super) async fn unused(&self) {
+        self.pool.unused().await;
+    }
+
     /// Carries out a transaction.
     ///
     /// # Cancellation
@@ -106,28 +114,17 @@ impl Postgres {
     ) -> Result<Vec<Rows>, ToolError> {
         let free = timeout(transaction.begin_max, self.pool.place()).await;
         let place = free.map_err(|_| transaction.not_begun(attempt.tool.as_str(), "no free connection to"))?;
-        let (wanted, unwanted) = oneshot::channel::<()>();
+        let progress: Arc<Progress> = Arc::default();
         let carrying = Carrying {
             postgres: Arc::clone(self),
             transaction: Arc::clone(transaction),
             tool: attempt.tool.clone(),
             input: Arc::clone(&attempt.input),
             user,
-            progress: Arc::default(),
+            progress: Arc::clone(&progress),
         };
-        let hold = attempt.hold();
-        let ended = tokio::spawn(async move {
-            let result = carrying.run_while(place, unwanted).await;
-            drop(hold);
-            result
-        })
-        .await;
-        drop(wanted);
-        match ended {
-            Ok(result) => result,
-            Err(error) if error.is_panic() => Err(ToolError::Panicked(error.to_string())),
-            Err(_) => Err(ToolError::Stopped),
-        }
+        let work: Work = Box::pin(carrying.run(place));
+        Carried { work: Some(work), progress, hold: attempt.hold() }.await
     }
 
     /// What the server says of each statement that it would refuse; nothing where it cannot be asked.
@@ -159,22 +156,42 @@ impl Postgres {
     }
 }
 
-impl Carrying {
-    /// Runs to the end, or is stopped when nobody wants the answer any more.
-    async fn run_while(self, place: Place<Session>, unwanted: oneshot::Receiver<()>) -> Result<Vec<Rows>, ToolError> {
-        let progress = Arc::clone(&self.progress);
-        let mut run = Box::pin(self.run(&place));
-        tokio::select! {
-            result = &mut run => return result,
-            _ = unwanted => {}
-        }
-        progress.spoil();
-        if let Some(canceller) = progress.canceller().filter(|_| !progress.is_committing()) {
-            // A statement that cannot be stopped so is stopped by its connection's end, below.
-            let _ = timeout(STOP_MAX, canceller.cancel()).await;
-        }
-        // The answer is nobody's; what counts is that the work is over.
-        let _ = timeout(STOP_MAX, run).await;
-        Err(ToolError::Stopped)
+type Work = Pin<Box<dyn Future<Output = Result<Vec<Rows>, ToolError>> + Send>>;
+
+/// A transaction that somebody waits for. Where nobody does any more, it is stopped and ended by itself.
+struct Carried {
+    /// `None` once it has ended.
+    work: Option<Work>,
+    progress: Arc<Progress>,
+    hold: Hold,
+}
+
+impl Future for Carried {
+    type Output = Result<Vec<Rows>, ToolError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(work) = &mut self.work else { return Poll::Ready(Err(ToolError::Stopped)) };
+        let ended = ready!(work.as_mut().poll(cx));
+        self.work = None;
+        Poll::Ready(ended)
     }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        if let (Some(work), Ok(runtime)) = (self.work.take(), Handle::try_current()) {
+            runtime.spawn(stop(work, Arc::clone(&self.progress), self.hold.clone()));
+        }
+    }
+}
+
+/// Ends a transaction that nobody waits for; the call's locks are held until it is over.
+async fn stop(work: Work, progress: Arc<Progress>, _hold: Hold) {
+    progress.spoil();
+    if let Some(canceller) = progress.canceller().filter(|_| !progress.is_committing()) {
+        // A statement that cannot be stopped so is stopped by its connection's end, below.
+        let _ = timeout(STOP_MAX, canceller.cancel()).await;
+    }
+    // The answer is nobody's; what counts is that the work is over.
+    let _ = timeout(STOP_MAX, work).await;
 }

@@ -94,6 +94,11 @@ impl Sqlite {
         loaded.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
+    /// Waits until no transaction runs, not even one that is being stopped.
+    pub(super) async fn unused(&self) {
+        self.pool.unused().await;
+    }
+
     /// Carries out a transaction.
     ///
     /// # Cancellation

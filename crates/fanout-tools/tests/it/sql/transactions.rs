@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fanout_core::tool::{Attempt, Policy, Tool, ToolError};
+use fanout_testing::postgres::Postgres;
 use fanout_tools::sql::{Database, DatabaseOptions, SqlTool};
 use serde_json::json;
 
@@ -177,6 +178,11 @@ async fn a_database_that_is_not_there_has_done_nothing() {
     let ToolError::NotSent(told) = &error else { panic!("{error:?}") };
     assert!(told.contains("no connection") && !told.contains("s3cret"), "{told}");
     assert!(nowhere.learn().await.unwrap_err().to_string().contains("cannot be asked"));
+    let place = Postgres::shared().unwrap().database().await.unwrap();
+    let wrong = place.user_url().replace(place.user(), "nobody");
+    let error =
+        run(&Database::new("shop", DatabaseOptions::new(wrong)).unwrap(), "select 1", nothing()).await.unwrap_err();
+    assert!(matches!(&error, ToolError::Failed(told) if told.contains("authentication")), "{error:?}");
     let absent = Database::new("shop", DatabaseOptions::new("sqlite:///nowhere/shop.db")).unwrap();
     let error = run(&absent, "select 1", nothing()).await.unwrap_err();
     assert!(matches!(&error, ToolError::NotSent(told) if told.contains("unable to open")), "{error:?}");

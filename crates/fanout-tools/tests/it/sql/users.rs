@@ -80,6 +80,7 @@ async fn who_says_not_who_they_are_sees_nothing() {
         ),
         (Some(CallerToken::verified("t0ken", claims(&json!({"sub": ALICE})), in_a_moment)), "`role`"),
         (Some(CallerToken::verified("t0ken", claims(&json!({"role": 7})), in_a_moment)), "`role`"),
+        (Some(CallerToken::verified("t0ken", claims(&json!({"role": "none"})), in_a_moment)), "`role`"),
         (Some(CallerToken::verified("t0ken", claims(&json!({"role": "postgres"})), in_a_moment)), "`postgres`"),
         (Some(CallerToken::verified("t0ken", claims(&json!({"role": "no one"})), in_a_moment)), "`no one`"),
     ] {
