@@ -33,6 +33,11 @@ create table drawn (id int primary key, ticket int default nextval('tickets'));
 create table ranges (id int primary key, during int4range, exclude using gist (during with &&));
 create table lowered (id int primary key, name text);
 create unique index on lowered (lower(name));
+create table skus (sku text primary key, n int);
+create unique index on skus (sku collate folded);
+create table patterns (sku text primary key, n int);
+create unique index on patterns (sku text_pattern_ops);
+create table again (sku text primary key, n int, unique (sku, n));
 create table "Odd Name" ("Id" int primary key, n int);
 
 create table events (id int, day int, n int, primary key (id, day)) partition by range (day);
@@ -75,6 +80,10 @@ create policy own on notes using (owner = auth.uid() or team in (select team fro
 create table mine (id int primary key, owner uuid);
 alter table mine enable row level security;
 create policy own on mine using (owner = (select auth.uid()));
+create table few (id int primary key, owner text);
+alter table few enable row level security;
+create policy seen on few for select using (true);
+create policy made on few for insert with check ((select count(*) from few f where f.owner = few.owner) < 2);
 "#;
 
 async fn connect(url: &str) -> Client {
@@ -142,6 +151,9 @@ async fn keys_of_postgres_are_those_whose_values_have_one_spelling() {
             ("insert into ranges (id) values (:id)", "| ranges/*"),
             ("insert into lowered (id) values (:id)", "| lowered/*"),
             ("insert into customers (id) values (:id)", "| customers/*"),
+            ("insert into skus values (:s, 1)", "| skus/*"),
+            ("insert into patterns values (:s, 1)", "| patterns/*"),
+            ("insert into again values (:s, 1)", "| again/{s}"),
             ("insert into order_items (order_id, line) values (:o, :l)", "orders/{o} | order_items/{o}/{l}"),
             ("update inventory set qty = qty - 1 where sku = :s", "| inventory/{s}"),
         ],
@@ -184,6 +196,7 @@ async fn what_comes_with_a_table_of_postgres_is_followed() {
             ("select auth.uid(), auth.role(), auth.jwt()", "|"),
             ("select * from notes where id = :id", "notes/{id} members/* |"),
             ("update mine set owner = auth.uid() where id = :id", "| mine/{id}"),
+            ("insert into few values (:id, 'a')", "few/* | few/{id}"),
             ("select nextval('tickets')", "| *"),
             ("select pg_advisory_xact_lock(1)", "| *"),
             ("select gen_random_uuid(), now(), random()", "|"),
@@ -234,6 +247,9 @@ fn sqlite_says_the_same_of_its_own() {
              create table real (id real primary key);
              create table partly (id integer primary key, n int);
              create unique index part on partly (n) where n > 3;
+             create table skus (sku text primary key, n int);
+             create unique index one_case on skus (sku collate nocase);
+             create table again (sku text primary key, n int, unique (sku, n));
              create table audited (id integer primary key, n int);
              create trigger audit after update of n on audited begin delete from orders; end;
              create view open as select * from orders where note = 'open';
@@ -261,6 +277,8 @@ fn sqlite_says_the_same_of_its_own() {
             ("select * from loose where id = :c", "loose/* |"),
             ("select * from real where id = :c", "real/* |"),
             ("insert into partly values (:id, 1)", "| partly/*"),
+            ("insert into skus values (:s, 1)", "| skus/*"),
+            ("insert into again values (:s, 1)", "| again/{s}"),
             ("update audited set n = 1 where id = :id", "| *"),
             ("delete from audited where id = :id", "| audited/{id}"),
             ("select * from open", "orders/* |"),

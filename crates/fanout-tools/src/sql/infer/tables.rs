@@ -30,7 +30,7 @@ impl<'a> Walk<'a, '_> {
                 let (root, keys) = (self.root(name), keys.clone());
                 self.touched.table(mode, &root, &keys);
                 self.touched.reads_beside = true;
-                self.uses(Mode::Read, &format!("a policy of `{name}`"), &relation.policies, name);
+                self.uses(Mode::Read, &format!("a policy of `{name}`"), &relation.policies);
             }
             Kind::View => self.view(mode, name, relation),
             Kind::Outside => self.touched.whole(mode, &format!("`{name}` stands for something else")),
@@ -42,7 +42,7 @@ impl<'a> Walk<'a, '_> {
         if !self.enter(&format!("{mode:?} of view"), name) {
             return;
         }
-        self.uses(mode, &format!("view `{name}`"), &view.query, name);
+        self.uses(mode, &format!("view `{name}`"), &view.query);
         if let Some(definition) = &view.definition
             && !self.inside(mode, definition)
         {
@@ -50,11 +50,10 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    /// Everything that a view, a policy or a default reads and calls; `of` is what it belongs to.
-    fn uses(&mut self, mode: Mode, what: &str, uses: &'a Uses, of: &Name) {
+    /// Everything that a view, a policy or a default reads and calls.
+    fn uses(&mut self, mode: Mode, what: &str, uses: &'a Uses) {
         for name in &uses.relations {
-            // A policy's columns are those of its own table.
-            if name != of && self.enter(&format!("{mode:?} by {what}"), name) {
+            if self.enter(&format!("{mode:?} by {what}"), name) {
                 self.read(mode, name, &all_rows(&format!("it is read by {what}")));
             }
         }
@@ -102,14 +101,14 @@ impl<'a> Walk<'a, '_> {
                     .whole(Mode::Write, &format!("trigger `{}` on `{member}` may write any table", trigger.name));
             }
             if events.insert || events.update {
-                self.uses(Mode::Write, &format!("a default or check of `{member}`"), &relation.on_write, member);
+                self.uses(Mode::Write, &format!("a default or check of `{member}`"), &relation.on_write);
             }
         }
         match relation.kind {
             Kind::Table => {
                 let root = self.root(name);
                 self.touched.table(Mode::Write, &root, keys);
-                self.uses(Mode::Read, &format!("a policy of `{name}`"), &relation.policies, name);
+                self.uses(Mode::Read, &format!("a policy of `{name}`"), &relation.policies);
             }
             Kind::View if relation.query.relations.is_empty() => {
                 self.touched.whole(Mode::Write, &format!("view `{name}` cannot be followed"));

@@ -82,6 +82,7 @@ fn shop() -> Catalog {
     add("tokens", table("id", &["id uuid", "note text"]));
     add("prices", table("id", &["id numeric", "amount"]));
     add("codes", table("code", &["code varchar", "note text"]));
+    add("folded", Relation { uniques: vec![None], ..table("code", &["code text", "note text"]) });
     add("bare", table("", &["id int"]));
     add(
         "audited",
@@ -99,11 +100,9 @@ fn shop() -> Catalog {
     add("active", Relation { kind: Kind::View, query: uses(&["orders", "customers"], &[]), ..Relation::default() });
     add(
         "notes",
-        Relation {
-            policies: uses(&["notes", "members"], std::slice::from_ref(&uid)),
-            ..table("id", &["id int", "owner uuid"])
-        },
+        Relation { policies: uses(&["members"], std::slice::from_ref(&uid)), ..table("id", &["id int", "owner uuid"]) },
     );
+    add("few", Relation { policies: uses(&["few"], &[]), ..table("id", &["id int", "owner uuid"]) });
     add("members", table("team,who", &["team int", "who uuid"]));
     add(
         "stamped",
@@ -286,6 +285,8 @@ fn a_new_row_is_named_where_nothing_else_can_stand_in_its_way() {
         ("insert into inventory default values", "| inventory/*"),
         ("insert into customers (id, email) values (:id, :e)", "| customers/*"),
         ("insert into codes (code) values (:c)", "| codes/*"),
+        ("insert into folded (code) values (:c)", "| folded/*"),
+        ("update folded set note = :n where code = :c", "| folded/*"),
         ("insert into logs (text) values (:t)", "| logs/*"),
         ("insert into logs (id, text) values (:id, :t)", "| logs/{id}"),
         ("insert into counted (id) values (:id)", "| counted/*"),
@@ -355,6 +356,8 @@ fn views_partitions_and_policies_lead_to_the_tables_behind_them() {
         ("update events set n = 1 where id = :id and day = :d", "| events/{id}/{d}"),
         ("select * from notes where id = :id", "notes/{id} members/* |"),
         ("update notes set owner = :o where id = :id", "members/* | notes/{id}"),
+        ("insert into few (id) values (:id)", "few/* | few/{id}"),
+        ("select * from few where id = :id", "few/{id} few/* |"),
     ]);
 }
 

@@ -47,10 +47,16 @@ select coalesce(json_agg(r), '[]') from (
   order by c.oid, a.attnum
 ) r;
 
--- What has to be unique, and what excludes; no columns where an expression or a condition has a part in it.
+-- What has to be unique, and what excludes; no columns where an expression or a condition has a part in it, or where two
+-- values that the column tells apart can be one in the index: by another collation or another operator class.
 select coalesce(json_agg(r), '[]') from (
   select n.nspname as schema, c.relname as table, i.indisprimary as is_primary,
-    case when i.indpred is null and i.indexprs is null and not i.indisexclusion then (
+    case when i.indpred is null and i.indexprs is null and not i.indisexclusion and not exists (
+      select from unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[]) with ordinality k(attnum, class, coll, at)
+      join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
+      join pg_opclass o on o.oid = k.class
+      where k.at <= i.indnkeyatts and (k.coll <> a.attcollation or not o.opcdefault)
+    ) then (
       select json_agg(a.attname order by k.at)
       from unnest(i.indkey::int2[]) with ordinality k(attnum, at)
       join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
@@ -131,6 +137,11 @@ select coalesce(json_agg(r), '[]') from (
       where d.classid = 'pg_class'::regclass and d.objid = x.oid and d.refclassid = 'pg_class'::regclass
         and d.refobjid = c.oid and d.deptype in ('a', 'i')
     ))
+  union all
+  -- What a policy says of its own columns is listed like a query in it on its own table: only its tree tells.
+  select distinct n.nspname, c.relname, 'policy', false, n.nspname, c.relname
+  from pg_policy p join pg_class c on c.oid = p.polrelid join pg_namespace n on n.oid = c.relnamespace
+  where c.relrowsecurity and concat(p.polqual::text, p.polwithcheck::text) ~ format(':relid %s\M', c.oid)
 ) r;
 
 -- Functions. A body counts only where its names mean what they would mean to the caller.

@@ -89,10 +89,10 @@ fn table(connection: &Connection, entry: &Entry) -> Result<Relation> {
 fn uniques(connection: &Connection, table: &str) -> Result<Vec<Option<Vec<String>>>> {
     let indexes = "select name, partial from pragma_index_list(?1) where \"unique\" and origin <> 'pk'";
     let indexes: Vec<(String, bool)> = rows(connection, indexes, Some(table), |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let columns = "select name from pragma_index_xinfo(?1) where key order by seqno";
+    // An expression has no name; and in an index of another collation two texts can be one that their column tells apart.
+    let columns = "select iif(coll = 'BINARY', name, null) from pragma_index_xinfo(?1) where key order by seqno";
     let of_index = |(name, is_partial): (String, bool)| {
         let columns: Vec<Option<String>> = rows(connection, columns, Some(&name), |row| row.get(0))?;
-        // An expression has no name.
         Ok(columns.into_iter().map(|column| column.map(lower)).collect::<Option<Vec<_>>>().filter(|_| !is_partial))
     };
     indexes.into_iter().map(of_index).collect()
