@@ -42,12 +42,17 @@ create table "Odd Name" ("Id" int primary key, n int);
 
 create table events (id int, day int, n int, primary key (id, day)) partition by range (day);
 create table events_1 partition of events for values from (0) to (10);
+create table moving (id int, place text, n int) partition by list (lower(place));
+create table moving_a partition of moving for values in ('a');
+create table slugs (id int primary key, name text, slug text generated always as (lower(name)) stored unique);
+create table slugged (id int primary key, n int, "of" int generated always as (n) stored references slugs);
 create table animals (id int primary key, name text);
 create table dogs (barks bool) inherits (animals);
 
 create function audit() returns trigger language plpgsql as $$ begin return new; end $$;
 create table audited (id int primary key, n int);
 create trigger audit after update on audited for each row execute function audit();
+create trigger gone after delete on moving for each row execute function audit();
 create table searched (id int primary key, words text, found tsvector);
 create trigger found before insert or update on searched
   for each row execute function tsvector_update_trigger(found, 'pg_catalog.english', words);
@@ -175,6 +180,10 @@ async fn what_comes_with_a_table_of_postgres_is_followed() {
             ("update searched set words = :w where id = :id", "| searched/{id}"),
             ("delete from ruled where id = :id", "| *"),
             ("update ruled set n = 1 where id = :id", "| ruled/{id}"),
+            ("update moving set place = 'b' where id = :id", "| *"),
+            ("update slugs set name = :n where id = :id", "| slugs/*"),
+            ("update slugged set n = :n where id = :id", "slugs/* | slugged/{id}"),
+            ("insert into slugged values (:id, 1)", "slugs/* | slugged/{id}"),
             ("update events_1 set n = 1 where id = :id and day = :d", "| events/{id}/{d}"),
             ("select * from dogs where id = :id", "animals/{id} |"),
             ("select pure(1)", "|"),
@@ -252,6 +261,11 @@ fn sqlite_says_the_same_of_its_own() {
              create table again (sku text primary key, n int, unique (sku, n));
              create table audited (id integer primary key, n int);
              create trigger audit after update of n on audited begin delete from orders; end;
+             create table people (id integer primary key, email text unique on
+                                  conflict replace, n int);
+             create table pets (id integer primary key, owner int references people on delete cascade);
+             create table doubled (id integer primary key, w int generated always as (v * 2) unique, v int);
+             create table half (id integer primary key, w int as (v / 2) stored references people, v int);
              create view open as select * from orders where note = 'open';
              create view shut as select 1;
              create trigger shut_it instead of insert on shut begin select 1; end;
@@ -281,6 +295,13 @@ fn sqlite_says_the_same_of_its_own() {
             ("insert into again values (:s, 1)", "| again/{s}"),
             ("update audited set n = 1 where id = :id", "| *"),
             ("delete from audited where id = :id", "| audited/{id}"),
+            ("insert into people (id) values (:id)", "half/* | people/* pets/*"),
+            ("update people set email = :e where id = :id", "half/* | people/* pets/*"),
+            ("update people set n = 1 where id = :id", "| people/{id}"),
+            ("update pets set rowid = 3 where id = :id", "| pets/*"),
+            ("update doubled set v = 1 where id = :id", "| doubled/*"),
+            ("insert into half values (:id, :v)", "people/* | half/{id}"),
+            ("update half set v = 1 where id = :id", "people/* | half/{id}"),
             ("select * from open", "orders/* |"),
             ("insert into shut values (1)", "| *"),
             ("select * from words", "* |"),

@@ -64,6 +64,8 @@ pub struct Relation {
     pub definition: Option<String>,
     /// What its row-level-security policies read and call.
     pub policies: Uses,
+    /// Whether a new or changed row may put away others that it meets, without the statement saying so.
+    pub replaces: bool,
     /// What its defaults and checks call, and the sequences that they draw from and that are not its own.
     pub on_write: Uses,
 }
@@ -95,6 +97,10 @@ pub struct Column {
     pub has_default: bool,
     /// Whether that value is the next of a sequence.
     pub is_numbered: bool,
+    /// Whether the database computes it from other columns of the row.
+    pub is_generated: bool,
+    /// Whether it decides in which partition a row is, so that a change of it can move the row.
+    pub is_partitioning: bool,
 }
 
 /// A foreign key.
@@ -178,6 +184,15 @@ impl Events {
     /// All of them.
     pub const ALL: Self = Self { insert: true, update: true, delete: true };
 
+    /// Those of either.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self {
+            insert: self.insert || other.insert,
+            update: self.update || other.update,
+            delete: self.delete || other.delete,
+        }
+    }
+
     /// Whether one is in both.
     pub(super) fn meet(self, other: Self) -> bool {
         self.insert && other.insert || self.update && other.update || self.delete && other.delete
@@ -253,6 +268,11 @@ impl Catalog {
     pub(super) fn family<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = (&'a Name, &'a Relation)> {
         let root = self.root(name);
         self.relations.iter().filter(move |(other, _)| self.root(other) == root)
+    }
+
+    /// The columns of a table, with those of its partitions and children.
+    pub(super) fn columns<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = &'a Column> {
+        self.family(name).flat_map(|(_, member)| &member.columns)
     }
 
     /// The foreign keys that point at a table, each with the table that it is of.

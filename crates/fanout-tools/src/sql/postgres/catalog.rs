@@ -55,6 +55,8 @@ struct ColumnRow {
     is_limited: bool,
     has_default: bool,
     is_numbered: bool,
+    is_generated: bool,
+    is_partitioning: bool,
 }
 
 #[derive(Deserialize)]
@@ -250,6 +252,8 @@ fn column(row: &ColumnRow) -> Column {
         is_limited: row.is_limited,
         has_default: row.has_default,
         is_numbered: row.is_numbered,
+        is_generated: row.is_generated,
+        is_partitioning: row.is_partitioning,
     }
 }
 

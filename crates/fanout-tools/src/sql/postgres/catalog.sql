@@ -38,7 +38,12 @@ select coalesce(json_agg(r), '[]') from (
       join pg_depend p on p.classid = 'pg_attrdef'::regclass and p.objid = d.oid and p.refclassid = 'pg_class'::regclass
       join pg_class s on s.oid = p.refobjid and s.relkind = 'S'
       where d.adrelid = c.oid and d.adnum = a.attnum
-    ) as is_numbered
+    ) as is_numbered,
+    a.attgenerated <> '' as is_generated,
+    exists (
+      select from pg_partitioned_table p
+      where p.partrelid = c.oid and (a.attnum = any (p.partattrs::int2[]) or 0 = any (p.partattrs::int2[]))
+    ) as is_partitioning
   from pg_attribute a
   join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
   join pg_type t on t.oid = a.atttypid left join pg_collation o on o.oid = a.attcollation

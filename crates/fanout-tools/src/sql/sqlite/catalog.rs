@@ -65,13 +65,14 @@ fn table(connection: &Connection, entry: &Entry) -> Result<Relation> {
     // A collation decides which texts are one, and it can stand at the column or at its key: where any is named, texts
     // have no spelling of their own.
     let has_collation = entry.text.to_ascii_lowercase().contains("collate");
+    // Only generated columns are hidden in a table of its own.
     let columns =
-        "select name, type, dflt_value is not null, pk from pragma_table_xinfo(?1) where hidden = 0 order by cid";
+        "select name, type, dflt_value is not null or hidden, pk, hidden from pragma_table_xinfo(?1) order by cid";
     let read = |row: &Row<'_>| {
-        let (name, kind, has_default, place): (String, String, bool, u32) =
-            (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+        let (name, kind, has_default, place, is_generated): (String, String, bool, u32, bool) =
+            (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
         let form = form(&kind).filter(|form| *form == Canonical::Integer || !has_collation);
-        Ok((Column { name: lower(name), form, has_default, ..Column::default() }, place))
+        Ok((Column { name: lower(name), form, has_default, is_generated, ..Column::default() }, place))
     };
     let columns: Vec<(Column, u32)> = rows(connection, columns, Some(&entry.name), read)?;
     let mut key: Vec<(u32, String)> =
@@ -82,6 +83,8 @@ fn table(connection: &Connection, entry: &Entry) -> Result<Relation> {
         primary_key: key.into_iter().map(|(_, name)| name).collect(),
         uniques: uniques(connection, &entry.name)?,
         references: references(connection, &entry.name)?,
+        // `on conflict replace` at one of its constraints, whatever stands in between.
+        replaces: ["conflict", "replace"].iter().all(|word| entry.text.to_ascii_lowercase().contains(word)),
         ..Relation::default()
     })
 }
