@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use fanout_core::effects::Mode;
 use sqlparser::ast::{
     Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select, SetExpr, Statement as Parsed,
-    TableFactor, TableWithJoins, Visit, Visitor,
+    TableFactor, TableWithJoins, Visit, Visitor, visit_statements,
 };
 use sqlparser::dialect::{Dialect as Grammar, PostgreSqlDialect, SQLiteDialect};
 use sqlparser::parser::Parser;
@@ -78,6 +78,17 @@ pub(super) fn parse(dialect: Dialect, text: &str) -> Option<Parsed> {
     let mut parsed = Parser::parse_sql(grammar, text).ok()?;
     let only = parsed.pop();
     only.filter(|_| parsed.is_empty())
+}
+
+/// Whether a statement adds, changes or removes rows by itself, at its beginning or in any part of it: not by a function that
+/// it calls.
+pub(in crate::sql) fn changes_rows(statement: &Statement) -> bool {
+    let writes = |parsed: &Parsed| match parsed {
+        Parsed::Insert(_) | Parsed::Update(_) | Parsed::Delete(_) | Parsed::Merge(_) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    let parsed = || parse(statement.dialect(), statement.text());
+    statement.plainly_writes() || parsed().is_some_and(|parsed| visit_statements(&parsed, writes).is_break())
 }
 
 impl<'a> Walk<'a, '_> {
