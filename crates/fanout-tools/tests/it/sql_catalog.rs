@@ -66,6 +66,18 @@ create function lines(bigint) returns bigint language sql stable as 'select coun
 create function elsewhere() returns bigint language sql stable set search_path = depot as 'select count(*) from inventory';
 create function atomic() returns bigint language sql stable begin atomic select count(*) from inventory; end;
 create function lower(customers) returns text language plpgsql as $$ begin return ''; end $$;
+create function counts(bigint, text) returns bigint language sql stable as 'select count(*) from inventory';
+create aggregate counted(text) (sfunc = counts, stype = bigint);
+create function known(text) returns boolean language sql stable as 'select exists (select from inventory where sku = $1)';
+create domain known_sku as text check (known(value));
+create table kept (id int primary key, sku known_sku);
+create type mark as (x text);
+create function marked(text) returns mark language sql stable as 'select row(qty)::mark from inventory where sku = $1';
+create cast (text as mark) with function marked(text) as assignment;
+create table marks (id int primary key, mark mark, text text);
+create function total(orders) returns bigint language sql stable as 'select count(*) from order_items where order_id = $1.id';
+create table invoices (id int primary key, total bigint);
+create function rooted() returns bigint language sql stable security definer as 'select count(*) from inventory';
 create table stamped (id int primary key, n int default bump());
 create table checked (id int primary key, n int, check (looks() = 1));
 create operator @@@ (leftarg = int, function = looks_at);
@@ -196,6 +208,14 @@ async fn what_comes_with_a_table_of_postgres_is_followed() {
             ("select upper(name) from customers", "customers/* |"),
             ("select @@@ id from orders", "* |"),
             ("insert into stamped (id) values (:id)", "| *"),
+            ("select counted(text) from logs", "* |"),
+            ("insert into kept values (:id, :s)", "inventory/* | kept/{id}"),
+            ("select * from kept where id = :id", "kept/{id} |"),
+            ("select :s::known_sku", "inventory/* |"),
+            ("insert into marks values (:id, :m)", "inventory/* | marks/{id}"),
+            ("select o.total from orders o where o.id = :id", "orders/{id} order_items/* |"),
+            ("select (o).total from orders o where o.id = :id", "orders/{id} order_items/* |"),
+            ("select rooted()", "* |"),
             ("update checked set n = 1 where id = :id", "* | checked/{id}"),
             ("select * from active where id = :id", "customers/* orders/* |"),
             ("select * from busy", "customers/* orders/* order_items/* |"),

@@ -28,8 +28,8 @@ pub struct Catalog {
     pub functions: BTreeMap<Name, Vec<Function>>,
     /// The system's own functions that are volatile.
     pub volatile_builtins: BTreeSet<String>,
-    /// Operators that are not the system's own, with the function behind them.
-    pub operators: Vec<(String, Name)>,
+    /// What calls functions without their names.
+    pub mentions: Vec<Mention>,
 }
 
 /// A name with its schema.
@@ -62,11 +62,11 @@ pub struct Relation {
     pub query: Uses,
     /// The text of a view, where that is all that is known of it.
     pub definition: Option<String>,
-    /// What its row-level-security policies read and call.
-    pub policies: Uses,
+    /// What reading or writing it reads and calls beside: its row-level-security policies, and casts of its columns.
+    pub beside: Uses,
     /// Whether a new or changed row may put away others that it meets, without the statement saying so.
     pub replaces: bool,
-    /// What its defaults and checks call, and the sequences that they draw from and that are not its own.
+    /// What its defaults and checks, and those of its columns' types, call, and the sequences that they draw from and that are not its own.
     pub on_write: Uses,
 }
 
@@ -167,6 +167,20 @@ pub struct Function {
     pub language: String,
     /// Its text, if it is written in SQL.
     pub body: Option<String>,
+    /// Whether it takes a row, so that PostgreSQL takes it for a column of that row.
+    pub of_row: bool,
+}
+
+/// What calls a function where it stands in a statement, though it is not the function's name: an operator, or a type with
+/// checks or casts.
+#[derive(Clone, Debug)]
+pub struct Mention {
+    /// As it stands there, in lower case; empty: it may be called by any statement.
+    pub text: String,
+    /// Whether it is the type of a table's rows, so that only a cast means it and not the table.
+    pub is_row: bool,
+    /// The function.
+    pub calls: Name,
 }
 
 /// What the author of a function promises of it.
@@ -196,6 +210,20 @@ impl Events {
     /// Whether one is in both.
     pub(super) fn meet(self, other: Self) -> bool {
         self.insert && other.insert || self.update && other.update || self.delete && other.delete
+    }
+}
+
+impl Mention {
+    /// Whether it stands in a text: a name only as a whole word. The parser may take one operator for two others, so those
+    /// count wherever their characters stand.
+    pub(super) fn is_in(&self, text: &str) -> bool {
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let (text, name) = (text.to_lowercase(), self.text.starts_with(is_word));
+        text.match_indices(&self.text).any(|(at, found)| {
+            let before = text[..at].chars().next_back().is_some_and(is_word);
+            let after = text[at + found.len()..].chars().next().is_some_and(is_word);
+            !(name && (before || after))
+        })
     }
 }
 
@@ -239,7 +267,7 @@ impl Catalog {
             relations: BTreeMap::new(),
             functions: BTreeMap::new(),
             volatile_builtins: BTreeSet::new(),
-            operators: Vec::new(),
+            mentions: Vec::new(),
         }
     }
 

@@ -30,7 +30,7 @@ impl<'a> Walk<'a, '_> {
                 let (root, keys) = (self.root(name), keys.clone());
                 self.touched.table(mode, &root, &keys);
                 self.touched.reads_beside = true;
-                self.uses(Mode::Read, &format!("a policy of `{name}`"), &relation.policies);
+                self.uses(Mode::Read, &format!("a policy or cast of `{name}`"), &relation.beside);
             }
             Kind::View => self.view(mode, name, relation),
             Kind::Outside => self.touched.whole(mode, &format!("`{name}` stands for something else")),
@@ -108,7 +108,7 @@ impl<'a> Walk<'a, '_> {
             Kind::Table => {
                 let root = self.root(name);
                 self.touched.table(Mode::Write, &root, keys);
-                self.uses(Mode::Read, &format!("a policy of `{name}`"), &relation.policies);
+                self.uses(Mode::Read, &format!("a policy or cast of `{name}`"), &relation.beside);
             }
             Kind::View if relation.query.relations.is_empty() => {
                 self.touched.whole(Mode::Write, &format!("view `{name}` cannot be followed"));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fanout_core::effects::Canonical;
 
 use super::catalog::{
-    Action, Catalog, Column, Events, Function, Kind, Name, Reference, Relation, Trigger, Uses, Volatility,
+    Action, Catalog, Column, Events, Function, Kind, Mention, Name, Reference, Relation, Trigger, Uses, Volatility,
 };
 use super::{Inference, infer};
 use crate::sql::{Dialect, Statement};
@@ -57,7 +57,7 @@ fn uses(relations: &[&str], functions: &[Name]) -> Uses {
 
 fn function(volatility: Volatility, body: Option<&str>) -> Vec<Function> {
     let language = if body.is_some() { "sql" } else { "plpgsql" };
-    vec![Function { volatility, language: language.to_owned(), body: body.map(str::to_owned) }]
+    vec![Function { volatility, language: language.to_owned(), body: body.map(str::to_owned), of_row: false }]
 }
 
 /// A shop with one of everything.
@@ -132,9 +132,9 @@ fn shop() -> Catalog {
     add("active", Relation { kind: Kind::View, query: uses(&["orders", "customers"], &[]), ..Relation::default() });
     add(
         "notes",
-        Relation { policies: uses(&["members"], std::slice::from_ref(&uid)), ..table("id", &["id int", "owner uuid"]) },
+        Relation { beside: uses(&["members"], std::slice::from_ref(&uid)), ..table("id", &["id int", "owner uuid"]) },
     );
-    add("few", Relation { policies: uses(&["few"], &[]), ..table("id", &["id int", "owner uuid"]) });
+    add("few", Relation { beside: uses(&["few"], &[]), ..table("id", &["id int", "owner uuid"]) });
     add("members", table("team,who", &["team int", "who uuid"]));
     add(
         "stamped",
@@ -158,7 +158,12 @@ fn shop() -> Catalog {
         shop.functions.insert(name, functions);
     }
     shop.volatile_builtins = BTreeSet::from(["nextval", "random", "currval"].map(str::to_owned));
-    shop.operators.push(("@@@".to_owned(), Name::new("public", "looks")));
+    for (text, is_row) in [("@@@", false), ("mood", false), ("tokens", true)] {
+        shop.mentions.push(Mention { text: text.to_owned(), is_row, calls: Name::new("public", "looks") });
+    }
+    let mut of_row = function(Volatility::Stable, Some("select 1 from members"));
+    of_row[0].of_row = true;
+    shop.functions.insert(Name::new("public", "qty"), of_row);
     shop
 }
 
@@ -384,7 +389,12 @@ fn a_function_touches_what_it_may() {
         ("select * from looks() l", "* |"),
         ("select * from tokens where id @@@ 1", "* |"),
         ("select bump()", "| *"),
-        ("select o.bump from orders o", "| *"),
+        ("select o.bump from orders o", "orders/* |"),
+        ("select o.qty from orders o where id = :id", "orders/{id} members/* |"),
+        ("select (o).Qty from orders o where id = :id", "orders/{id} members/* |"),
+        ("select :m::MOOD", "* |"),
+        ("select moods from tokens where id = :m", "tokens/{m} |"),
+        ("select (:m::tokens).note", "* |"),
         ("select PUBLIC.Bump()", "| *"),
         ("select other.thing()", "| *"),
         ("select nextval('x')", "| *"),
