@@ -251,6 +251,24 @@ async fn the_search_path_is_that_of_the_role() {
 }
 
 #[tokio::test]
+async fn a_name_that_another_role_finds_elsewhere_is_everything() {
+    let database = shop().await;
+    let path = "grant usage on schema depot to authenticated; do $$ begin execute format(
+        'alter role authenticator in database %I set search_path = Depot, public', current_database()); end $$";
+    database.sql(path).await.unwrap();
+    let url = database.supabase().await.unwrap();
+    let catalog = postgres::catalog::load(&connect(&url).await).await.unwrap();
+    check(
+        &catalog,
+        &[
+            ("select * from inventory where sku = :s", "| *"),
+            ("select * from public.inventory where sku = :s", "inventory/{s} |"),
+            ("select * from orders where id = :id", "orders/{id} |"),
+        ],
+    );
+}
+
+#[tokio::test]
 async fn a_pooler_in_between_changes_nothing_and_the_connection_is_left_as_it_was() {
     let database = shop().await;
     let pooler = Pgbouncer::start(&Postgres::shared().unwrap()).unwrap();

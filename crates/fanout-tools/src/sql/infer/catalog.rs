@@ -22,6 +22,8 @@ pub struct Catalog {
     pub dialect: Dialect,
     /// The schemas that a bare name is looked up in, in order, as the connecting role has them.
     pub search_path: Vec<String>,
+    /// Those in which only some of the roles find one that it can take on.
+    pub schemas_of_roles: Vec<String>,
     /// Tables, views and what else can be read by name, without the system's own.
     pub relations: BTreeMap<Name, Relation>,
     /// Functions without the system's own; overloads stand together.
@@ -264,6 +266,7 @@ impl Catalog {
         Self {
             dialect,
             search_path: vec![PLAIN_SCHEMAS[usize::from(dialect == Dialect::Postgres)].to_owned()],
+            schemas_of_roles: Vec::new(),
             relations: BTreeMap::new(),
             functions: BTreeMap::new(),
             volatile_builtins: BTreeSet::new(),
@@ -276,6 +279,13 @@ impl Catalog {
         self.schemas(schema).find_map(|schema| self.relations.get_key_value(&Name::new(schema, name)))
     }
 
+    /// Whether a bare name means one relation or another, by who asks.
+    pub(super) fn depends_on_role(&self, name: &str) -> bool {
+        let having: BTreeSet<&str> =
+            self.schemas(None).filter(|schema| self.relations.contains_key(&Name::new(*schema, name))).collect();
+        having.len() > 1 && self.schemas_of_roles.iter().any(|schema| having.contains(schema.as_str()))
+    }
+
     /// Every function that a name in a statement may mean.
     pub(super) fn functions(&self, schema: Option<&str>, name: &str) -> Vec<&Function> {
         let found = self.schemas(schema).filter_map(|schema| self.functions.get(&Name::new(schema, name)));
@@ -283,8 +293,8 @@ impl Catalog {
     }
 
     fn schemas<'a>(&'a self, schema: Option<&'a str>) -> impl Iterator<Item = &'a str> {
-        let path = if schema.is_none() { self.search_path.as_slice() } else { &[] };
-        schema.into_iter().chain(path.iter().map(String::as_str))
+        let path = self.search_path.iter().chain(&self.schemas_of_roles).filter(move |_| schema.is_none());
+        schema.into_iter().chain(path.map(String::as_str))
     }
 
     /// The table that holds the rows: the top of the partitions or children that this one belongs to.

@@ -424,6 +424,24 @@ fn views_partitions_and_policies_lead_to_the_tables_behind_them() {
 }
 
 #[test]
+fn a_name_that_depends_on_the_role_is_everything() {
+    let mut shop = shop();
+    shop.schemas_of_roles.push("depot".to_owned());
+    shop.relations.insert(Name::new("depot", "crates"), table("id", &["id int"]));
+    check_in(
+        &shop,
+        &[
+            ("select * from inventory where sku = :s", "| *"),
+            ("update inventory set qty = 1 where sku = :s", "| *"),
+            ("select * from public.inventory where sku = :s", "inventory/{s} |"),
+            ("with inventory as (select 1) select * from inventory", "| *"),
+            ("select * from crates where id = :id", "depot.crates/{id} |"),
+            ("select * from orders where id = :id", "orders/{id} |"),
+        ],
+    );
+}
+
+#[test]
 fn what_is_not_understood_writes_everything() {
     check(&[
         ("select * from nowhere", "| *"),

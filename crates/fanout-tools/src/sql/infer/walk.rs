@@ -143,6 +143,10 @@ impl<'a> Walk<'a, '_> {
             self.touched.whole(Mode::Write, &format!("`{name}` is not understood"));
             return None;
         };
+        if schema.is_none() && catalog.depends_on_role(&bare) {
+            self.touched.whole(Mode::Write, &format!("`{bare}` is another table for another role: name its schema"));
+            return None;
+        }
         let found = catalog.relation(schema.as_deref(), &bare);
         if found.is_none() && !(schema.is_none() && self.named_queries.contains(&bare)) {
             let of_system = match schema.as_deref() {

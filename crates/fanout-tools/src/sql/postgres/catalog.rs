@@ -150,6 +150,7 @@ fn read(mut lists: impl Iterator<Item = String>) -> Result<Catalog, serde_json::
     let lists = &mut lists;
     let mut catalog = Catalog::new(Dialect::Postgres);
     catalog.search_path = list(lists)?;
+    catalog.schemas_of_roles = list(lists)?;
     for RelationRow { schema, name, kind } in list(lists)? {
         let kind = match kind.as_str() {
             "v" => Kind::View,

@@ -5,6 +5,18 @@ begin isolation level repeatable read read only;
 -- The schemas that a bare name is looked up in.
 select to_json(current_schemas(true));
 
+-- Those that it is looked up in, or not, by what role the transaction takes on: not each may use them, or bears their name.
+select coalesce(json_agg(n.nspname), '[]')
+from pg_namespace n cross join lower(current_setting('search_path')) path
+where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and exists (
+  select from pg_roles r
+  where r.rolname <> current_user and pg_has_role(current_user, r.oid, 'member') and (
+    strpos(path, '$user') > 0 and r.rolname = n.nspname
+    or strpos(path, replace(lower(n.nspname), '"', '""')) > 0
+      and has_schema_privilege(r.oid, n.oid, 'usage') <> has_schema_privilege(n.oid, 'usage')
+  )
+);
+
 select coalesce(json_agg(r), '[]') from (
   select n.nspname as schema, c.relname as name, c.relkind as kind
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
