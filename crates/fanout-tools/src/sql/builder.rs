@@ -14,7 +14,7 @@ use fanout_core::tool::{Policy, ToolSpec};
 use serde_json::Value;
 
 use super::database::Database;
-use super::infer::{Catalog, Inference, current, infer};
+use super::infer::{Catalog, Inference, changes_rows, current, infer};
 use super::statement::{Dialect, Statement, StatementError};
 use super::tool::SqlTool;
 use super::transaction::{Step, Transaction};
@@ -122,8 +122,8 @@ impl SqlDraft {
 
     /// The statements, each with what is expected of it.
     fn steps(&self, statements: Vec<Statement>, catalog: Option<&Catalog>) -> Vec<Step> {
-        let any_writes = statements.iter().any(Statement::plainly_writes);
-        let counts = |statement: &Statement| statement.plainly_writes() || !any_writes;
+        let any_writes = statements.iter().any(changes_rows);
+        let counts = |statement: &Statement| changes_rows(statement) || !any_writes;
         let step = |statement: Statement| Step {
             rows_expected: self.rows_expected.filter(|_| counts(&statement)),
             now: catalog.and_then(|catalog| current(&statement, catalog)),

@@ -33,16 +33,26 @@ create table drawn (id int primary key, ticket int default nextval('tickets'));
 create table ranges (id int primary key, during int4range, exclude using gist (during with &&));
 create table lowered (id int primary key, name text);
 create unique index on lowered (lower(name));
+create table skus (sku text primary key, n int);
+create unique index on skus (sku collate folded);
+create table patterns (sku text primary key, n int);
+create unique index on patterns (sku text_pattern_ops);
+create table again (sku text primary key, n int, unique (sku, n));
 create table "Odd Name" ("Id" int primary key, n int);
 
 create table events (id int, day int, n int, primary key (id, day)) partition by range (day);
 create table events_1 partition of events for values from (0) to (10);
+create table moving (id int, place text, n int) partition by list (lower(place));
+create table moving_a partition of moving for values in ('a');
+create table slugs (id int primary key, name text, slug text generated always as (lower(name)) stored unique);
+create table slugged (id int primary key, n int, "of" int generated always as (n) stored references slugs);
 create table animals (id int primary key, name text);
 create table dogs (barks bool) inherits (animals);
 
 create function audit() returns trigger language plpgsql as $$ begin return new; end $$;
 create table audited (id int primary key, n int);
 create trigger audit after update on audited for each row execute function audit();
+create trigger gone after delete on moving for each row execute function audit();
 create table searched (id int primary key, words text, found tsvector);
 create trigger found before insert or update on searched
   for each row execute function tsvector_update_trigger(found, 'pg_catalog.english', words);
@@ -56,6 +66,18 @@ create function lines(bigint) returns bigint language sql stable as 'select coun
 create function elsewhere() returns bigint language sql stable set search_path = depot as 'select count(*) from inventory';
 create function atomic() returns bigint language sql stable begin atomic select count(*) from inventory; end;
 create function lower(customers) returns text language plpgsql as $$ begin return ''; end $$;
+create function counts(bigint, text) returns bigint language sql stable as 'select count(*) from inventory';
+create aggregate counted(text) (sfunc = counts, stype = bigint);
+create function known(text) returns boolean language sql stable as 'select exists (select from inventory where sku = $1)';
+create domain known_sku as text check (known(value));
+create table kept (id int primary key, sku known_sku);
+create type mark as (x text);
+create function marked(text) returns mark language sql stable as 'select row(qty)::mark from inventory where sku = $1';
+create cast (text as mark) with function marked(text) as assignment;
+create table marks (id int primary key, mark mark, text text);
+create function total(orders) returns bigint language sql stable as 'select count(*) from order_items where order_id = $1.id';
+create table invoices (id int primary key, total bigint);
+create function rooted() returns bigint language sql stable security definer as 'select count(*) from inventory';
 create table stamped (id int primary key, n int default bump());
 create table checked (id int primary key, n int, check (looks() = 1));
 create operator @@@ (leftarg = int, function = looks_at);
@@ -75,6 +97,10 @@ create policy own on notes using (owner = auth.uid() or team in (select team fro
 create table mine (id int primary key, owner uuid);
 alter table mine enable row level security;
 create policy own on mine using (owner = (select auth.uid()));
+create table few (id int primary key, owner text);
+alter table few enable row level security;
+create policy seen on few for select using (true);
+create policy made on few for insert with check ((select count(*) from few f where f.owner = few.owner) < 2);
 "#;
 
 async fn connect(url: &str) -> Client {
@@ -142,6 +168,9 @@ async fn keys_of_postgres_are_those_whose_values_have_one_spelling() {
             ("insert into ranges (id) values (:id)", "| ranges/*"),
             ("insert into lowered (id) values (:id)", "| lowered/*"),
             ("insert into customers (id) values (:id)", "| customers/*"),
+            ("insert into skus values (:s, 1)", "| skus/*"),
+            ("insert into patterns values (:s, 1)", "| patterns/*"),
+            ("insert into again values (:s, 1)", "| again/{s}"),
             ("insert into order_items (order_id, line) values (:o, :l)", "orders/{o} | order_items/{o}/{l}"),
             ("update inventory set qty = qty - 1 where sku = :s", "| inventory/{s}"),
         ],
@@ -163,6 +192,10 @@ async fn what_comes_with_a_table_of_postgres_is_followed() {
             ("update searched set words = :w where id = :id", "| searched/{id}"),
             ("delete from ruled where id = :id", "| *"),
             ("update ruled set n = 1 where id = :id", "| ruled/{id}"),
+            ("update moving set place = 'b' where id = :id", "| *"),
+            ("update slugs set name = :n where id = :id", "| slugs/*"),
+            ("update slugged set n = :n where id = :id", "slugs/* | slugged/{id}"),
+            ("insert into slugged values (:id, 1)", "slugs/* | slugged/{id}"),
             ("update events_1 set n = 1 where id = :id and day = :d", "| events/{id}/{d}"),
             ("select * from dogs where id = :id", "animals/{id} |"),
             ("select pure(1)", "|"),
@@ -175,6 +208,14 @@ async fn what_comes_with_a_table_of_postgres_is_followed() {
             ("select upper(name) from customers", "customers/* |"),
             ("select @@@ id from orders", "* |"),
             ("insert into stamped (id) values (:id)", "| *"),
+            ("select counted(text) from logs", "* |"),
+            ("insert into kept values (:id, :s)", "inventory/* | kept/{id}"),
+            ("select * from kept where id = :id", "kept/{id} |"),
+            ("select :s::known_sku", "inventory/* |"),
+            ("insert into marks values (:id, :m)", "inventory/* | marks/{id}"),
+            ("select o.total from orders o where o.id = :id", "orders/{id} order_items/* |"),
+            ("select (o).total from orders o where o.id = :id", "orders/{id} order_items/* |"),
+            ("select rooted()", "* |"),
             ("update checked set n = 1 where id = :id", "* | checked/{id}"),
             ("select * from active where id = :id", "customers/* orders/* |"),
             ("select * from busy", "customers/* orders/* order_items/* |"),
@@ -184,6 +225,7 @@ async fn what_comes_with_a_table_of_postgres_is_followed() {
             ("select auth.uid(), auth.role(), auth.jwt()", "|"),
             ("select * from notes where id = :id", "notes/{id} members/* |"),
             ("update mine set owner = auth.uid() where id = :id", "| mine/{id}"),
+            ("insert into few values (:id, 'a')", "few/* | few/{id}"),
             ("select nextval('tickets')", "| *"),
             ("select pg_advisory_xact_lock(1)", "| *"),
             ("select gen_random_uuid(), now(), random()", "|"),
@@ -204,6 +246,24 @@ async fn the_search_path_is_that_of_the_role() {
         &[
             ("select * from inventory where sku = :s", "depot.inventory/{s} |"),
             ("select * from public.inventory where sku = :s", "inventory/{s} |"),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_name_that_another_role_finds_elsewhere_is_everything() {
+    let database = shop().await;
+    let path = "grant usage on schema depot to authenticated; do $$ begin execute format(
+        'alter role authenticator in database %I set search_path = Depot, public', current_database()); end $$";
+    database.sql(path).await.unwrap();
+    let url = database.supabase().await.unwrap();
+    let catalog = postgres::catalog::load(&connect(&url).await).await.unwrap();
+    check(
+        &catalog,
+        &[
+            ("select * from inventory where sku = :s", "| *"),
+            ("select * from public.inventory where sku = :s", "inventory/{s} |"),
+            ("select * from orders where id = :id", "orders/{id} |"),
         ],
     );
 }
@@ -234,8 +294,16 @@ fn sqlite_says_the_same_of_its_own() {
              create table real (id real primary key);
              create table partly (id integer primary key, n int);
              create unique index part on partly (n) where n > 3;
+             create table skus (sku text primary key, n int);
+             create unique index one_case on skus (sku collate nocase);
+             create table again (sku text primary key, n int, unique (sku, n));
              create table audited (id integer primary key, n int);
              create trigger audit after update of n on audited begin delete from orders; end;
+             create table people (id integer primary key, email text unique on
+                                  conflict replace, n int);
+             create table pets (id integer primary key, owner int references people on delete cascade);
+             create table doubled (id integer primary key, w int generated always as (v * 2) unique, v int);
+             create table half (id integer primary key, w int as (v / 2) stored references people, v int);
              create view open as select * from orders where note = 'open';
              create view shut as select 1;
              create trigger shut_it instead of insert on shut begin select 1; end;
@@ -261,8 +329,17 @@ fn sqlite_says_the_same_of_its_own() {
             ("select * from loose where id = :c", "loose/* |"),
             ("select * from real where id = :c", "real/* |"),
             ("insert into partly values (:id, 1)", "| partly/*"),
+            ("insert into skus values (:s, 1)", "| skus/*"),
+            ("insert into again values (:s, 1)", "| again/{s}"),
             ("update audited set n = 1 where id = :id", "| *"),
             ("delete from audited where id = :id", "| audited/{id}"),
+            ("insert into people (id) values (:id)", "half/* | people/* pets/*"),
+            ("update people set email = :e where id = :id", "half/* | people/* pets/*"),
+            ("update people set n = 1 where id = :id", "| people/{id}"),
+            ("update pets set rowid = 3 where id = :id", "| pets/*"),
+            ("update doubled set v = 1 where id = :id", "| doubled/*"),
+            ("insert into half values (:id, :v)", "people/* | half/{id}"),
+            ("update half set v = 1 where id = :id", "people/* | half/{id}"),
             ("select * from open", "orders/* |"),
             ("insert into shut values (1)", "| *"),
             ("select * from words", "* |"),

@@ -22,14 +22,16 @@ pub struct Catalog {
     pub dialect: Dialect,
     /// The schemas that a bare name is looked up in, in order, as the connecting role has them.
     pub search_path: Vec<String>,
+    /// Those in which only some of the roles find one that it can take on.
+    pub schemas_of_roles: Vec<String>,
     /// Tables, views and what else can be read by name, without the system's own.
     pub relations: BTreeMap<Name, Relation>,
     /// Functions without the system's own; overloads stand together.
     pub functions: BTreeMap<Name, Vec<Function>>,
     /// The system's own functions that are volatile.
     pub volatile_builtins: BTreeSet<String>,
-    /// Operators that are not the system's own, with the function behind them.
-    pub operators: Vec<(String, Name)>,
+    /// What calls functions without their names.
+    pub mentions: Vec<Mention>,
 }
 
 /// A name with its schema.
@@ -62,9 +64,11 @@ pub struct Relation {
     pub query: Uses,
     /// The text of a view, where that is all that is known of it.
     pub definition: Option<String>,
-    /// What its row-level-security policies read and call.
-    pub policies: Uses,
-    /// What its defaults and checks call, and the sequences that they draw from and that are not its own.
+    /// What reading or writing it reads and calls beside: its row-level-security policies, and casts of its columns.
+    pub beside: Uses,
+    /// Whether a new or changed row may put away others that it meets, without the statement saying so.
+    pub replaces: bool,
+    /// What its defaults and checks, and those of its columns' types, call, and the sequences that they draw from and that are not its own.
     pub on_write: Uses,
 }
 
@@ -95,6 +99,10 @@ pub struct Column {
     pub has_default: bool,
     /// Whether that value is the next of a sequence.
     pub is_numbered: bool,
+    /// Whether the database computes it from other columns of the row.
+    pub is_generated: bool,
+    /// Whether it decides in which partition a row is, so that a change of it can move the row.
+    pub is_partitioning: bool,
 }
 
 /// A foreign key.
@@ -161,6 +169,20 @@ pub struct Function {
     pub language: String,
     /// Its text, if it is written in SQL.
     pub body: Option<String>,
+    /// Whether it takes a row, so that PostgreSQL takes it for a column of that row.
+    pub of_row: bool,
+}
+
+/// What calls a function where it stands in a statement, though it is not the function's name: an operator, or a type with
+/// checks or casts.
+#[derive(Clone, Debug)]
+pub struct Mention {
+    /// As it stands there, in lower case; empty: it may be called by any statement.
+    pub text: String,
+    /// Whether it is the type of a table's rows, so that only a cast means it and not the table.
+    pub is_row: bool,
+    /// The function.
+    pub calls: Name,
 }
 
 /// What the author of a function promises of it.
@@ -178,9 +200,32 @@ impl Events {
     /// All of them.
     pub const ALL: Self = Self { insert: true, update: true, delete: true };
 
+    /// Those of either.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self {
+            insert: self.insert || other.insert,
+            update: self.update || other.update,
+            delete: self.delete || other.delete,
+        }
+    }
+
     /// Whether one is in both.
     pub(super) fn meet(self, other: Self) -> bool {
         self.insert && other.insert || self.update && other.update || self.delete && other.delete
+    }
+}
+
+impl Mention {
+    /// Whether it stands in a text: a name only as a whole word. The parser may take one operator for two others, so those
+    /// count wherever their characters stand.
+    pub(super) fn is_in(&self, text: &str) -> bool {
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let (text, name) = (text.to_lowercase(), self.text.starts_with(is_word));
+        text.match_indices(&self.text).any(|(at, found)| {
+            let before = text[..at].chars().next_back().is_some_and(is_word);
+            let after = text[at + found.len()..].chars().next().is_some_and(is_word);
+            !(name && (before || after))
+        })
     }
 }
 
@@ -221,16 +266,24 @@ impl Catalog {
         Self {
             dialect,
             search_path: vec![PLAIN_SCHEMAS[usize::from(dialect == Dialect::Postgres)].to_owned()],
+            schemas_of_roles: Vec::new(),
             relations: BTreeMap::new(),
             functions: BTreeMap::new(),
             volatile_builtins: BTreeSet::new(),
-            operators: Vec::new(),
+            mentions: Vec::new(),
         }
     }
 
     /// The relation that a name in a statement means: its schema as written or the first of the search path that has it.
     pub(super) fn relation(&self, schema: Option<&str>, name: &str) -> Option<(&Name, &Relation)> {
         self.schemas(schema).find_map(|schema| self.relations.get_key_value(&Name::new(schema, name)))
+    }
+
+    /// Whether a bare name means one relation or another, by who asks.
+    pub(super) fn depends_on_role(&self, name: &str) -> bool {
+        let having: BTreeSet<&str> =
+            self.schemas(None).filter(|schema| self.relations.contains_key(&Name::new(*schema, name))).collect();
+        having.len() > 1 && self.schemas_of_roles.iter().any(|schema| having.contains(schema.as_str()))
     }
 
     /// Every function that a name in a statement may mean.
@@ -240,8 +293,8 @@ impl Catalog {
     }
 
     fn schemas<'a>(&'a self, schema: Option<&'a str>) -> impl Iterator<Item = &'a str> {
-        let path = if schema.is_none() { self.search_path.as_slice() } else { &[] };
-        schema.into_iter().chain(path.iter().map(String::as_str))
+        let path = self.search_path.iter().chain(&self.schemas_of_roles).filter(move |_| schema.is_none());
+        schema.into_iter().chain(path.map(String::as_str))
     }
 
     /// The table that holds the rows: the top of the partitions or children that this one belongs to.
@@ -253,6 +306,11 @@ impl Catalog {
     pub(super) fn family<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = (&'a Name, &'a Relation)> {
         let root = self.root(name);
         self.relations.iter().filter(move |(other, _)| self.root(other) == root)
+    }
+
+    /// The columns of a table, with those of its partitions and children.
+    pub(super) fn columns<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = &'a Column> {
+        self.family(name).flat_map(|(_, member)| &member.columns)
     }
 
     /// The foreign keys that point at a table, each with the table that it is of.

@@ -98,7 +98,7 @@ impl<'a> Making<'a> {
                 .ok_or_else(|| format!("the statement does not give its primary key (`{}`) by inputs", column.name))?;
             columns.push(cells);
         }
-        let rows = columns.first().map_or(0, Vec::len);
+        let rows = columns.iter().map(Vec::len).min().unwrap_or(0);
         if rows == 0 {
             return Err("the statement does not give its primary key by inputs".to_owned());
         }

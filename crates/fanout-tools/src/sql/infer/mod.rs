@@ -22,6 +22,7 @@ mod write;
 
 pub use catalog::Catalog;
 pub(super) use current::current;
+pub(super) use walk::changes_rows;
 
 use fanout_core::effects::Template;
 

@@ -30,7 +30,7 @@ impl<'a> Walk<'a, '_> {
                 let (root, keys) = (self.root(name), keys.clone());
                 self.touched.table(mode, &root, &keys);
                 self.touched.reads_beside = true;
-                self.uses(Mode::Read, &format!("a policy of `{name}`"), &relation.policies, name);
+                self.uses(Mode::Read, &format!("a policy or cast of `{name}`"), &relation.beside);
             }
             Kind::View => self.view(mode, name, relation),
             Kind::Outside => self.touched.whole(mode, &format!("`{name}` stands for something else")),
@@ -42,7 +42,7 @@ impl<'a> Walk<'a, '_> {
         if !self.enter(&format!("{mode:?} of view"), name) {
             return;
         }
-        self.uses(mode, &format!("view `{name}`"), &view.query, name);
+        self.uses(mode, &format!("view `{name}`"), &view.query);
         if let Some(definition) = &view.definition
             && !self.inside(mode, definition)
         {
@@ -50,11 +50,10 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    /// Everything that a view, a policy or a default reads and calls; `of` is what it belongs to.
-    fn uses(&mut self, mode: Mode, what: &str, uses: &'a Uses, of: &Name) {
+    /// Everything that a view, a policy or a default reads and calls.
+    fn uses(&mut self, mode: Mode, what: &str, uses: &'a Uses) {
         for name in &uses.relations {
-            // A policy's columns are those of its own table.
-            if name != of && self.enter(&format!("{mode:?} by {what}"), name) {
+            if self.enter(&format!("{mode:?} by {what}"), name) {
                 self.read(mode, name, &all_rows(&format!("it is read by {what}")));
             }
         }
@@ -102,14 +101,14 @@ impl<'a> Walk<'a, '_> {
                     .whole(Mode::Write, &format!("trigger `{}` on `{member}` may write any table", trigger.name));
             }
             if events.insert || events.update {
-                self.uses(Mode::Write, &format!("a default or check of `{member}`"), &relation.on_write, member);
+                self.uses(Mode::Write, &format!("a default or check of `{member}`"), &relation.on_write);
             }
         }
         match relation.kind {
             Kind::Table => {
                 let root = self.root(name);
                 self.touched.table(Mode::Write, &root, keys);
-                self.uses(Mode::Read, &format!("a policy of `{name}`"), &relation.policies, name);
+                self.uses(Mode::Read, &format!("a policy or cast of `{name}`"), &relation.beside);
             }
             Kind::View if relation.query.relations.is_empty() => {
                 self.touched.whole(Mode::Write, &format!("view `{name}` cannot be followed"));
@@ -117,7 +116,11 @@ impl<'a> Walk<'a, '_> {
             Kind::View => {
                 self.view(Mode::Read, name, relation);
                 for base in &relation.query.relations {
-                    if self.enter("written view", base) {
+                    if self.enter(&format!("{events:?} of written view"), base) {
+                        let events = match events.update {
+                            true => self.update_of(base, |_| true).or(events),
+                            false => events,
+                        };
                         self.write(base, events, &all_rows(&format!("it is written through view `{name}`")));
                         self.changes(base, events, None);
                     }
@@ -229,15 +232,40 @@ impl<'a> Walk<'a, '_> {
             }
             Action::Cascade | Action::Clear => {
                 let deletes = on.delete && action == Action::Cascade;
-                let events = Events { insert: false, update: !deletes, delete: deletes };
-                if self.enter(if deletes { "deleted" } else { "changed" }, from) {
+                let columns = reference.columns.iter().map(String::as_str).chain(self.generated(from));
+                let set: Values<'_> = columns.map(|column| (column, Vec::new())).collect();
+                let events = match deletes {
+                    true => Events { delete: true, ..Events::default() },
+                    false => {
+                        let update = self.update_of(from, |column| set.iter().any(|(name, _)| *name == column));
+                        Events { delete: update.delete || self.replaces(from), ..update }
+                    }
+                };
+                if self.enter(&format!("{events:?} of {:?}", reference.columns), from) {
                     self.write(from, events, &all_rows(&reason));
-                    let set: Values<'_> =
-                        reference.columns.iter().map(|column| (column.as_str(), Vec::new())).collect();
-                    self.changes(from, events, (!deletes).then_some(&set));
+                    self.changes(from, Events { insert: false, ..events }, (!events.delete).then_some(&set));
                 }
             }
         }
+    }
+
+    /// What an update of these columns does: it can move rows to another partition, which takes them out here and puts them in
+    /// there.
+    pub(super) fn update_of(&self, name: &'a Name, is_set: impl Fn(&str) -> bool) -> Events {
+        let is_moved = |column: &Column| column.is_partitioning && is_set(&column.name);
+        let moves = self.catalog.is_some_and(|catalog| catalog.columns(name).any(is_moved));
+        Events { insert: moves, update: true, delete: moves }
+    }
+
+    /// Whether a write of this table may put away rows that it meets, without the statement saying so.
+    pub(super) fn replaces(&self, name: &'a Name) -> bool {
+        self.catalog.is_some_and(|catalog| catalog.family(name).any(|(_, member)| member.replaces))
+    }
+
+    /// The columns that the database computes anew at every update.
+    pub(super) fn generated(&self, name: &'a Name) -> impl Iterator<Item = &'a str> {
+        let columns = self.catalog.into_iter().flat_map(move |catalog| catalog.columns(name));
+        columns.filter(|column| column.is_generated).map(|column| column.name.as_str())
     }
 
     /// A table as it stands in keys: its root.

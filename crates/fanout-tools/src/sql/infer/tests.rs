@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fanout_core::effects::Canonical;
 
 use super::catalog::{
-    Action, Catalog, Column, Events, Function, Kind, Name, Reference, Relation, Trigger, Uses, Volatility,
+    Action, Catalog, Column, Events, Function, Kind, Mention, Name, Reference, Relation, Trigger, Uses, Volatility,
 };
 use super::{Inference, infer};
 use crate::sql::{Dialect, Statement};
@@ -25,6 +25,8 @@ fn column(text: &str) -> Column {
         is_limited: kind.starts_with("varchar"),
         has_default: is_numbered,
         is_numbered,
+        is_generated: kind.ends_with("generated"),
+        is_partitioning: kind.ends_with("partitioning"),
     }
 }
 
@@ -42,6 +44,10 @@ fn points(columns: &str, target: &str, on: Action) -> Reference {
     Reference { columns: names(columns), target, target_columns: Vec::new(), on_delete: on, on_update: on }
 }
 
+fn points_in(schema: &str, columns: &str, target: &str) -> Reference {
+    Reference { target: Name::new(schema, target), ..points(columns, target, Action::Cascade) }
+}
+
 fn uses(relations: &[&str], functions: &[Name]) -> Uses {
     Uses {
         relations: relations.iter().map(|name| Name::new("public", *name)).collect(),
@@ -51,7 +57,7 @@ fn uses(relations: &[&str], functions: &[Name]) -> Uses {
 
 fn function(volatility: Volatility, body: Option<&str>) -> Vec<Function> {
     let language = if body.is_some() { "sql" } else { "plpgsql" };
-    vec![Function { volatility, language: language.to_owned(), body: body.map(str::to_owned) }]
+    vec![Function { volatility, language: language.to_owned(), body: body.map(str::to_owned), of_row: false }]
 }
 
 /// A shop with one of everything.
@@ -82,6 +88,7 @@ fn shop() -> Catalog {
     add("tokens", table("id", &["id uuid", "note text"]));
     add("prices", table("id", &["id numeric", "amount"]));
     add("codes", table("code", &["code varchar", "note text"]));
+    add("folded", Relation { uniques: vec![None], ..table("code", &["code text", "note text"]) });
     add("bare", table("", &["id int"]));
     add(
         "audited",
@@ -92,18 +99,42 @@ fn shop() -> Catalog {
     );
     add("logs", table("id", &["id int serial", "text text"]));
     add("counted", table("id", &["id int", "at int serial"]));
-    add("events", table("id,day", &["id int", "day int", "n"]));
-    let part = Relation { root: Some(Name::new("public", "events")), ..table("id,day", &["id int", "day int", "n"]) };
+    add("events", table("id,day", &["id int", "day int partitioning", "n"]));
+    let part = Relation {
+        root: Some(Name::new("public", "events")),
+        triggers: vec![Trigger { name: "gone".to_owned(), on: Events { delete: true, ..Events::default() } }],
+        ..table("id,day", &["id int", "day int", "n"])
+    };
     add("events_1", part);
+    let slug = ["id int", "name text", "slug text generated"];
+    add("slugs", Relation { uniques: vec![Some(names("slug"))], ..table("id", &slug) });
+    add(
+        "slugged",
+        Relation {
+            references: vec![points("of,slug", "pairs", Action::Refuse)],
+            ..table("id", &["id int", "of int", "name text", "slug text generated"])
+        },
+    );
+    add("pairs", table("id,slug", &["id int", "slug text"]));
+    add(
+        "twice",
+        Relation {
+            references: vec![points("a", "bare_ids", Action::Clear), points("b", "bare_ids", Action::Clear)],
+            ..table("id", &["id int", "a int", "b int"])
+        },
+    );
+    add("bare_ids", table("id", &["id int"]));
+    let b = Reference { target_columns: names("b"), ..points("b", "twice", Action::Cascade) };
+    add("behind", Relation { references: vec![b], ..table("id", &["id int", "b int"]) });
+    add("same", Relation { kind: Kind::View, query: uses(&["orders"], &[]), ..Relation::default() });
+    add("too", Relation { kind: Kind::View, query: uses(&["orders"], &[]), ..Relation::default() });
     add("far", Relation { kind: Kind::Outside, ..table("id", &["id int"]) });
     add("active", Relation { kind: Kind::View, query: uses(&["orders", "customers"], &[]), ..Relation::default() });
     add(
         "notes",
-        Relation {
-            policies: uses(&["notes", "members"], std::slice::from_ref(&uid)),
-            ..table("id", &["id int", "owner uuid"])
-        },
+        Relation { beside: uses(&["members"], std::slice::from_ref(&uid)), ..table("id", &["id int", "owner uuid"]) },
     );
+    add("few", Relation { beside: uses(&["few"], &[]), ..table("id", &["id int", "owner uuid"]) });
     add("members", table("team,who", &["team int", "who uuid"]));
     add(
         "stamped",
@@ -127,7 +158,12 @@ fn shop() -> Catalog {
         shop.functions.insert(name, functions);
     }
     shop.volatile_builtins = BTreeSet::from(["nextval", "random", "currval"].map(str::to_owned));
-    shop.operators.push(("@@@".to_owned(), Name::new("public", "looks")));
+    for (text, is_row) in [("@@@", false), ("mood", false), ("tokens", true)] {
+        shop.mentions.push(Mention { text: text.to_owned(), is_row, calls: Name::new("public", "looks") });
+    }
+    let mut of_row = function(Volatility::Stable, Some("select 1 from members"));
+    of_row[0].of_row = true;
+    shop.functions.insert(Name::new("public", "qty"), of_row);
     shop
 }
 
@@ -137,6 +173,17 @@ fn local() -> Catalog {
     let mut add = |name: &str, relation| local.relations.insert(Name::new("main", name), relation);
     add("inventory", table("sku", &["sku text", "qty", "version int"]));
     add("orders", table("id", &["id int", "note text"]));
+    let unique = vec![Some(names("email"))];
+    let people = table("id", &["id int", "email text", "n int"]);
+    add("people", Relation { replaces: true, uniques: unique, ..people });
+    add(
+        "pets",
+        Relation { references: vec![points_in("main", "owner", "people")], ..table("id", &["id int", "owner int"]) },
+    );
+    add(
+        "doubled",
+        Relation { uniques: vec![Some(names("w"))], ..table("id", &["id int", "w int generated", "v int"]) },
+    );
     let definition = Some("CREATE VIEW open_orders AS SELECT * FROM orders WHERE note = 'open'".to_owned());
     add("open_orders", Relation { kind: Kind::View, definition, ..Relation::default() });
     local
@@ -256,6 +303,7 @@ fn a_write_touches_what_it_writes_and_reads_the_rest() {
         ("update inventory set sku = :new where sku = :old", "order_items/* | inventory/*"),
         ("update customers set name = :n where id = :id", "| customers/{id}"),
         ("update customers set email = :e where id = :id", "| customers/*"),
+        ("update slugs set name = :n where id = :id", "| slugs/*"),
         ("with x as (update inventory set qty = 0 where sku = :s returning *) select * from x", "| inventory/{s}"),
         ("with x as (delete from tokens returning id) insert into bare select 1 from x", "| tokens/* bare/*"),
         ("with x as (select 1) update inventory set qty = 0 where sku = :s", "| inventory/{s}"),
@@ -286,6 +334,8 @@ fn a_new_row_is_named_where_nothing_else_can_stand_in_its_way() {
         ("insert into inventory default values", "| inventory/*"),
         ("insert into customers (id, email) values (:id, :e)", "| customers/*"),
         ("insert into codes (code) values (:c)", "| codes/*"),
+        ("insert into folded (code) values (:c)", "| folded/*"),
+        ("update folded set note = :n where code = :c", "| folded/*"),
         ("insert into logs (text) values (:t)", "| logs/*"),
         ("insert into logs (id, text) values (:id, :t)", "| logs/{id}"),
         ("insert into counted (id) values (:id)", "| counted/*"),
@@ -310,6 +360,9 @@ fn foreign_keys_are_followed_both_ways() {
         ("delete from customers where id = :id", "orders/* | customers/{id}"),
         ("delete from orders where id = :id", "| orders/{id} order_items/*"),
         ("update orders set id = :new where id = :id", "| orders/* order_items/*"),
+        ("delete from bare_ids where id = :id", "bare_ids/* | bare_ids/{id} twice/* behind/*"),
+        ("update slugged set name = :n where id = :id", "pairs/* | slugged/{id}"),
+        ("update slugged set \"of\" = :n where id = :id", "pairs/* | slugged/{id}"),
     ]);
 }
 
@@ -336,7 +389,12 @@ fn a_function_touches_what_it_may() {
         ("select * from looks() l", "* |"),
         ("select * from tokens where id @@@ 1", "* |"),
         ("select bump()", "| *"),
-        ("select o.bump from orders o", "| *"),
+        ("select o.bump from orders o", "orders/* |"),
+        ("select o.qty from orders o where id = :id", "orders/{id} members/* |"),
+        ("select (o).Qty from orders o where id = :id", "orders/{id} members/* |"),
+        ("select :m::MOOD", "* |"),
+        ("select moods from tokens where id = :m", "tokens/{m} |"),
+        ("select (:m::tokens).note", "* |"),
         ("select PUBLIC.Bump()", "| *"),
         ("select other.thing()", "| *"),
         ("select nextval('x')", "| *"),
@@ -353,9 +411,34 @@ fn views_partitions_and_policies_lead_to_the_tables_behind_them() {
         ("update active set note = :n where id = :id", "| customers/* orders/* order_items/*"),
         ("select * from events_1 where id = :id and day = 3", "events/{id}/3 |"),
         ("update events set n = 1 where id = :id and day = :d", "| events/{id}/{d}"),
+        ("update events set day = 2 where id = :id and day = :d", "| *"),
+        (
+            "with a as (insert into same values (:n)) delete from too where id = :id",
+            "customers/* | orders/* order_items/*",
+        ),
         ("select * from notes where id = :id", "notes/{id} members/* |"),
         ("update notes set owner = :o where id = :id", "members/* | notes/{id}"),
+        ("insert into few (id) values (:id)", "few/* | few/{id}"),
+        ("select * from few where id = :id", "few/{id} few/* |"),
     ]);
+}
+
+#[test]
+fn a_name_that_depends_on_the_role_is_everything() {
+    let mut shop = shop();
+    shop.schemas_of_roles.push("depot".to_owned());
+    shop.relations.insert(Name::new("depot", "crates"), table("id", &["id int"]));
+    check_in(
+        &shop,
+        &[
+            ("select * from inventory where sku = :s", "| *"),
+            ("update inventory set qty = 1 where sku = :s", "| *"),
+            ("select * from public.inventory where sku = :s", "inventory/{s} |"),
+            ("with inventory as (select 1) select * from inventory", "| *"),
+            ("select * from crates where id = :id", "depot.crates/{id} |"),
+            ("select * from orders where id = :id", "orders/{id} |"),
+        ],
+    );
 }
 
 #[test]
@@ -383,6 +466,14 @@ fn sqlite_has_its_own_names_and_statements() {
             ("insert or replace into orders (id, note) values (:id, :n)", "| orders/{id}"),
             ("replace into orders values (:id, :n)", "| orders/{id}"),
             ("insert into orders (id) values (:id) on conflict do nothing", "| orders/{id}"),
+            ("insert into inventory (sku, rowid) values (:s, 3)", "| inventory/*"),
+            ("update inventory set _rowid_ = 3 where sku = :s", "| inventory/*"),
+            ("update orders set Oid = :n where id = :id", "| orders/*"),
+            ("insert into people (id, n) values (:id, 1)", "| people/* pets/*"),
+            ("update people set email = :e where id = :id", "| people/* pets/*"),
+            ("update people set n = 1 where id = :id", "| people/{id}"),
+            ("update doubled set v = 1 where id = :id", "| doubled/*"),
+            ("insert into pets (rowid, \"owner\") values (1, :p)", "people/{p} | pets/*"),
             ("select * from open_orders where id = :id", "orders/* |"),
             ("update open_orders set note = 1", "| *"),
             ("select value from json_each(:ids)", "|"),

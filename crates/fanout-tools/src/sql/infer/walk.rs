@@ -10,13 +10,13 @@ use std::ops::ControlFlow;
 
 use fanout_core::effects::Mode;
 use sqlparser::ast::{
-    Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select, SetExpr, Statement as Parsed,
-    TableFactor, TableWithJoins, Visit, Visitor,
+    AccessExpr, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select, SetExpr,
+    Statement as Parsed, TableFactor, TableWithJoins, Visit, Visitor, visit_statements,
 };
 use sqlparser::dialect::{Dialect as Grammar, PostgreSqlDialect, SQLiteDialect};
 use sqlparser::parser::Parser;
 
-use super::catalog::{Catalog, Name, Relation};
+use super::catalog::{Catalog, Mention, Name, Relation};
 use super::functions;
 use super::keys::{Conditions, Keys, Making};
 use super::names::{self, Named};
@@ -62,7 +62,7 @@ pub(super) fn statement(statement: &Statement, catalog: Option<&Catalog>, touche
                 settled: HashSet::new(),
                 followed: HashSet::new(),
             };
-            walk.operators(statement.text());
+            walk.mentions(statement.text(), false);
             let _: ControlFlow<()> = parsed.visit(&mut walk);
         }
         None => touched.whole(Mode::Write, "a statement is not understood"),
@@ -78,6 +78,17 @@ pub(super) fn parse(dialect: Dialect, text: &str) -> Option<Parsed> {
     let mut parsed = Parser::parse_sql(grammar, text).ok()?;
     let only = parsed.pop();
     only.filter(|_| parsed.is_empty())
+}
+
+/// Whether a statement adds, changes or removes rows by itself, at its beginning or in any part of it: not by a function that
+/// it calls.
+pub(in crate::sql) fn changes_rows(statement: &Statement) -> bool {
+    let writes = |parsed: &Parsed| match parsed {
+        Parsed::Insert(_) | Parsed::Update(_) | Parsed::Delete(_) | Parsed::Merge(_) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    let parsed = || parse(statement.dialect(), statement.text());
+    statement.plainly_writes() || parsed().is_some_and(|parsed| visit_statements(&parsed, writes).is_break())
 }
 
 impl<'a> Walk<'a, '_> {
@@ -99,7 +110,7 @@ impl<'a> Walk<'a, '_> {
             settled: HashSet::new(),
             followed: std::mem::take(&mut self.followed),
         };
-        inner.operators(text);
+        inner.mentions(text, false);
         let _: ControlFlow<()> = query.visit(&mut inner);
         self.followed = inner.followed;
         true
@@ -132,6 +143,10 @@ impl<'a> Walk<'a, '_> {
             self.touched.whole(Mode::Write, &format!("`{name}` is not understood"));
             return None;
         };
+        if schema.is_none() && catalog.depends_on_role(&bare) {
+            self.touched.whole(Mode::Write, &format!("`{bare}` is another table for another role: name its schema"));
+            return None;
+        }
         let found = catalog.relation(schema.as_deref(), &bare);
         if found.is_none() && !(schema.is_none() && self.named_queries.contains(&bare)) {
             let of_system = match schema.as_deref() {
@@ -214,23 +229,21 @@ impl<'a> Walk<'a, '_> {
         self.call_all(&Name::new(schema.unwrap_or_else(|| "public".to_owned()), bare), found);
     }
 
-    /// PostgreSQL takes `row.name` for a call of a function where no column is called so.
-    fn call_as_column(&mut self, parts: &[Ident]) {
-        let (Some(catalog), Some(last)) = (self.catalog, parts.last()) else { return };
-        let name = names::folded(self.dialect, last);
-        if !catalog.relations.values().any(|relation| relation.column(&name).is_some()) {
-            let found = catalog.functions(None, &name);
-            self.call_all(&Name::new("public", name), found);
-        }
+    /// PostgreSQL takes `row.name` for a call of a function where the row has no column that is called so. Another table may
+    /// have one.
+    fn call_as_column(&mut self, column: &Ident) {
+        let Some(catalog) = self.catalog else { return };
+        let name = names::folded(self.dialect, column);
+        let found = catalog.functions(None, &name).into_iter().filter(|function| function.of_row).collect();
+        self.call_all(&Name::new("public", name), found);
     }
 
-    /// Follows every operator that is not the system's own and may stand in the text to its function. The parser may take
-    /// one such operator for two of the system's.
-    fn operators(&mut self, text: &str) {
+    /// Follows what stands in a text and calls functions, though it is not their name. `in_cast`: the text is a type.
+    fn mentions(&mut self, text: &str, in_cast: bool) {
         let Some(catalog) = self.catalog else { return };
-        for (_, function) in catalog.operators.iter().filter(|(operator, _)| text.contains(operator)) {
-            let overloads = catalog.functions(Some(&function.schema), &function.name);
-            self.call_all(function, overloads);
+        for Mention { calls, .. } in catalog.mentions.iter().filter(|one| (in_cast || !one.is_row) && one.is_in(text)) {
+            let overloads = catalog.functions(Some(&calls.schema), &calls.name);
+            self.call_all(calls, overloads);
         }
     }
 
@@ -346,7 +359,15 @@ impl Visitor for Walk<'_, '_> {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         match expr {
             Expr::Function(function) => self.call(&function.name),
-            Expr::CompoundIdentifier(parts) => self.call_as_column(parts),
+            Expr::CompoundIdentifier(parts) => parts.iter().skip(1).for_each(|part| self.call_as_column(part)),
+            Expr::CompoundFieldAccess { access_chain, .. } => {
+                for access in access_chain {
+                    if let AccessExpr::Dot(Expr::Identifier(part)) = access {
+                        self.call_as_column(part);
+                    }
+                }
+            }
+            Expr::Cast { data_type, .. } => self.mentions(&data_type.to_string(), true),
             _ => {}
         }
         ControlFlow::Continue(())

@@ -9,11 +9,15 @@ use sqlparser::ast::{
 
 use fanout_core::effects::Mode;
 
-use super::catalog::{Catalog, Events, Name, Relation};
+use super::catalog::{Catalog, Column, Events, Name, Relation};
 use super::keys::{Conditions, Keys, Making};
 use super::names::{self, Named};
 use super::tables::{Values, all_rows};
 use super::walk::Walk;
+use crate::sql::Dialect;
+
+/// SQLite's names for the number of a row, where no column is called so.
+const ROW_NUMBER: [&str; 3] = ["_rowid_", "oid", "rowid"];
 
 /// Why an insert without a readable target is everything.
 const NO_TARGET: &str = "what is written is not understood";
@@ -28,12 +32,13 @@ impl<'a> Walk<'a, '_> {
             None => Vec::new(),
             Some(OnInsert::OnConflict(conflict)) => match &conflict.action {
                 OnConflictAction::DoNothing => Vec::new(),
-                OnConflictAction::DoUpdate(update) => self.assigned(&update.assignments),
+                OnConflictAction::DoUpdate(update) => self.assigned(name, &update.assignments),
             },
             Some(_) => return self.touched.whole(Mode::Write, NO_TARGET),
         };
         let replaces = insert.or == Some(SqliteOnConflict::Replace) || insert.replace_into;
-        let events = Events { insert: true, update: !set_on_conflict.is_empty(), delete: replaces };
+        let delete = replaces || self.replaces(name);
+        let events = Events { insert: true, update: !set_on_conflict.is_empty(), delete };
         let keys = self.inserted_keys(name, relation, &values, &set_on_conflict);
         self.write(name, events, &keys);
         self.changes(name, Events { insert: true, ..Events::default() }, Some(&values));
@@ -56,18 +61,32 @@ impl<'a> Walk<'a, '_> {
         let named = |column| names::last(self.dialect, column);
         let listed: Vec<String> = insert.columns.iter().filter_map(named).collect();
         let columns: Vec<&'a str> = if insert.columns.is_empty() {
-            relation.columns.iter().map(|column| column.name.as_str()).collect()
+            // SQLite gives no place to a column that it computes.
+            let has_place = |column: &&'a Column| self.dialect == Dialect::Postgres || !column.is_generated;
+            relation.columns.iter().filter(has_place).map(|column| column.name.as_str()).collect()
         } else {
             let known = |name: &String| relation.column(name).map_or("", |column| column.name.as_str());
             listed.iter().map(known).collect()
         };
         let Some(source) = &insert.source else { return Vec::new() };
-        let SetExpr::Values(rows) = &*source.body else {
-            return columns.into_iter().map(|column| (column, Vec::new())).collect();
+        let mut values: Values<'q> = match &*source.body {
+            SetExpr::Values(rows) => {
+                let width = rows.rows.iter().map(|row| row.content.len()).min().unwrap_or(0);
+                let value = |at: usize| rows.rows.iter().filter_map(|row| row.content.get(at)).collect();
+                columns.into_iter().take(width).enumerate().map(|(at, column)| (column, value(at))).collect()
+            }
+            _ => columns.into_iter().map(|column| (column, Vec::new())).collect(),
         };
-        let width = rows.rows.iter().map(|row| row.content.len()).min().unwrap_or(0);
-        let value = |at: usize| rows.rows.iter().filter_map(|row| row.content.get(at)).collect();
-        columns.into_iter().take(width).enumerate().map(|(at, column)| (column, value(at))).collect()
+        if listed.iter().any(|column| self.is_row_number(relation, column)) {
+            values.retain(|(column, _)| !relation.primary_key.iter().any(|key| key == column));
+            values.extend(relation.primary_key.iter().map(|key| (key.as_str(), Vec::new())));
+        }
+        values
+    }
+
+    /// Whether a name means the number that SQLite gives every row, which may be its primary key.
+    fn is_row_number(&self, relation: &Relation, column: &str) -> bool {
+        self.dialect == Dialect::Sqlite && ROW_NUMBER.contains(&column) && relation.column(column).is_none()
     }
 
     fn inserted_keys(
@@ -85,8 +104,7 @@ impl<'a> Walk<'a, '_> {
         let is_default =
             |value: &&Expr| matches!(value, Expr::Identifier(word) if word.value.eq_ignore_ascii_case("default"));
         let is_set = |column: &str| values.iter().any(|(name, given)| *name == column && !given.iter().any(is_default));
-        let mut columns = catalog.family(name).flat_map(|(_, member)| &member.columns);
-        if let Some(numbered) = columns.find(|column| column.is_numbered && !is_set(&column.name)) {
+        if let Some(numbered) = catalog.columns(name).find(|column| column.is_numbered && !is_set(&column.name)) {
             return Err(format!("the database numbers `{}` in the order of the inserts", numbered.name));
         }
         if let Some((column, _)) = set_on_conflict.iter().find(|(column, _)| keyed.primary_key.contains(column)) {
@@ -113,17 +131,19 @@ impl<'a> Walk<'a, '_> {
         let others = Self::from(from, &mut conditions);
         self.settle(target.name);
         let Some((name, relation)) = self.resolve(target.name) else { return self.unknown_target() };
-        let assigned = self.assigned(&update.assignments);
+        let assigned = self.assigned(name, &update.assignments);
         let set: Values<'_> = assigned.iter().map(|(column, value)| (column.as_str(), value.clone())).collect();
-        let keys = match self.moves(name, relation, &set) {
+        let moved = self.moves(name, relation, &set);
+        let replaces = update.or == Some(SqliteOnConflict::Replace) || moved.is_some() && self.replaces(name);
+        let keys = match moved {
             Some(reason) => Err(reason),
             None => self.compared(name, relation, &target, &conditions),
         };
-        let replaces = update.or == Some(SqliteOnConflict::Replace);
-        let events = Events { insert: false, update: true, delete: replaces };
+        let mut events = self.update_of(name, |column| set.iter().any(|(name, _)| *name == column));
+        events.delete |= replaces;
         self.write(name, events, &keys);
         self.changes(name, Events { update: true, ..Events::default() }, Some(&set));
-        if replaces {
+        if events.delete {
             self.changes(name, Events { delete: true, ..Events::default() }, None);
         }
         self.level(&others, &conditions);
@@ -180,8 +200,8 @@ impl<'a> Walk<'a, '_> {
         self.changes(name, Events::ALL, None);
     }
 
-    /// The columns that are set, with the value where each has one of its own.
-    fn assigned<'q>(&self, assignments: &'q [Assignment]) -> Vec<(String, Vec<&'q Expr>)> {
+    /// The columns that are set, with the value where each has one of its own: also those that the database computes.
+    fn assigned<'q>(&self, name: &Name, assignments: &'q [Assignment]) -> Vec<(String, Vec<&'q Expr>)> {
         let mut set = Vec::new();
         for assignment in assignments {
             match (&assignment.target, &assignment.value) {
@@ -197,6 +217,14 @@ impl<'a> Walk<'a, '_> {
                 }
             }
         }
+        let relation = self.catalog.and_then(|catalog| catalog.relations.get(name));
+        if let Some(relation) = relation
+            && set.iter().any(|(column, _)| self.is_row_number(relation, column))
+        {
+            // With it every key that may be it; where none is, it has to be unique too.
+            set.extend(relation.primary_key.iter().map(|key| (key.clone(), Vec::new())));
+        }
+        set.extend(self.generated(name).map(|column| (column.to_owned(), Vec::new())));
         set
     }
 

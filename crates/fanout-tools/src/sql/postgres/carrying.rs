@@ -207,13 +207,13 @@ impl Carrying {
         let values = [&*user.role, &*user.claims].map(|value| (Text(Some(value.to_owned())), Type::TEXT));
         let set = async { client.query_typed_raw(set, values).await?.try_collect::<Vec<_>>().await };
         set.await.map(drop).map_err(|error| match error.as_db_error() {
-            Some(db) => ToolError::NotPermitted(format!(
+            Some(db) if refuses(db.code()) => ToolError::NotPermitted(format!(
                 "`{}` acts in the name of an end user, and the database does not let it be `{}`: {}. Nothing was done",
                 self.name(),
                 user.role,
                 db.message()
             )),
-            None => self.failed(&error),
+            _ => self.failed(&error),
         })
     }
 
@@ -319,9 +319,35 @@ async fn one(client: &Client, statement: &str, values: Vec<(Text, Type)>) -> Res
     Ok(rows.try_collect::<Vec<_>>().await?.into_iter().next())
 }
 
+/// Whether a server that was to take on a role says that there is none such or that it may not: classes 22 and 42, invalid
+/// values and access rules. Of others, such as too little memory, the role has no fault.
+fn refuses(code: &SqlState) -> bool {
+    matches!(&code.code()[..2], "22" | "42")
+}
+
 /// Whether a prepared statement of ours is not where we are, or another client's is in its place: behind a pooler, which
 /// hands out the connections of the server one transaction at a time.
 fn leaves_names(error: &Error) -> bool {
     let of_names = [SqlState::DUPLICATE_PSTATEMENT, SqlState::INVALID_SQL_STATEMENT_NAME];
     error.code().is_some_and(|code| of_names.contains(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_role_that_is_refused_is_the_end_users_matter() {
+        for (code, is_refused) in [
+            (SqlState::INSUFFICIENT_PRIVILEGE, true),
+            (SqlState::INVALID_PARAMETER_VALUE, true),
+            (SqlState::UNDEFINED_OBJECT, true),
+            (SqlState::ADMIN_SHUTDOWN, false),
+            (SqlState::QUERY_CANCELED, false),
+            (SqlState::OUT_OF_MEMORY, false),
+            (SqlState::IN_FAILED_SQL_TRANSACTION, false),
+        ] {
+            assert_eq!(refuses(&code), is_refused, "{code:?}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::sql::Dialect;
 use crate::sql::infer::catalog::{
-    Action, Catalog, Column, Events, Function, Kind, Name, Reference, Relation, Trigger, Uses, Volatility,
+    Action, Catalog, Column, Events, Function, Kind, Mention, Name, Reference, Relation, Trigger, Uses, Volatility,
 };
 
 /// One statement per list, in the order of [`read`].
@@ -55,6 +55,8 @@ struct ColumnRow {
     is_limited: bool,
     has_default: bool,
     is_numbered: bool,
+    is_generated: bool,
+    is_partitioning: bool,
 }
 
 #[derive(Deserialize)]
@@ -104,11 +106,13 @@ struct FunctionRow {
     volatility: String,
     language: String,
     body: Option<String>,
+    of_row: bool,
 }
 
 #[derive(Deserialize)]
-struct OperatorRow {
-    operator: String,
+struct MentionRow {
+    text: String,
+    is_row: bool,
     schema: String,
     name: String,
 }
@@ -146,6 +150,7 @@ fn read(mut lists: impl Iterator<Item = String>) -> Result<Catalog, serde_json::
     let lists = &mut lists;
     let mut catalog = Catalog::new(Dialect::Postgres);
     catalog.search_path = list(lists)?;
+    catalog.schemas_of_roles = list(lists)?;
     for RelationRow { schema, name, kind } in list(lists)? {
         let kind = match kind.as_str() {
             "v" => Kind::View,
@@ -185,7 +190,7 @@ fn read(mut lists: impl Iterator<Item = String>) -> Result<Catalog, serde_json::
         with(relations, &row.schema, &row.table, |relation| {
             let uses: &mut Uses = match row.of.as_str() {
                 "view" => &mut relation.query,
-                "policy" => &mut relation.policies,
+                "always" => &mut relation.beside,
                 _ => &mut relation.on_write,
             };
             if row.is_function {
@@ -201,12 +206,16 @@ fn read(mut lists: impl Iterator<Item = String>) -> Result<Catalog, serde_json::
             "s" => Volatility::Stable,
             _ => Volatility::Volatile,
         };
-        let function = Function { volatility, language: row.language, body: row.body };
+        let function = Function { volatility, language: row.language, body: row.body, of_row: row.of_row };
         catalog.functions.entry(Name::new(row.schema, row.name)).or_default().push(function);
     }
     catalog.volatile_builtins = list::<String>(lists)?.into_iter().collect();
-    let operators = list::<OperatorRow>(lists)?.into_iter();
-    catalog.operators = operators.map(|row| (row.operator, Name::new(row.schema, row.name))).collect();
+    let mention = |row: MentionRow| Mention {
+        text: row.text.to_lowercase(),
+        is_row: row.is_row,
+        calls: Name::new(row.schema, row.name),
+    };
+    catalog.mentions = list::<MentionRow>(lists)?.into_iter().map(mention).collect();
     Ok(catalog)
 }
 
@@ -250,6 +259,8 @@ fn column(row: &ColumnRow) -> Column {
         is_limited: row.is_limited,
         has_default: row.has_default,
         is_numbered: row.is_numbered,
+        is_generated: row.is_generated,
+        is_partitioning: row.is_partitioning,
     }
 }
 

@@ -5,6 +5,18 @@ begin isolation level repeatable read read only;
 -- The schemas that a bare name is looked up in.
 select to_json(current_schemas(true));
 
+-- Those that it is looked up in, or not, by what role the transaction takes on: not each may use them, or bears their name.
+select coalesce(json_agg(n.nspname), '[]')
+from pg_namespace n cross join lower(current_setting('search_path')) path
+where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and exists (
+  select from pg_roles r
+  where r.rolname <> current_user and pg_has_role(current_user, r.oid, 'member') and (
+    strpos(path, '$user') > 0 and r.rolname = n.nspname
+    or strpos(path, replace(lower(n.nspname), '"', '""')) > 0
+      and has_schema_privilege(r.oid, n.oid, 'usage') <> has_schema_privilege(n.oid, 'usage')
+  )
+);
+
 select coalesce(json_agg(r), '[]') from (
   select n.nspname as schema, c.relname as name, c.relkind as kind
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -32,13 +44,21 @@ select coalesce(json_agg(r), '[]') from (
       when t.typname in ('text', 'varchar') and coalesce(o.collisdeterministic, true) then 'text'
     end as form,
     a.atttypmod <> -1 as is_limited,
-    a.atthasdef or a.attidentity <> '' as has_default,
+    a.atthasdef or a.attidentity <> '' or t.typdefault is not null as has_default,
     a.attidentity <> '' or exists (
       select from pg_attrdef d
       join pg_depend p on p.classid = 'pg_attrdef'::regclass and p.objid = d.oid and p.refclassid = 'pg_class'::regclass
       join pg_class s on s.oid = p.refobjid and s.relkind = 'S'
       where d.adrelid = c.oid and d.adnum = a.attnum
-    ) as is_numbered
+    ) or exists (
+      select from pg_depend p join pg_class s on s.oid = p.refobjid and s.relkind = 'S'
+      where p.classid = 'pg_type'::regclass and p.objid = t.oid and p.refclassid = 'pg_class'::regclass
+    ) as is_numbered,
+    a.attgenerated <> '' as is_generated,
+    exists (
+      select from pg_partitioned_table p
+      where p.partrelid = c.oid and (a.attnum = any (p.partattrs::int2[]) or 0 = any (p.partattrs::int2[]))
+    ) as is_partitioning
   from pg_attribute a
   join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
   join pg_type t on t.oid = a.atttypid left join pg_collation o on o.oid = a.attcollation
@@ -47,10 +67,16 @@ select coalesce(json_agg(r), '[]') from (
   order by c.oid, a.attnum
 ) r;
 
--- What has to be unique, and what excludes; no columns where an expression or a condition has a part in it.
+-- What has to be unique, and what excludes; no columns where an expression or a condition has a part in it, or where two
+-- values that the column tells apart can be one in the index: by another collation or another operator class.
 select coalesce(json_agg(r), '[]') from (
   select n.nspname as schema, c.relname as table, i.indisprimary as is_primary,
-    case when i.indpred is null and i.indexprs is null and not i.indisexclusion then (
+    case when i.indpred is null and i.indexprs is null and not i.indisexclusion and not exists (
+      select from unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[]) with ordinality k(attnum, class, coll, at)
+      join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
+      join pg_opclass o on o.oid = k.class
+      where k.at <= i.indnkeyatts and (k.coll <> a.attcollation or not o.opcdefault)
+    ) then (
       select json_agg(a.attname order by k.at)
       from unnest(i.indkey::int2[]) with ordinality k(attnum, at)
       join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
@@ -91,12 +117,37 @@ select coalesce(json_agg(r), '[]') from (
     and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
 ) r;
 
--- What views, policies, defaults and checks are made of. What the system brings along is not listed there by itself.
-with owned as (
+-- What views, policies, defaults and checks are made of, and what making a value of a column's type calls: a domain's
+-- checks and default where it is written, a cast always. What the system brings along is not listed there by itself.
+with recursive made as (
+  select k.contypid as type, d.refclassid, d.refobjid
+  from pg_constraint k join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = k.oid where k.contypid <> 0
+  union all
+  select t.oid, d.refclassid, d.refobjid
+  from pg_type t join pg_depend d on d.classid = 'pg_type'::regclass and d.objid = t.oid where t.typtype = 'd'
+), called as (
+  select type, 'write' as of, refobjid as function from made where refclassid = 'pg_proc'::regclass
+  union all
+  select m.type, 'write', o.oprcode from made m join pg_operator o on o.oid = m.refobjid
+  where m.refclassid = 'pg_operator'::regclass
+  union all
+  select x.type, 'always', k.castfunc from pg_cast k cross join lateral (values (k.castsource), (k.casttarget)) x(type)
+), converted as (
+  select c.type, c.of, c.function
+  from called c join pg_proc p on p.oid = c.function join pg_type t on t.oid = c.type
+  where p.provolatile <> 'i' and p.pronamespace <> 'pg_catalog'::regnamespace and t.typnamespace <> 'pg_catalog'::regnamespace
+  union
+  select t.oid, c.of, c.function
+  from converted c join pg_type t on t.typbasetype = c.type or t.typelem = c.type
+    or exists (select from pg_range r where r.rngtypid = t.oid and r.rngsubtype = c.type)
+    or t.typrelid <> 0 and exists (
+      select from pg_attribute a where a.attrelid = t.typrelid and a.atttypid = c.type and a.attnum > 0
+    )
+), owned as (
   select w.ev_class as relation, 'view' as of, 'pg_rewrite'::regclass as classid, w.oid as objid
   from pg_rewrite w join pg_class c on c.oid = w.ev_class where w.rulename = '_RETURN' and c.relkind = 'v'
   union all
-  select p.polrelid, 'policy', 'pg_policy'::regclass, p.oid
+  select p.polrelid, 'always', 'pg_policy'::regclass, p.oid
   from pg_policy p join pg_class c on c.oid = p.polrelid where c.relrowsecurity
   union all
   select adrelid, 'write', 'pg_attrdef'::regclass, oid from pg_attrdef
@@ -110,6 +161,11 @@ with owned as (
   union
   select u.relation, u.of, p.oprcode from used u join pg_operator p on p.oid = u.refobjid
   where u.refclassid = 'pg_operator'::regclass
+  union
+  select u.relation, u.of, c.function from used u join converted c on c.type = u.refobjid
+  where u.refclassid = 'pg_type'::regclass
+  union
+  select a.attrelid, c.of, c.function from converted c join pg_attribute a on a.atttypid = c.type and a.attnum > 0
 )
 select coalesce(json_agg(r), '[]') from (
   select distinct n.nspname as schema, c.relname as table, f.of, true as is_function,
@@ -131,15 +187,31 @@ select coalesce(json_agg(r), '[]') from (
       where d.classid = 'pg_class'::regclass and d.objid = x.oid and d.refclassid = 'pg_class'::regclass
         and d.refobjid = c.oid and d.deptype in ('a', 'i')
     ))
+  union all
+  -- What a policy says of its own columns is listed like a query in it on its own table: only its tree tells.
+  select distinct n.nspname, c.relname, 'always', false, n.nspname, c.relname
+  from pg_policy p join pg_class c on c.oid = p.polrelid join pg_namespace n on n.oid = c.relnamespace
+  where c.relrowsecurity and concat(p.polqual::text, p.polwithcheck::text) ~ format(':relid %s\M', c.oid)
 ) r;
 
--- Functions. A body counts only where its names mean what they would mean to the caller.
+-- Functions. An aggregate is what its parts are. A body counts only where its names mean what they would mean to the
+-- caller: with another role's rights they may not.
 select coalesce(json_agg(r), '[]') from (
-  select n.nspname as schema, p.proname as name, p.provolatile as volatility, l.lanname as language,
-    case when l.lanname = 'sql' and p.provolatile <> 'i' and p.prosrc <> '' and not exists (
-      select from unnest(p.proconfig) s(setting)
-      where s.setting like 'search\_path=%' and s.setting not in ('search_path=', 'search_path=""')
-    ) then p.prosrc end as body
+  select n.nspname as schema, p.proname as name, l.lanname as language,
+    coalesce((
+      select max(f.provolatile::text) from pg_aggregate a join pg_proc f on f.oid in (
+        a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn,
+        a.aggmfinalfn
+      ) where a.aggfnoid = p.oid
+    ), p.provolatile::text) as volatility,
+    case when l.lanname = 'sql' and p.provolatile <> 'i' and p.prosrc <> '' and case
+      when p.prosecdef then p.proconfig && array['search_path=', 'search_path=""']
+      else not exists (
+        select from unnest(p.proconfig) s(setting)
+        where s.setting like 'search\_path=%' and s.setting not in ('search_path=', 'search_path=""')
+      )
+    end then p.prosrc end as body,
+    exists (select from pg_type t where t.oid = p.proargtypes[0] and t.typtype in ('c', 'd', 'p')) as of_row
   from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
   where n.nspname not in ('pg_catalog', 'information_schema')
 ) r;
@@ -147,10 +219,53 @@ select coalesce(json_agg(r), '[]') from (
 select coalesce(json_agg(distinct proname), '[]') from pg_proc
 where pronamespace = 'pg_catalog'::regnamespace and provolatile = 'v';
 
+-- What calls a function without its name: operators, the types with checks and casts of their own, and what takes or gives
+-- a value of those. Of a cast between two of the system's types no name has to tell.
+with recursive made as (
+  select k.contypid as type, d.refclassid, d.refobjid
+  from pg_constraint k join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = k.oid where k.contypid <> 0
+  union all
+  select t.oid, d.refclassid, d.refobjid
+  from pg_type t join pg_depend d on d.classid = 'pg_type'::regclass and d.objid = t.oid where t.typtype = 'd'
+), called as (
+  select type, 'write' as of, refobjid as function from made where refclassid = 'pg_proc'::regclass
+  union all
+  select m.type, 'write', o.oprcode from made m join pg_operator o on o.oid = m.refobjid
+  where m.refclassid = 'pg_operator'::regclass
+  union all
+  select x.type, 'always', k.castfunc from pg_cast k cross join lateral (values (k.castsource), (k.casttarget)) x(type)
+), converted as (
+  select c.type, c.of, c.function
+  from called c join pg_proc p on p.oid = c.function join pg_type t on t.oid = c.type
+  where p.provolatile <> 'i' and p.pronamespace <> 'pg_catalog'::regnamespace and t.typnamespace <> 'pg_catalog'::regnamespace
+  union
+  select t.oid, c.of, c.function
+  from converted c join pg_type t on t.typbasetype = c.type or t.typelem = c.type
+    or exists (select from pg_range r where r.rngtypid = t.oid and r.rngsubtype = c.type)
+    or t.typrelid <> 0 and exists (
+      select from pg_attribute a where a.attrelid = t.typrelid and a.atttypid = c.type and a.attnum > 0
+    )
+)
 select coalesce(json_agg(r), '[]') from (
-  select o.oprname as operator, n.nspname as schema, p.proname as name
-  from pg_operator o join pg_proc p on p.oid = o.oprcode join pg_namespace n on n.oid = p.pronamespace
-  where o.oprnamespace <> 'pg_catalog'::regnamespace and p.provolatile <> 'i' and n.nspname <> 'pg_catalog'
+  select distinct m.text, m.is_row, n.nspname as schema, p.proname as name
+  from (
+    select oprname::text as text, false as is_row, oprcode::oid as function from pg_operator
+    where oprnamespace <> 'pg_catalog'::regnamespace
+    union all
+    select t.typname, t.typrelid <> 0, c.function from converted c join pg_type t on t.oid = c.type
+    union all
+    select f.proname, false, c.function
+    from converted c join pg_proc f on c.type in (f.prorettype) or c.type = any (f.proargtypes) or c.type = any (f.proallargtypes)
+    union all
+    select o.oprname, false, c.function
+    from converted c join pg_operator o on c.type in (o.oprleft, o.oprright, o.oprresult)
+    union all
+    select '', false, k.castfunc from pg_cast k
+    where k.castfunc <> 0 and k.castsource in (select oid from pg_type where typnamespace = 'pg_catalog'::regnamespace)
+      and k.casttarget in (select oid from pg_type where typnamespace = 'pg_catalog'::regnamespace)
+  ) m
+  join pg_proc p on p.oid = m.function join pg_namespace n on n.oid = p.pronamespace
+  where p.provolatile <> 'i' and n.nspname <> 'pg_catalog'
 ) r;
 
 commit;

@@ -65,13 +65,14 @@ fn table(connection: &Connection, entry: &Entry) -> Result<Relation> {
     // A collation decides which texts are one, and it can stand at the column or at its key: where any is named, texts
     // have no spelling of their own.
     let has_collation = entry.text.to_ascii_lowercase().contains("collate");
+    // Only generated columns are hidden in a table of its own.
     let columns =
-        "select name, type, dflt_value is not null, pk from pragma_table_xinfo(?1) where hidden = 0 order by cid";
+        "select name, type, dflt_value is not null or hidden, pk, hidden from pragma_table_xinfo(?1) order by cid";
     let read = |row: &Row<'_>| {
-        let (name, kind, has_default, place): (String, String, bool, u32) =
-            (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+        let (name, kind, has_default, place, is_generated): (String, String, bool, u32, bool) =
+            (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
         let form = form(&kind).filter(|form| *form == Canonical::Integer || !has_collation);
-        Ok((Column { name: lower(name), form, has_default, ..Column::default() }, place))
+        Ok((Column { name: lower(name), form, has_default, is_generated, ..Column::default() }, place))
     };
     let columns: Vec<(Column, u32)> = rows(connection, columns, Some(&entry.name), read)?;
     let mut key: Vec<(u32, String)> =
@@ -82,6 +83,8 @@ fn table(connection: &Connection, entry: &Entry) -> Result<Relation> {
         primary_key: key.into_iter().map(|(_, name)| name).collect(),
         uniques: uniques(connection, &entry.name)?,
         references: references(connection, &entry.name)?,
+        // `on conflict replace` at one of its constraints, whatever stands in between.
+        replaces: ["conflict", "replace"].iter().all(|word| entry.text.to_ascii_lowercase().contains(word)),
         ..Relation::default()
     })
 }
@@ -89,10 +92,10 @@ fn table(connection: &Connection, entry: &Entry) -> Result<Relation> {
 fn uniques(connection: &Connection, table: &str) -> Result<Vec<Option<Vec<String>>>> {
     let indexes = "select name, partial from pragma_index_list(?1) where \"unique\" and origin <> 'pk'";
     let indexes: Vec<(String, bool)> = rows(connection, indexes, Some(table), |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let columns = "select name from pragma_index_xinfo(?1) where key order by seqno";
+    // An expression has no name; and in an index of another collation two texts can be one that their column tells apart.
+    let columns = "select iif(coll = 'BINARY', name, null) from pragma_index_xinfo(?1) where key order by seqno";
     let of_index = |(name, is_partial): (String, bool)| {
         let columns: Vec<Option<String>> = rows(connection, columns, Some(&name), |row| row.get(0))?;
-        // An expression has no name.
         Ok(columns.into_iter().map(|column| column.map(lower)).collect::<Option<Vec<_>>>().filter(|_| !is_partial))
     };
     indexes.into_iter().map(of_index).collect()

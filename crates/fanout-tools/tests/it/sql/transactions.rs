@@ -64,6 +64,26 @@ async fn a_version_that_moved_on_is_a_conflict_and_nothing_is_kept() {
 }
 
 #[tokio::test]
+async fn a_write_is_counted_also_where_it_stands_behind_a_named_query() {
+    let (_place, postgres) = postgres(STOCK).await;
+    let (_folder, sqlite) = sqlite(STOCK);
+    for database in [postgres, sqlite] {
+        let take = SqlTool::builder("take", &database)
+            .statement("with asked as (select 1) update stock set qty = qty - 1 where sku = :sku and qty >= :n")
+            .statement("insert into stock (sku, qty) values ('sold', 1)")
+            .statement("with all_of as (select * from stock) select count(*) as n from all_of where false")
+            .expect_rows(1)
+            .build()
+            .unwrap();
+        let error = call(&take, json!({"sku": "a", "n": 100})).await.unwrap_err();
+        let ToolError::Conflict(told) = &error else { panic!("{error:?}") };
+        assert!(told.contains("statement 1") && told.contains("met 0"), "{told}");
+        assert_eq!(one(&database, "select count(*) from stock", nothing()).await, json!(2));
+        call(&take, json!({"sku": "a", "n": 5})).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_reads_cannot_write_whatever_it_calls() {
     let schema = format!(
         "{STOCK} create function sneak() returns int language plpgsql stable as
