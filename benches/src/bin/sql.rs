@@ -5,8 +5,8 @@
 //! ```
 //!
 //! It starts a throw-away server (without fsync, so that nothing but processor time counts). First, a batch of 20 reads that take
-//! 20 ms each in the server, on 20 connections and on 5, against the same calls one by one. Then transactions of one `update` of
-//! a row of its own, by 16 workers on 16 connections: as calls through the scheduler, and as code written by hand on
+//! 20 ms each in the server, on 20 connections and on 5, against the same calls one by one. Then transactions of one `select` and of one `update`
+//! of a row of its own, by 16 workers on 16 connections: as calls through the scheduler, and as code written by hand on
 //! `tokio-postgres` that sends the same transaction. Both keep nothing but the row.
 
 use std::sync::Arc;
@@ -39,7 +39,25 @@ const TRANSACTIONS: usize = 500;
 const TOGETHER_LEAST: f64 = 15.0;
 const RATE_LEAST: f64 = 0.8;
 
-const UPDATE: &str = "update accounts set balance = balance + :n where id = :id returning balance";
+/// With mimalloc, as `fanout` has it; both sides.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What a transaction does, as our tool says it and as it is written by hand.
+#[derive(Clone, Copy)]
+enum Does {
+    Read,
+    Write,
+}
+
+impl Does {
+    fn tool(self) -> &'static str {
+        match self {
+            Self::Read => "select balance from accounts where id = :id",
+            Self::Write => "update accounts set balance = balance + :n where id = :id returning balance",
+        }
+    }
+}
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -53,8 +71,9 @@ async fn main() -> anyhow::Result<()> {
         .await?;
     let wide = reads(&place, u32::try_from(READS)?).await?;
     let narrow = reads(&place, SMALL_POOL).await?;
-    let rates = transactions(&place).await?;
-    report(&wide, &narrow, &rates)
+    let reading = transactions(&place, Does::Read).await?;
+    let writing = transactions(&place, Does::Write).await?;
+    report(&wide, &narrow, [&reading, &writing])
 }
 
 /// A scheduler and one tool, on so many connections.
@@ -112,8 +131,8 @@ async fn reads(place: &Place, pool: u32) -> anyhow::Result<Vec<(f64, f64)>> {
 }
 
 /// Transactions a second, ours and by hand, per pair.
-async fn transactions(place: &Place) -> anyhow::Result<Vec<(f64, f64)>> {
-    let ours = Arc::new(Ours::new(place, WORKERS, UPDATE).await?);
+async fn transactions(place: &Place, does: Does) -> anyhow::Result<Vec<(f64, f64)>> {
+    let ours = Arc::new(Ours::new(place, WORKERS, does.tool()).await?);
     let mut clients = Vec::new();
     for _ in 0..WORKERS {
         let url = format!("{}?sslmode=disable", place.user_url());
@@ -126,9 +145,9 @@ async fn transactions(place: &Place) -> anyhow::Result<Vec<(f64, f64)>> {
         // They take turns at being first.
         let (by_us, by_hand) = if pair % 2 == 0 {
             let by_us = rate(|worker| through_us(Arc::clone(&ours), worker)).await?;
-            (by_us, rate(|worker| by_hand_on(Arc::clone(&clients[worker as usize]), worker)).await?)
+            (by_us, rate(|worker| by_hand_on(Arc::clone(&clients[worker as usize]), worker, does)).await?)
         } else {
-            let by_hand = rate(|worker| by_hand_on(Arc::clone(&clients[worker as usize]), worker)).await?;
+            let by_hand = rate(|worker| by_hand_on(Arc::clone(&clients[worker as usize]), worker, does)).await?;
             (rate(|worker| through_us(Arc::clone(&ours), worker)).await?, by_hand)
         };
         if pair > 0 {
@@ -162,14 +181,23 @@ async fn through_us(ours: Arc<Ours>, worker: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a careful person writes: the same three words to the server, and the row as JSON.
-async fn by_hand_on(client: Arc<Client>, worker: u32) -> anyhow::Result<()> {
-    let update = "update accounts set balance = balance + $1 where id = $2 returning balance";
+/// What a careful person writes: the same words to the server, one after another, and the row as JSON.
+async fn by_hand_on(client: Arc<Client>, worker: u32, does: Does) -> anyhow::Result<()> {
     let id = i32::try_from(worker)?;
     for _ in 0..TRANSACTIONS {
-        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL statement_timeout = 10000";
-        client.batch_execute(begin).await?;
-        let rows = client.query_typed(update, &[(&1_i64, Type::INT8), (&id, Type::INT4)]).await?;
+        let rows = match does {
+            Does::Read => {
+                let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL statement_timeout = 10000";
+                client.batch_execute(begin).await?;
+                client.query_typed("select balance from accounts where id = $1", &[(&id, Type::INT4)]).await?
+            }
+            Does::Write => {
+                let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL statement_timeout = 10000; select txid_current()";
+                ensure!(!client.simple_query(begin).await?.is_empty());
+                let update = "update accounts set balance = balance + $1 where id = $2 returning balance";
+                client.query_typed(update, &[(&1_i64, Type::INT8), (&id, Type::INT4)]).await?
+            }
+        };
         let balance: i64 = rows.first().context("a row")?.try_get(0)?;
         let answer = json!({ "rows": [{ "balance": balance }], "count": rows.len() }).to_string();
         ensure!(!answer.is_empty());
@@ -178,10 +206,11 @@ async fn by_hand_on(client: Arc<Client>, worker: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn report(wide: &[(f64, f64)], narrow: &[(f64, f64)], rates: &[(f64, f64)]) -> anyhow::Result<()> {
+fn report(wide: &[(f64, f64)], narrow: &[(f64, f64)], rates: [&[(f64, f64)]; 2]) -> anyhow::Result<()> {
     let gains = |samples: &[(f64, f64)]| samples.iter().map(|(together, single)| single / together).collect::<Vec<_>>();
     let (wide_gain, narrow_gain) = (gains(wide), gains(narrow));
-    let kept: Vec<f64> = rates.iter().map(|(ours, by_hand)| ours / by_hand).collect();
+    let [reading, writing] =
+        rates.map(|rates| rates.iter().map(|(ours, by_hand)| ours / by_hand).collect::<Vec<f64>>());
     let told = |what: &str, samples: &[f64], least: Option<f64>| {
         let (low, high) = range(samples);
         let middle = median(samples);
@@ -197,7 +226,8 @@ fn report(wide: &[(f64, f64)], narrow: &[(f64, f64)], rates: &[(f64, f64)]) -> a
         Some(TOGETHER_LEAST),
     );
     told(&format!("the same on {SMALL_POOL} connections"), &narrow_gain, None);
-    told("transactions a second, of those by hand", &kept, Some(RATE_LEAST));
+    told("reading transactions a second, of those by hand", &reading, Some(RATE_LEAST));
+    told("writing transactions a second, of those by hand", &writing, Some(RATE_LEAST));
     let pairs = |samples: &[(f64, f64)], names: [&str; 2]| {
         samples
             .iter()
@@ -211,13 +241,14 @@ fn report(wide: &[(f64, f64)], narrow: &[(f64, f64)], rates: &[(f64, f64)]) -> a
             "machine": machine::describe(), "load": machine::load(),
             "settings": {
                 "reads": READS, "read_ms": READ_MS, "pools": [READS, SMALL_POOL], "pairs": PAIRS, "workers": WORKERS,
-                "transactions": TRANSACTIONS, "fsync": "off", "sslmode": "disable",
+                "transactions": TRANSACTIONS, "fsync": "off", "sslmode": "disable", "allocator": "mimalloc, both",
             },
             "gain": rounded(median(&wide_gain)), "gain_small_pool": rounded(median(&narrow_gain)),
-            "rate_of_by_hand": rounded(median(&kept)),
+            "reading_rate": rounded(median(&reading)), "writing_rate": rounded(median(&writing)),
             "samples": {
                 "wide": pairs(wide, seconds), "narrow": pairs(narrow, seconds),
-                "transactions_per_s": pairs(rates, ["ours", "by_hand"]),
+                "reading_per_s": pairs(rates[0], ["ours", "by_hand"]),
+                "writing_per_s": pairs(rates[1], ["ours", "by_hand"]),
             },
         }),
     )
