@@ -41,16 +41,10 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("xtask", &[]),
 ];
 
-const BELOW_THE_APPS: &[&str] = &[
-    "fanout-core",
-    "fanout-anthropic",
-    "fanout-tools",
-    "fanout-journal",
-    "fanout-script",
-    "fanout-agent",
-    "fanout-host",
-    "fanout",
-];
+const BELOW_THE_APPS: &[&str] = match BENCHES.split_last() {
+    Some((_testing, below)) => below,
+    None => &[],
+};
 
 /// A bench starts a throw-away server.
 const BENCHES: &[&str] = &[

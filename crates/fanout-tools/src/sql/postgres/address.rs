@@ -156,10 +156,10 @@ fn verifier(mode: Mode, roots: Option<&str>, folder: &Path) -> Result<Arc<dyn Se
         Mode::VerifyCa | Mode::VerifyFull => true,
     };
     if !is_checked {
-        return Ok(Arc::new(Any(provider)));
+        return Ok(Arc::new(Lenient { provider, full: None }));
     }
     let full: Arc<dyn ServerCertVerifier> = match roots.filter(|roots| *roots != "system") {
-        None => Arc::new(Verifier::new(provider).map_err(AddressError::Tls)?),
+        None => Arc::new(Verifier::new(Arc::clone(&provider)).map_err(AddressError::Tls)?),
         Some(path) => {
             let wrong = |why: String| AddressError::Roots { path: path.to_owned(), why };
             let pem = std::fs::read(folder.join(path)).map_err(|error| wrong(error.to_string()))?;
@@ -168,59 +168,22 @@ fn verifier(mode: Mode, roots: Option<&str>, folder: &Path) -> Result<Arc<dyn Se
                 let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
                 store.add(certificate).map_err(|error| wrong(error.to_string()))?;
             }
-            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider);
+            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider));
             verifier.build().map_err(|error| wrong(error.to_string()))?
         }
     };
-    Ok(if mode == Mode::VerifyFull { full } else { Arc::new(AnyName(full)) })
+    Ok(if mode == Mode::VerifyFull { full } else { Arc::new(Lenient { provider, full: Some(full) }) })
 }
 
-/// Any certificate will do: the line is encrypted, and who is at its other end is not known.
+/// Takes a certificate whatever name it is for, and without a verifier any at all: then the line is encrypted, and who is at its
+/// other end is not known. That the other end has the certificate's key is proven in any case.
 #[derive(Debug)]
-struct Any(Arc<CryptoProvider>);
-
-/// A certificate of a known root, whatever name it is for.
-#[derive(Debug)]
-struct AnyName(Arc<dyn ServerCertVerifier>);
-
-impl ServerCertVerifier for Any {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+struct Lenient {
+    provider: Arc<CryptoProvider>,
+    full: Option<Arc<dyn ServerCertVerifier>>,
 }
 
-impl ServerCertVerifier for AnyName {
+impl ServerCertVerifier for Lenient {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -229,8 +192,9 @@ impl ServerCertVerifier for AnyName {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(full) = &self.full else { return Ok(ServerCertVerified::assertion()) };
         // The name is the last thing that is looked at.
-        match self.0.verify_server_cert(certificate, between, name, ocsp, now) {
+        match full.verify_server_cert(certificate, between, name, ocsp, now) {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
@@ -244,7 +208,8 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signed)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -253,11 +218,12 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signed)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -198,28 +198,26 @@ async fn a_pool_of_one_connection_serves_everybody() {
     }
 }
 
+/// With both kinds of protection, with the database's alone, and with none.
+async fn a_thousand_agents(database: &Database) {
+    database.learn().await.unwrap();
+    for locks in [Locks::Fanouts, Locks::None] {
+        let crowd = Crowd::new(database, locks);
+        plain_updates(&crowd, database).await;
+        read_then_write(&crowd, database).await;
+        transfers(&crowd, database).await;
+    }
+    unprotected(&Crowd::new(database, Locks::None), database).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_agents_lose_no_update_on_postgresql() {
     let (_place, database) = postgres(SCHEMA).await;
-    database.learn().await.unwrap();
-    for locks in [Locks::Fanouts, Locks::None] {
-        let crowd = Crowd::new(&database, locks);
-        plain_updates(&crowd, &database).await;
-        read_then_write(&crowd, &database).await;
-        transfers(&crowd, &database).await;
-    }
-    unprotected(&Crowd::new(&database, Locks::None), &database).await;
+    a_thousand_agents(&database).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_agents_lose_no_update_on_sqlite() {
     let (_folder, database) = sqlite(SCHEMA);
-    database.learn().await.unwrap();
-    for locks in [Locks::Fanouts, Locks::None] {
-        let crowd = Crowd::new(&database, locks);
-        plain_updates(&crowd, &database).await;
-        read_then_write(&crowd, &database).await;
-        transfers(&crowd, &database).await;
-    }
-    unprotected(&Crowd::new(&database, Locks::None), &database).await;
+    a_thousand_agents(&database).await;
 }
