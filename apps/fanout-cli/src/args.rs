@@ -41,8 +41,9 @@ pub enum Command {
     #[command(after_help = "\
 Examples:
   fanout demo
+  fanout demo --plan
   fanout demo --json > events.jsonl")]
-    Demo,
+    Demo(Demo),
     /// Ask the model, run its calls, answer, until it is done. Progress on standard error, the answer on standard output.
     Run(Run),
     /// Run the calls of one response: an assistant message, its content or a whole API response on standard input; the user
@@ -91,6 +92,14 @@ done by the signal SIGHUP, and `POST /fanout/v1/reload`.")]
     Reload,
     /// Who may use the gateway. On this machine's loopback nobody needs a key; anywhere else everybody does.
     Keys(Keys),
+}
+
+/// `fanout demo`
+#[derive(Debug, ClapArgs)]
+pub struct Demo {
+    /// The order twice: turn after turn, then in one turn that plans all of it; both pictures, and what the plan saved.
+    #[arg(long)]
+    pub plan: bool,
 }
 
 /// `fanout run`

@@ -10,6 +10,7 @@ use fanout_core::outcome::{CallError, ErrorCode, Outcome};
 use fanout_core::run::RunOptions;
 use fanout_host::build::Purpose;
 use fanout_host::lines::{Used, run_ended};
+use fanout_host::options::limits;
 use serde_json::json;
 
 use crate::args::Common;
@@ -37,8 +38,8 @@ pub fn call(common: &Common) -> anyhow::Result<Ended> {
             move || cancel.cancel("interrupted")
         })?;
         let run = fanout_agent::new_run_id();
-        let used = Used { calls: u32::try_from(asked.calls.len()).unwrap_or(u32::MAX), ..Used::default() };
-        let (outcomes, stopped) = run_calls(&loaded, asked, run.clone(), &watcher, &cancel).await?;
+        let (outcomes, calls, stopped) = run_calls(&loaded, asked, run.clone(), &watcher, &cancel).await?;
+        let used = Used { calls: u32::try_from(calls).unwrap_or(u32::MAX), ..Used::default() };
         tell(common, &loaded, run.as_str(), &reply(&outcomes), stopped.as_ref(), &watcher, &used)?;
         loaded.gone().await;
         Ok(if cancel.reason().is_some() { Ended::Interrupted } else { Ended::Done })
@@ -72,31 +73,29 @@ fn tell(
     Ok(())
 }
 
-/// One batch, within the configuration's bounds for one response and one run.
+/// One batch, within the configuration's bounds for one response and one run. Answers the outcomes, and how many calls were
+/// asked for, those of plans included.
 async fn run_calls(
     loaded: &Loaded,
     asked: Asked,
     id: RunId,
     watcher: &Arc<Watcher>,
     cancel: &Cancel,
-) -> anyhow::Result<(Vec<Arc<Outcome>>, Option<Stopped>)> {
+) -> anyhow::Result<(Vec<Arc<Outcome>>, usize, Option<Stopped>)> {
     let mut options = RunOptions::new(id);
     options.recorder = Some(Arc::clone(watcher) as _);
     let mut run = loaded.scheduler().run(Arc::clone(&loaded.toolbox), options);
     run.record(|| What::RunStarted);
-    let (max, all) = (loaded.config.run.max_batch.min(loaded.config.run.max_calls), asked.calls.len());
     let mut batch = run.batch();
-    for (at, call) in (0..).zip(asked.calls) {
-        if let Some(reason) = &asked.cut_off {
-            let message = format!("not run: {reason}. If it is still needed, call it again, with less in one response");
-            batch.refuse(&call, CallError::new(ErrorCode::Cancelled, message))?;
-        } else if at < max {
-            batch.call(call)?;
-        } else {
-            let message = format!(
-                "not run: only the first {max} of {all} calls of one response run (`max_batch`, `max_calls`); ask for the others again, fewer at once"
-            );
-            batch.refuse(&call, CallError::new(ErrorCode::Budget, message))?;
+    batch.set_bounds(limits(&loaded.config.run).bounds(0, 0));
+    for call in asked.calls {
+        match &asked.cut_off {
+            None => batch.call(call)?,
+            Some(reason) => {
+                let message =
+                    format!("not run: {reason}. If it is still needed, call it again, with less in one response");
+                batch.refuse(&call, CallError::new(ErrorCode::Cancelled, message))?;
+            }
         }
     }
     batch.commit();
@@ -118,5 +117,6 @@ async fn run_calls(
             }
         }
     }
-    Ok((batch.finish().await, stopped))
+    let calls = batch.asked();
+    Ok((batch.finish().await, calls, stopped))
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use fanout_core::run::Scheduler;
 use fanout_core::toolbox::Toolbox;
-use fanout_host::build::{Purpose, build_toolbox};
+use fanout_host::build::{Purpose, add_plan, build_toolbox};
 use fanout_host::config::Config;
 use fanout_host::connect::{Servers, Trouble, connect};
 use fanout_host::databases::Databases;
@@ -82,7 +82,7 @@ impl Loaded {
     pub async fn read_after(common: &Common, purpose: Purpose, before: Before) -> anyhow::Result<Self> {
         let environment = Environment::of_process();
         let config = fetched(common, &environment).await?;
-        if purpose == Purpose::Run {
+        if purpose.runs() {
             check_depth(&environment, config.run.max_depth)?;
         }
         Self::build_after(config, environment, purpose, before).await
@@ -110,6 +110,7 @@ impl Loaded {
         }
         let mut toolbox = build_toolbox(&config, &environment, purpose, &programs, &databases)?;
         let (servers, more) = connect(&mut toolbox, &config, &environment, &servers).await;
+        add_plan(&mut toolbox, &config, purpose)?;
         troubles.extend(more);
         for trouble in &troubles {
             say(format!("warning: {trouble}"));

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         show::log();
     }
     let done = match &args.command {
-        Command::Demo => demo::demo(&args.common),
+        Command::Demo(demo) => demo::demo(&args.common, demo),
         Command::Run(run) => run::run(&args.common, run),
         Command::Call => call::call(&args.common),
         Command::Explain(explain) => explain::explain(&args.common, explain),

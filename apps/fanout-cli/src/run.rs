@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Error, bail};
 use fanout_agent::{Agent, AgentError, AgentOptions, Cancel, Conversation, Report, RunSettings, Status};
 use fanout_anthropic::Model;
+use fanout_core::timeline::Figures;
 use fanout_host::build::{BuildError, Purpose, build_model};
 use fanout_host::lines::{Used, run_ended};
 use fanout_host::options::agent_options;
@@ -52,6 +53,24 @@ pub async fn converse(
     options: AgentOptions,
     conversation: Conversation,
 ) -> anyhow::Result<Ended> {
+    Ok(told(common, loaded, model, options, conversation).await?.ended)
+}
+
+/// What a run came to.
+pub struct Ran {
+    pub report: Report,
+    pub figures: Figures,
+    pub ended: Ended,
+}
+
+/// The same, for whoever has more to say of it.
+pub async fn told(
+    common: &Common,
+    loaded: &Loaded,
+    model: Arc<dyn Model>,
+    options: AgentOptions,
+    conversation: Conversation,
+) -> anyhow::Result<Ran> {
     let agent = Agent::new(model, loaded.scheduler(), Arc::clone(&loaded.toolbox), options).map_err(explained)?;
     let watcher = Arc::new(Watcher::new(common.json));
     let cancel = Cancel::default();
@@ -76,7 +95,9 @@ pub async fn converse(
     }
     loaded.gone().await;
     // What the API's limits leave no room for is a limit too.
-    Ok(if report.retry_after.is_some() { Ended::Limit } else { report.status.into() })
+    let ended = if report.retry_after.is_some() { Ended::Limit } else { report.status.into() };
+    let figures = watcher.timeline().figures();
+    Ok(Ran { report, figures, ended })
 }
 
 /// A missing price, with the lines to add: here a run always has a budget in dollars.

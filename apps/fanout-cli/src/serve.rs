@@ -38,7 +38,7 @@ pub fn serve(common: &Common, serve: &Serve) -> anyhow::Result<Ended> {
     let _last = log(common).context("the log has no thread to write it")?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         if !serve.demo {
-            let loaded = Loaded::read(common, Purpose::Run).await?;
+            let loaded = Loaded::read(common, Purpose::Serve).await?;
             let upstream = build_upstream(&loaded.config.model, &loaded.environment)?;
             let reload = reload(common.clone(), &loaded);
             return until_stopped(common, loaded, upstream, Some(reload)).await;
@@ -48,7 +48,7 @@ pub fn serve(common: &Common, serve: &Serve) -> anyhow::Result<Ended> {
             .context("the scripted Claude cannot open a port on 127.0.0.1")?;
         let environment = surroundings(&Environment::of_process());
         let config = Config::parse("the demo", &tools_toml(&shop.base_url()), Path::new("."), &environment)?;
-        let loaded = Loaded::build(config, environment, Purpose::Run).await?;
+        let loaded = Loaded::build(config, environment, Purpose::Serve).await?;
         // The scripted Claude takes any key, and none of the user's may go there.
         let upstream = Upstream { base_url: claude.base_url(), api_key: Some("scripted".into()) };
         until_stopped(common, loaded, upstream, None).await
@@ -72,7 +72,7 @@ fn reload(common: Common, loaded: &Loaded) -> Reload {
         Box::pin(async move {
             let read = async {
                 let before = kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let loaded = Loaded::read_after(&common, Purpose::Run, before).await?;
+                let loaded = Loaded::read_after(&common, Purpose::Serve, before).await?;
                 let is_new = |trouble: &&Trouble| !known.iter().any(|known| known.message == trouble.message);
                 let new: Vec<String> = loaded.troubles.iter().filter(is_new).map(ToString::to_string).collect();
                 ensure!(new.is_empty(), "{}", new.join("\n"));

@@ -5,20 +5,22 @@
 //! then it ends, and its answer stays for who asks again.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fanout_agent::reply;
 use fanout_core::call::{Call, CallId, RunId};
 use fanout_core::event::{Event, Recorder, What};
-use fanout_core::outcome::{CallError, ErrorCode, Outcome};
+use fanout_core::outcome::Outcome;
 use fanout_core::run::{BatchError, RunOptions};
+use fanout_host::options::limits;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::gateway::Shared;
 use crate::keys::Caller;
+use crate::touched::Touched;
 
 /// A batch that was handed over.
 pub(crate) struct Order {
@@ -135,27 +137,23 @@ impl Drop for End {
     }
 }
 
-/// Tells the listeners of each result, and knows whether a call has begun that must not be sent twice.
+/// Tells the listeners of each result. Of a plan's calls they know nothing but the whole.
 struct Teller {
     running: Arc<Running>,
-    unrepeatable: HashSet<CallId>,
-    begun: AtomicBool,
+    asked: HashSet<CallId>,
 }
 
 impl Recorder for Teller {
     fn record(&self, event: &Event) {
         match &event.what {
-            What::AttemptStarted { call, .. } if self.unrepeatable.contains(call) => {
-                self.begun.store(true, Ordering::Relaxed);
-            }
-            What::CallEnded { outcome } => {
+            What::CallEnded { outcome } | What::BundleEnded { outcome } if outcome.part_of.is_none() => {
                 let block = block(outcome);
                 self.running.told.send_modify(|told| {
                     told.progress.remove(&outcome.call);
                     told.results.push(block);
                 });
             }
-            What::CallProgress { call, progress } => {
+            What::CallProgress { call, progress } if self.asked.contains(call) => {
                 let word = serde_json::json!({
                     "tool_use_id": call.as_str(), "progress": progress.done, "total": progress.total,
                     "message": progress.message.as_deref(),
@@ -173,27 +171,20 @@ impl Recorder for Teller {
 /// Runs the calls within the configuration's bounds for one response and one run.
 async fn drive(order: Order, shared: &Shared, running: &Arc<Running>) -> Result<Vec<Arc<Outcome>>, BatchError> {
     let current = shared.current();
-    let is_unrepeatable = |call: &&Call| current.toolbox.get(&call.tool).is_some_and(|tool| !tool.repeatable());
-    let unrepeatable = order.calls.iter().filter(is_unrepeatable).map(|call| call.id.clone()).collect();
-    let teller = Arc::new(Teller { running: Arc::clone(running), unrepeatable, begun: AtomicBool::new(false) });
+    let asked = order.calls.iter().map(|call| call.id.clone()).collect();
+    let teller = Teller { running: Arc::clone(running), asked };
+    let touched = Touched::new(&current.toolbox);
     let mut options = RunOptions::new(order.run.clone());
     options.caller = order.caller.id.clone();
     options.caller_token = order.caller.token.clone();
-    options.recorder = Some(Arc::new((shared.watch(order.run, &order.caller), Arc::clone(&teller))));
+    options.recorder = Some(Arc::new((shared.watch(order.run, &order.caller), (teller, Arc::clone(&touched)))));
     let mut run = shared.scheduler.run(Arc::clone(&current.toolbox), options);
     run.record(|| What::RunStarted);
     let bounds = &current.config.run;
-    let max = bounds.max_batch.min(bounds.max_calls);
     let mut batch = run.batch();
-    for (at, call) in (0..).zip(order.calls) {
-        if at < max {
-            batch.call(call)?;
-        } else {
-            let message = format!(
-                "not run: only the first {max} calls of one response run (`max_batch`, `max_calls`); ask for the others again, fewer at once"
-            );
-            batch.refuse(&call, CallError::new(ErrorCode::Budget, message))?;
-        }
+    batch.set_bounds(limits(bounds).bounds(0, 0));
+    for call in order.calls {
+        batch.call(call)?;
     }
     batch.commit();
     let (deadline, abandoned) = (tokio::time::sleep(bounds.deadline), running.abandoned(order.grace));
@@ -207,7 +198,7 @@ async fn drive(order: Order, shared: &Shared, running: &Arc<Running>) -> Result<
             () = &mut deadline, if stopped.is_none() => "the run's deadline passed".to_owned(),
             () = &mut abandoned, if stopped.is_none() && watched => {
                 watched = false;
-                if teller.begun.load(Ordering::Relaxed) {
+                if touched.is_touched() {
                     continue;
                 }
                 "the client is gone".to_owned()

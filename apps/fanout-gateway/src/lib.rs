@@ -26,6 +26,7 @@ mod batch;
 mod repeats;
 
 mod metrics;
+mod touched;
 mod watch;
 
 pub use gateway::{Gateway, GatewayError, GatewayOptions};

@@ -276,7 +276,14 @@ mod tests {
     fn waiting(metrics: &Arc<Metrics>) -> RunWatch {
         let watch = RunWatch::begin("r".into(), &Caller::nobody(), Arc::clone(metrics));
         let (tool, position) = (ToolName::from("t"), Position::block(0));
-        let arrived = What::CallArrived { call: "a".into(), tool, position, declared: false, waits: Arc::from([]) };
+        let arrived = What::CallArrived {
+            call: "a".into(),
+            tool,
+            part_of: None,
+            position,
+            declared: false,
+            waits: Arc::from([]),
+        };
         for what in [arrived, What::CallReady { call: "a".into() }] {
             watch.record(&Event { run: "r".into(), at: Duration::ZERO, what });
         }
@@ -295,7 +302,7 @@ mod tests {
 
     fn ended() -> What {
         let result = Ok(Arc::new(Output::text("x")));
-        let outcome = Outcome { call: "a".into(), result, shown: Vec::new().into(), attempts: 2 };
+        let outcome = Outcome { call: "a".into(), part_of: None, result, shown: Vec::new().into(), attempts: 2 };
         What::CallEnded { outcome: Arc::new(outcome) }
     }
 

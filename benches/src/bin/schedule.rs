@@ -252,6 +252,7 @@ impl<'a> Batch<'a> {
     fn act(&mut self) {
         while let Some(step) = self.schedule.next_step() {
             match step {
+                Step::Gather(_) => {}
                 Step::Lock(call) => self.lock(call, self.epoch.elapsed()),
                 Step::Permit { group, again } => {
                     let now = self.epoch.elapsed();

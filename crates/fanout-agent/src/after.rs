@@ -90,17 +90,17 @@ impl Running<'_> {
         }
         self.append(&response.blocks);
         let is_handed_over = sorted.iter().any(|(_, place)| *place == Place::Theirs);
+        let mut batch = early.commit();
+        let stopped = self.drive(&mut batch).await;
+        let outcomes = self.outcomes(batch).await;
         let limits = &self.options.limits;
-        let over = if self.calls.saturating_add(count(&calls)) > limits.calls_max {
+        let over = if self.calls > limits.calls_max {
             Some(BudgetError::Calls(limits.calls_max))
         } else if self.turns >= limits.turns_max {
             Some(BudgetError::Turns(limits.turns_max))
         } else {
             None
         };
-        let mut batch = early.commit();
-        let stopped = self.drive(&mut batch).await;
-        let outcomes = self.outcomes(batch, &calls).await;
         if is_handed_over {
             self.handover = Some(handover(sorted, &outcomes));
             return stopped.map_or(Ok(Next::Done), Err);
@@ -122,7 +122,7 @@ impl Running<'_> {
             return Err(malformed(early, &error));
         }
         self.append(blocks);
-        let outcomes = self.outcomes(early.commit(), &calls).await;
+        let outcomes = self.outcomes(early.commit()).await;
         self.handover = Some(handover(sorted, &outcomes));
         Ok(Next::Done)
     }
@@ -198,16 +198,16 @@ impl Running<'_> {
     /// Appends the one reply to these calls, all of which have their outcomes. Answers with the run's end if the model is
     /// stuck.
     async fn answer(&mut self, batch: Batch<'_>, calls: &[Call]) -> Option<End> {
-        let outcomes = self.outcomes(batch, calls).await;
+        let outcomes = self.outcomes(batch).await;
         self.conversation.append_reply(reply(&outcomes));
         self.repeats.take(calls, &outcomes).map(End::Failed)
     }
 
-    /// The outcomes of these calls, all of which have theirs.
-    async fn outcomes(&mut self, batch: Batch<'_>, calls: &[Call]) -> Vec<Arc<Outcome>> {
+    /// The outcomes of a batch whose calls all have theirs.
+    async fn outcomes(&mut self, batch: Batch<'_>) -> Vec<Arc<Outcome>> {
         let turn = self.turns;
         batch.run().record(|| What::TurnEnded { turn });
-        self.calls = self.calls.saturating_add(count(calls));
+        self.calls = self.calls.saturating_add(u32::try_from(batch.asked()).unwrap_or(u32::MAX));
         batch.finish().await
     }
 
@@ -240,10 +240,6 @@ fn handover(sorted: Vec<(Call, Place)>, outcomes: &[Arc<Outcome>]) -> Handover {
 fn malformed(early: Early<'_>, error: &BatchError) -> End {
     early.discard(&error.to_string());
     End::Failed(format!("malformed_response: {error}"))
-}
-
-fn count(calls: &[Call]) -> u32 {
-    u32::try_from(calls.len()).unwrap_or(u32::MAX)
 }
 
 /// Whether a response that ran out of room may have stopped in the middle of its last block. Only a block of the server's

@@ -220,6 +220,7 @@ impl Agent {
         }
         options.early_start = self.options.early_start;
         options.paths = self.options.paths.clone();
+        options.plan_tools = self.ours().map(Ours::names);
         options.caller_token.clone_from(&settings.caller_token);
         options.recorder.clone_from(&settings.recorder);
         options

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use fanout_anthropic::Usage;
 use fanout_core::outcome::{CallError, ErrorCode};
+use fanout_core::run::{AtMost, Bounds};
 
 use crate::agent::{AgentError, AgentOptions};
 use crate::stop::End;
@@ -78,42 +79,25 @@ impl Default for Limits {
     }
 }
 
-/// Which calls of one response may run.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Allowance {
-    /// The run's turns, if this response is the last of them.
-    last_of: Option<u32>,
-    calls_max: u32,
-    calls_left: usize,
-    batch_max: usize,
-}
-
-impl Allowance {
-    /// For the response of this turn, counted from 1, in a run that has used so many calls.
-    pub(crate) fn new(limits: &Limits, turn: u32, calls: u32) -> Self {
-        Self {
-            last_of: (turn >= limits.turns_max).then_some(limits.turns_max),
-            calls_max: limits.calls_max,
-            calls_left: usize::try_from(limits.calls_max.saturating_sub(calls)).unwrap_or(usize::MAX),
-            batch_max: limits.batch_max,
-        }
-    }
-
-    /// Why the call at this place of the response, counted from 0, does not run; `None` if it may.
-    pub(crate) fn refusal(&self, at: usize) -> Option<CallError> {
-        let message = if let Some(turns) = self.last_of {
-            format!("not run: this was the last of the run's {turns} turns, so nobody would see the result")
-        } else if at >= self.calls_left {
-            format!("not run: the run has used its {} calls (`max_calls`): answer with what there is", self.calls_max)
-        } else if at >= self.batch_max {
-            format!(
-                "not run: only the first {} calls of one response run (`max_batch`); ask for the others again, fewer at once",
-                self.batch_max
-            )
+impl Limits {
+    /// How much may run of the response of this turn, counted from 1, in a run that has used so many calls. A batch that no
+    /// model asked for is turn 0.
+    pub fn bounds(&self, turn: u32, calls: u32) -> Bounds {
+        let budget = |message: String| CallError::new(ErrorCode::Budget, message);
+        let (turns, batch, all) = (self.turns_max, self.batch_max, self.calls_max);
+        let blocks = if turn >= turns {
+            let message =
+                format!("not run: this was the last of the run's {turns} turns, so nobody would see the result");
+            AtMost { count: 0, error: budget(message) }
         } else {
-            return None;
+            let message = format!(
+                "not run: only the first {batch} calls of one response run (`max_batch`); ask for the others again, fewer at once"
+            );
+            AtMost { count: batch, error: budget(message) }
         };
-        Some(CallError::new(ErrorCode::Budget, message))
+        let count = usize::try_from(all.saturating_sub(calls)).unwrap_or(usize::MAX);
+        let message = format!("not run: the run has used its {all} calls (`max_calls`): answer with what there is");
+        Bounds { blocks: Some(blocks), calls: Some(AtMost { count, error: budget(message) }) }
     }
 }
 

@@ -11,7 +11,10 @@ use std::sync::Arc;
 use fanout_anthropic::{Block, Message, ToolDef, ToolResult, View, WireError, tools_json};
 use fanout_core::call::{Call, Input, ToolName};
 use fanout_core::effects::{Effects, Paths};
+use fanout_core::plan::Plan;
+use fanout_core::tool::ToolSpec;
 use fanout_core::toolbox::Toolbox;
+use serde_json::Value;
 
 /// The definitions of a toolbox, printed once, to stand behind a client's own in its requests.
 #[derive(Clone, Debug)]
@@ -119,6 +122,11 @@ impl Ours {
     /// Whether none does.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The names, for a plan: it may call no others.
+    pub(crate) fn names(&self) -> Arc<HashSet<ToolName>> {
+        Arc::clone(&self.0)
     }
 }
 
@@ -258,7 +266,7 @@ impl<'a> Sorter<'a> {
     /// The place of the next call.
     ///
     /// After a client's call our reads go on and our writes wait. A read that would have to see one of those writes waits
-    /// with it.
+    /// with it. A plan goes on if all of its calls may.
     pub(crate) fn place(&mut self, call: &Call) -> Place {
         let Some(client) = self.client else { return Place::Run };
         if !client.ours.contains(call.tool.as_str()) {
@@ -269,12 +277,23 @@ impl<'a> Sorter<'a> {
             return Place::Run;
         }
         let (Some(tool), Input::Json(input)) = (self.toolbox.get(&call.tool), &call.input) else { return Place::Run };
-        let effects = tool.spec.effects.resolve(&tool.spec.source, input, &self.paths);
-        let may_go_on = effects.only_reads() && self.waiting.iter().all(|waiting| effects.clash(waiting).is_none());
-        if may_go_on {
+        // What a tool that runs calls itself does counts as well: it cannot be held back call by call.
+        let resolve = |tool: &ToolSpec, input: &Value| tool.effects.resolve(&tool.source, input, &self.paths);
+        let effects: Vec<Effects> = match tool.is_plan() {
+            false => vec![resolve(&tool.spec, input)],
+            true => match Plan::parse(input, &self.toolbox, &|name| client.ours.contains(name.as_str())) {
+                Ok(plan) => plan.members.iter().map(|member| resolve(&member.tool.spec, &member.input)).collect(),
+                // It runs nothing, and the model is told at once what is wrong.
+                Err(_) => return Place::Run,
+            },
+        };
+        let may_go_on = |effects: &Effects| {
+            effects.only_reads() && self.waiting.iter().all(|waiting| effects.clash(waiting).is_none())
+        };
+        if effects.iter().all(may_go_on) {
             return Place::Run;
         }
-        self.waiting.push(effects);
+        self.waiting.extend(effects);
         Place::Wait
     }
 }

@@ -11,11 +11,10 @@ use fanout_anthropic::Block;
 use fanout_core::call::Call;
 use fanout_core::event::What;
 use fanout_core::outcome::CallError;
-use fanout_core::run::{Batch, BatchError};
+use fanout_core::run::{Batch, BatchError, Bounds};
 use fanout_core::toolbox::Toolbox;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::budget::Allowance;
 use crate::client::{Place, Sorter};
 use crate::turn::call_of;
 
@@ -23,7 +22,6 @@ use crate::turn::call_of;
 pub(crate) struct Early<'run> {
     batch: Batch<'run>,
     turn: u32,
-    allowance: Allowance,
     sorter: Sorter<'run>,
     /// How many calls came, whoever runs them.
     seen: u32,
@@ -31,8 +29,9 @@ pub(crate) struct Early<'run> {
 }
 
 impl<'run> Early<'run> {
-    pub(crate) fn open(batch: Batch<'run>, turn: u32, allowance: Allowance, sorter: Sorter<'run>) -> Self {
-        Self { batch, turn, allowance, sorter, seen: 0, given: Vec::new() }
+    pub(crate) fn open(mut batch: Batch<'run>, turn: u32, bounds: Bounds, sorter: Sorter<'run>) -> Self {
+        batch.set_bounds(bounds);
+        Self { batch, turn, sorter, seen: 0, given: Vec::new() }
     }
 
     /// The tools of the run.
@@ -64,10 +63,7 @@ impl<'run> Early<'run> {
     }
 
     fn give(&mut self, call: Call) -> Result<(), BatchError> {
-        match self.allowance.refusal(self.given.len()) {
-            Some(error) => self.batch.refuse(&call, error)?,
-            None => self.batch.call(call.clone())?,
-        }
+        self.batch.call(call.clone())?;
         self.given.push(call);
         Ok(())
     }

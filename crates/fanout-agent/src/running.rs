@@ -17,7 +17,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::agent::AgentOptions;
-use crate::budget::{Allowance, Budget, BudgetError, Reservation};
+use crate::budget::{Budget, BudgetError, Reservation};
 use crate::client::{Client, Handover, Sorter};
 use crate::conversation::Conversation;
 use crate::early::Early;
@@ -137,7 +137,7 @@ impl<'a> Running<'a> {
         let widening = if self.cut_off.is_some() { 2 } else { 1 };
         let max_tokens = self.options.max_tokens.saturating_mul(widening);
         let reserved = self.afford(max_tokens);
-        let allowance = Allowance::new(&self.options.limits, turn, self.calls);
+        let bounds = self.options.limits.bounds(turn, self.calls);
         let pass = match reserved {
             Ok(_) => Some(self.enter(run, max_tokens).await?),
             Err(_) => None,
@@ -146,7 +146,7 @@ impl<'a> Running<'a> {
             run.record(|| What::TurnStarted { turn });
         }
         let (sorter, secrets) = (self.sorter(run.toolbox()), Arc::clone(run.secrets()));
-        let mut early = Early::open(run.batch(), turn, allowance, sorter);
+        let mut early = Early::open(run.batch(), turn, bounds, sorter);
         let reservation = match (reserved, self.cut_off.is_some()) {
             (Ok(reservation), _) => reservation,
             (Err(error), false) => return Err(End::Budget(error)),

@@ -5,6 +5,7 @@
 //!
 //! Words only: nothing here decides, waits or runs.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -76,6 +77,12 @@ impl Position {
     /// The place of the `index`-th block of a batch, counted from 0.
     pub fn block(index: u32) -> Self {
         Self(SmallVec::from_slice(&[index]))
+    }
+
+    /// Compares as the order in which things end that contain others: what stands below a place comes before it.
+    pub fn cmp_closing(&self, other: &Self) -> Ordering {
+        let shared = self.0.iter().zip(&other.0).map(|(mine, theirs)| mine.cmp(theirs)).find(|order| order.is_ne());
+        shared.unwrap_or_else(|| other.0.len().cmp(&self.0.len()))
     }
 
     /// The place of the `index`-th part of what stands here.

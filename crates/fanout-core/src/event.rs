@@ -84,6 +84,8 @@ pub enum What {
         call: CallId,
         /// What it asks for.
         tool: ToolName,
+        /// The call that it is a part of.
+        part_of: Option<CallId>,
         /// Its place in program order.
         position: Position,
         /// Whether what it writes is declared, rather than inferred.
@@ -91,12 +93,31 @@ pub enum What {
         /// The nearest earlier calls that hold it back, ended or not.
         waits: Arc<[Wait]>,
     },
-    /// A reference was filled: these of its waits are void.
-    CallNarrowed {
+    /// A call arrived that stands for others: a plan, or the `for_each` of one. Those others arrive by themselves.
+    BundleArrived {
+        /// The bundle.
+        call: CallId,
+        /// What it asks for: `plan`, or the tool of its calls.
+        tool: ToolName,
+        /// The bundle that it is a part of.
+        part_of: Option<CallId>,
+        /// Its place in program order; its parts stand below it.
+        position: Position,
+        /// The nearest earlier calls that hold its parts back, as far as is known before they are.
+        waits: Arc<[Wait]>,
+    },
+    /// It is known better what a call waits for: these, in the place of what was told before. A reference was filled, its own or
+    /// another's, or a bundle that it waited for has its parts.
+    CallWaits {
         /// The call.
         call: CallId,
-        /// The calls that it no longer waits for.
-        freed_from: Arc<[CallId]>,
+        /// The nearest earlier calls that hold it back, ended or not.
+        waits: Arc<[Wait]>,
+    },
+    /// Every part of a bundle has its outcome, and so has the bundle.
+    BundleEnded {
+        /// What it came to.
+        outcome: Arc<Outcome>,
     },
     /// Its waits in the batch are over.
     CallReady {

@@ -12,6 +12,7 @@ pub mod conflicts;
 pub mod graph;
 pub mod limits;
 pub mod locks;
+pub mod plan;
 pub mod reference;
 pub mod retry;
 pub mod schedule;

@@ -224,6 +224,8 @@ impl fmt::Display for CallError {
 pub struct Outcome {
     /// Which call.
     pub call: CallId,
+    /// The call that it is a part of: a plan, or the `for_each` of one. The model is answered for that one.
+    pub part_of: Option<CallId>,
     /// Its output as the tool gave it, or why there is none.
     pub result: Result<Arc<Output>, CallError>,
     /// What the model is shown, and nobody sees anything else: shaped once, within the tool's `max_result`.

@@ -42,6 +42,10 @@ pub struct Bar {
     pub call: CallId,
     /// Its tool.
     pub tool: ToolName,
+    /// The bundle that it is a part of.
+    pub part_of: Option<CallId>,
+    /// It stands for others, its parts, and takes no time of its own.
+    pub is_bundle: bool,
     /// Its place in program order.
     pub position: Position,
     /// Whether what it writes is declared.
@@ -82,6 +86,39 @@ impl AttemptBar {
 }
 
 impl Bar {
+    fn new(
+        call: &CallId,
+        tool: &ToolName,
+        part_of: &Option<CallId>,
+        position: &Position,
+        waits: &[Wait],
+        arrived_at: Duration,
+    ) -> Self {
+        Self {
+            call: call.clone(),
+            tool: tool.clone(),
+            part_of: part_of.clone(),
+            is_bundle: false,
+            position: position.clone(),
+            declared: true,
+            waits: waits.to_vec(),
+            arrived_at,
+            ready_at: None,
+            locked_at: None,
+            attempts: Vec::new(),
+            ended_at: None,
+            error: None,
+        }
+    }
+
+    fn declared(self, declared: bool) -> Self {
+        Self { declared, ..self }
+    }
+
+    fn bundle(self) -> Self {
+        Self { is_bundle: true, ..self }
+    }
+
     /// When its first attempt began.
     pub fn started_at(&self) -> Option<Duration> {
         self.attempts.first().map(|first| first.started_at)
@@ -157,12 +194,13 @@ impl Timeline {
                     turn.answered_at = Some(event.at);
                 }
             }
-            What::CallArrived { call, tool, position, declared, waits } => {
-                if self.turns.is_empty() {
-                    self.turn(0, event.at);
-                }
-                self.arrive(call, tool, position, *declared, waits, event.at);
+            What::CallArrived { call, tool, part_of, position, declared, waits } => {
+                self.arrive(Bar::new(call, tool, part_of, position, waits, event.at).declared(*declared));
             }
+            What::BundleArrived { call, tool, part_of, position, waits } => {
+                self.arrive(Bar::new(call, tool, part_of, position, waits, event.at).bundle());
+            }
+            What::CallWaits { call, waits } => self.mark(call, |bar| bar.waits = waits.to_vec()),
             What::CallReady { call } => self.mark(call, |bar| bar.ready_at = Some(event.at)),
             What::CallLocked { call } => self.mark(call, |bar| bar.locked_at = Some(event.at)),
             What::AttemptStarted { call, .. } => self.mark(call, |bar| {
@@ -179,7 +217,7 @@ impl Timeline {
                     latest.backoff = Some((event.at, *wait));
                 }
             }),
-            What::CallEnded { outcome } => self.mark(&outcome.call, |bar| {
+            What::CallEnded { outcome } | What::BundleEnded { outcome } => self.mark(&outcome.call, |bar| {
                 bar.ended_at = Some(event.at);
                 bar.error = outcome.error_code();
             }),
@@ -192,7 +230,6 @@ impl Timeline {
             What::RunEnded { status, .. } => self.status = Some(status),
             What::RunStarted
             | What::ModelFailed { .. }
-            | What::CallNarrowed { .. }
             | What::CallProgress { .. }
             | What::LimitPaused { .. }
             | What::BreakerOpened { .. }
@@ -253,30 +290,13 @@ impl Timeline {
         }
     }
 
-    fn arrive(
-        &mut self,
-        call: &CallId,
-        tool: &ToolName,
-        position: &Position,
-        declared: bool,
-        waits: &[Wait],
-        at: Duration,
-    ) {
+    fn arrive(&mut self, bar: Bar) {
+        if self.turns.is_empty() {
+            self.turn(0, bar.arrived_at);
+        }
         let Some(turn) = self.turns.last_mut() else { return };
-        self.places.insert(call.clone(), turn.bars.len());
-        turn.bars.push(Bar {
-            call: call.clone(),
-            tool: tool.clone(),
-            position: position.clone(),
-            declared,
-            waits: waits.to_vec(),
-            arrived_at: at,
-            ready_at: None,
-            locked_at: None,
-            attempts: Vec::new(),
-            ended_at: None,
-            error: None,
-        });
+        self.places.insert(bar.call.clone(), turn.bars.len());
+        turn.bars.push(bar);
     }
 
     fn mark(&mut self, call: &CallId, mark: impl FnOnce(&mut Bar)) {
@@ -294,46 +314,40 @@ impl Turn {
         self.answered_at.map_or(Duration::ZERO, |at| at.saturating_sub(self.asked_at))
     }
 
-    /// The calls on the longest path through the batch, first to last.
+    /// The bars in program order, each bundle behind its parts.
+    pub fn in_order(&self) -> Vec<&Bar> {
+        self.order().into_iter().map(|at| &self.bars[at]).collect()
+    }
+
+    /// The calls on the longest path through the batch, first to last. Bundles are not among them: they take no time.
     pub fn critical_calls(&self) -> Vec<&Bar> {
-        let ends = self.earliest_ends(&|_| true);
+        let graph = Graph::of(self);
+        let ends = graph.earliest_ends(&|_| true);
         let mut path = Vec::new();
-        let latest = (0..self.bars.len()).rev().max_by_key(|at| ends[*at]);
-        let mut next = latest;
+        // Of several that end last it is the first in program order.
+        let mut next = graph.order.iter().copied().rev().max_by_key(|at| ends[*at]);
         while let Some(at) = next {
             path.push(&self.bars[at]);
             let from = ends[at].saturating_sub(self.bars[at].took());
-            next = self.waits_of(at, &|_| true).find(|on| ends[*on] == from);
+            next = graph.before(at, &|_| true).into_iter().find(|on| ends[*on] == from);
         }
         path.reverse();
+        path.retain(|bar| !bar.is_bundle);
         path
     }
 
     /// The least time from the request to the last outcome, keeping those waits.
     fn critical_path(&self, keep: &dyn Fn(&Wait) -> bool) -> Duration {
-        let last = self.earliest_ends(keep).into_iter().max().unwrap_or_default();
+        let last = Graph::of(self).earliest_ends(keep).into_iter().max().unwrap_or_default();
         last.max(self.answered_at.unwrap_or_default()).saturating_sub(self.asked_at)
     }
 
-    /// When each call could have ended at the earliest: from the moment when it was known and allowed to run.
-    fn earliest_ends(&self, keep: &dyn Fn(&Wait) -> bool) -> Vec<Duration> {
-        let mut ends: Vec<Duration> = Vec::with_capacity(self.bars.len());
-        for (at, bar) in self.bars.iter().enumerate() {
-            let early = match (bar.started_at(), self.answered_at) {
-                (Some(started), Some(answered)) => started < answered,
-                _ => false,
-            };
-            let known = if early { bar.arrived_at } else { self.answered_at.unwrap_or(bar.arrived_at) };
-            let after = self.waits_of(at, keep).map(|on| ends[on]).max().unwrap_or_default();
-            ends.push(known.max(after) + bar.took());
+    fn order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.bars.len()).collect();
+        if self.bars.iter().any(|bar| bar.is_bundle) {
+            order.sort_by(|a, b| self.bars[*a].position.cmp_closing(&self.bars[*b].position));
         }
-        ends
-    }
-
-    /// The earlier calls of the batch that the call at this place waited for.
-    fn waits_of<'a>(&'a self, at: usize, keep: &'a dyn Fn(&Wait) -> bool) -> impl Iterator<Item = usize> + 'a {
-        let waits = self.bars[at].waits.iter().filter(move |wait| keep(wait));
-        waits.filter_map(move |wait| self.bars[..at].iter().position(|other| other.call == wait.on))
+        order
     }
 
     /// The tools without a declaration that made a conflict.
@@ -348,6 +362,72 @@ impl Turn {
         tools.sort_unstable();
         tools.dedup();
         tools.into_iter().cloned().collect()
+    }
+}
+
+/// What waits for what in one turn.
+struct Graph<'t> {
+    turn: &'t Turn,
+    /// In program order, each bundle behind its parts.
+    order: Vec<usize>,
+    places: FxHashMap<&'t CallId, usize>,
+    parts: FxHashMap<usize, Vec<usize>>,
+}
+
+impl<'t> Graph<'t> {
+    fn of(turn: &'t Turn) -> Self {
+        let places: FxHashMap<&CallId, usize> = turn.bars.iter().enumerate().map(|(at, bar)| (&bar.call, at)).collect();
+        let mut parts: FxHashMap<usize, Vec<usize>> = FxHashMap::default();
+        for (at, bar) in turn.bars.iter().enumerate() {
+            if let Some(bundle) = bar.part_of.as_ref().and_then(|bundle| places.get(bundle)) {
+                parts.entry(*bundle).or_default().push(at);
+            }
+        }
+        Self { turn, order: turn.order(), places, parts }
+    }
+
+    /// When each call could have ended at the earliest: from the moment when it was known and allowed to run.
+    fn earliest_ends(&self, keep: &dyn Fn(&Wait) -> bool) -> Vec<Duration> {
+        let mut ends = vec![Duration::ZERO; self.turn.bars.len()];
+        for at in &self.order {
+            let bar = &self.turn.bars[*at];
+            let answered_at = self.turn.answered_at;
+            let early = match (bar.started_at(), answered_at) {
+                (Some(started), Some(answered)) => started < answered,
+                _ => false,
+            };
+            let known = match (early, answered_at) {
+                (false, Some(answered)) => answered,
+                _ => self.outermost(bar).arrived_at,
+            };
+            let after = self.before(*at, keep).into_iter().map(|on| ends[on]).max().unwrap_or_default();
+            ends[*at] = known.max(after) + bar.took();
+        }
+        ends
+    }
+
+    /// What a bar is a part of, and that in its turn. One of a `for_each` could have been known as soon as what that refers to
+    /// was there; when it came says nothing.
+    fn outermost<'b>(&'b self, bar: &'b Bar) -> &'b Bar {
+        let bundle = bar.part_of.as_ref().and_then(|bundle| self.places.get(bundle));
+        bundle.map_or(bar, |bundle| self.outermost(&self.turn.bars[*bundle]))
+    }
+
+    /// The bars that the one at this place waited for: what it names and conflicts with; for a part also what its bundle
+    /// to know, and for a bundle its parts.
+    fn before(&self, at: usize, keep: &dyn Fn(&Wait) -> bool) -> Vec<usize> {
+        let bar = &self.turn.bars[at];
+        let of = |bar: &'t Bar, wanted: &dyn Fn(&Wait) -> bool| -> Vec<usize> {
+            let waits = bar.waits.iter().filter(|wait| wanted(wait));
+            waits.filter_map(|wait| self.places.get(&wait.on).copied()).collect()
+        };
+        // What a bundle conflicts with holds back its parts, as far as they do so themselves.
+        let mut before = of(bar, &|wait| keep(wait) && !(bar.is_bundle && wait.why == Why::Conflict));
+        if let Some(bundle) = bar.part_of.as_ref().and_then(|bundle| self.places.get(bundle)) {
+            before.extend(of(&self.turn.bars[*bundle], &|wait| keep(wait) && wait.why != Why::Conflict));
+        }
+        before.extend(self.parts.get(&at).into_iter().flatten());
+        before
     }
 }
 
@@ -367,14 +447,16 @@ mod tests {
         let mut timeline = Timeline::default();
         let mut at = |ms_: u64, what: What| timeline.take(&Event { run: "r".into(), at: ms(ms_), what });
         let (tool, position) = ("t".into(), Position::block(0));
-        at(0, What::CallArrived { call: "c".into(), tool, position, declared: true, waits: Arc::from([]) });
+        let arrived =
+            What::CallArrived { call: "c".into(), tool, part_of: None, position, declared: true, waits: Arc::from([]) };
+        at(0, arrived);
         at(0, What::CallReady { call: "c".into() });
         for (ms, what) in events {
             at(*ms, what.clone());
         }
         let result =
             if fails { Err(CallError::new(ErrorCode::RateLimited, "no")) } else { Ok(Arc::new(Output::text("x"))) };
-        let outcome = Outcome { call: "c".into(), result, shown: Vec::new().into(), attempts: 1 };
+        let outcome = Outcome { call: "c".into(), part_of: None, result, shown: Vec::new().into(), attempts: 1 };
         at(ended_at, What::CallEnded { outcome: Arc::new(outcome) });
         timeline
     }

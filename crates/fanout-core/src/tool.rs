@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use crate::call::{CallId, CallerId, GroupName, RunId, ToolName};
 use crate::effects::{EffectsSpec, Source};
 use crate::outcome::Output;
+use crate::plan::{Atomic, AtomicPart};
 use crate::secrets::Secrets;
 
 /// A future that may move between threads.
@@ -62,6 +63,9 @@ pub struct ToolSpec {
     pub proposal: Option<Proposal>,
     /// Why its effects are inferred as they are, a sentence each, where its source can say; nothing acts on it.
     pub reasons: Vec<String>,
+    /// Its calls can be carried out together with those of other tools of its source, all or none: this is what those need
+    /// of it. The attempt at such a plan is given to the tool of its first call: [`Attempt::atomic`].
+    pub atomic: Option<AtomicPart>,
 }
 
 /// A declaration that a source proposes for a person to review, and where it would stand.
@@ -89,6 +93,7 @@ impl ToolSpec {
             catalogue: None,
             proposal: None,
             reasons: Vec::new(),
+            atomic: None,
         }
     }
 
@@ -160,6 +165,8 @@ pub struct Attempt {
     pub(crate) hold: Hold,
     /// The limit group of the attempt's permit, if it has one.
     pub(crate) limit: Option<Arc<dyn PauseLimit>>,
+    /// The calls of an atomic plan.
+    pub(crate) atomic: Option<Arc<Atomic>>,
 }
 
 /// How far an attempt is, as its tool tells it.
@@ -198,7 +205,15 @@ impl Attempt {
             secrets: Arc::default(),
             hold: Hold(None),
             limit: None,
+            atomic: None,
         }
+    }
+
+    /// The calls that this attempt is to carry out as one, if it is at an atomic plan: then they stand in the place of its
+    /// input, and what each comes to is told to them. Only tools with [`ToolSpec::atomic`] are given such an attempt. If it
+    /// fails, nothing of it may be kept.
+    pub fn atomic(&self) -> Option<&Arc<Atomic>> {
+        self.atomic.as_ref()
     }
 
     /// The far side asked everyone to wait for so long, without refusing this attempt: `x-ratelimit-remaining: 0`, say.

@@ -9,16 +9,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
+use serde_json::Value;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::call::ToolName;
+use crate::effects::{Effects, Paths, Source};
 use crate::layer::ToolService;
 use crate::limits::LimitOptions;
 use crate::outcome::Output;
+use crate::plan::{self, PLAN};
 use crate::schedule::Terms;
 use crate::secrets::Secrets;
-use crate::tool::{Attempt, Tool, ToolError, ToolSpec};
+use crate::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
 use crate::validate::InputSchema;
 
 /// The API takes no longer names, and no other characters than letters, digits, `_` and `-`.
@@ -73,12 +76,28 @@ pub struct Registered {
     pub(crate) schema: Arc<InputSchema>,
     pub(crate) latency: Arc<Latency>,
     pub(crate) service: ToolService,
+    pub(crate) is_plan: bool,
 }
 
 impl Registered {
     /// [`ToolSpec::repeatable`], asked once.
     pub fn repeatable(&self) -> bool {
         self.terms.repeatable
+    }
+
+    /// Whether it is the built-in tool `plan`, whose calls are run in its place.
+    pub fn is_plan(&self) -> bool {
+        self.is_plan
+    }
+
+    /// What a call with this input touches. One that runs calls itself touches nothing but what is declared: those are held
+    /// back by themselves.
+    pub fn effects_of(&self, input: &Value, paths: &Paths) -> Effects {
+        let spec = &self.spec;
+        if spec.policy.nested && !spec.effects.is_declared() {
+            return Effects::none(spec.source.clone());
+        }
+        spec.effects.resolve(&spec.source, input, paths)
     }
 }
 
@@ -99,6 +118,19 @@ pub enum ToolboxError {
         /// What is wrong.
         detail: String,
     },
+}
+
+/// What `plan` says of itself. A plan's calls are run in its place, so it is never called.
+struct PlanTool(ToolSpec);
+
+impl Tool for PlanTool {
+    fn spec(&self) -> ToolSpec {
+        self.0.clone()
+    }
+
+    fn call(&self, _: Attempt) -> BoxFuture<'static, Result<Output, ToolError>> {
+        Box::pin(async { Err(ToolError::Failed("a plan is run by its batch".to_owned())) })
+    }
 }
 
 impl Toolbox {
@@ -140,6 +172,23 @@ impl Toolbox {
     /// # Errors
     /// As there.
     pub fn add_shared(&mut self, tool: Arc<dyn Tool>) -> Result<(), ToolboxError> {
+        self.put(tool, false)
+    }
+
+    /// Puts in the built-in tool `plan`: whole graphs of calls of the tools that are in the box by now. Put it in last: what it
+    /// says of itself names them. Of what a plan comes to the model is shown about `result_max` bytes.
+    ///
+    /// # Errors
+    /// [`ToolboxError::Twice`] if another tool is called `plan`.
+    pub fn add_plan(&mut self, result_max: usize) -> Result<(), ToolboxError> {
+        let specs: Vec<&ToolSpec> = self.tools.iter().map(|tool| &tool.spec).collect();
+        let mut spec = ToolSpec::new(PLAN, Source::function());
+        (spec.description, spec.input_schema) = (plan::description(&specs), plan::schema(&specs));
+        spec.policy.result_max = result_max;
+        self.put(Arc::new(PlanTool(spec)), true)
+    }
+
+    fn put(&mut self, tool: Arc<dyn Tool>, is_plan: bool) -> Result<(), ToolboxError> {
         let mut spec = tool.spec();
         if let Cow::Owned(hidden) = self.secrets.hide(&spec.description) {
             spec.description = hidden;
@@ -167,7 +216,7 @@ impl Toolbox {
         self.by_name.insert(name, self.tools.len());
         self.ordered |= spec.policy.stop_on_failure || !spec.policy.after.is_empty();
         let (schema, latency, service) = (Arc::new(schema), Arc::default(), ToolService::new(tool));
-        self.tools.push(Arc::new(Registered { spec, terms, is_limited, schema, latency, service }));
+        self.tools.push(Arc::new(Registered { spec, terms, is_limited, schema, latency, service, is_plan }));
         Ok(())
     }
 
@@ -188,6 +237,7 @@ impl Toolbox {
                 schema: Arc::clone(&tool.schema),
                 latency: Arc::clone(&tool.latency),
                 service,
+                is_plan: tool.is_plan,
             });
         }
     }

@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use fanout_anthropic::{HttpModel, HttpOptions, OptionsError};
+use fanout_core::tool::Policy;
 use fanout_core::toolbox::{Toolbox, ToolboxError};
 use fanout_tools::command::{CommandTool, CommandToolError, Programs};
 use fanout_tools::http::{Credential, HttpClient, HttpTool, HttpToolBuilder, HttpToolError};
@@ -80,9 +81,25 @@ pub enum ToolMistake {
 pub enum Purpose {
     /// To run calls: every secret of every tool must be there.
     Run,
+    /// To run the calls of a gateway's clients. The same, but that `[server]` says whether `plan` is among the tools.
+    Serve,
     /// To look at: schemas, effects, what would wait for what. Secrets are left out, so that nobody needs them for it; a
     /// call would be sent without them.
     Look,
+}
+
+impl Purpose {
+    /// Whether calls will run.
+    pub fn runs(self) -> bool {
+        self != Self::Look
+    }
+
+    fn has_plan(self, config: &Config) -> bool {
+        match self {
+            Self::Run | Self::Look => config.run.plan,
+            Self::Serve => config.server.plan,
+        }
+    }
 }
 
 /// Makes every tool of the configuration, in its order: each `[[tool]]`, then the operations of each document. All of them
@@ -119,6 +136,18 @@ pub fn build_toolbox(
     Ok(toolbox)
 }
 
+/// Puts in `plan`, where the configuration offers it and there is a tool to plan with. All others must be there: those of
+/// MCP servers too.
+///
+/// # Errors
+/// [`BuildError::Toolbox`] if a tool is called so.
+pub fn add_plan(toolbox: &mut Toolbox, config: &Config, purpose: Purpose) -> Result<(), BuildError> {
+    if purpose.has_plan(config) && !toolbox.is_empty() {
+        toolbox.add_plan(Policy::default().result_max)?;
+    }
+    Ok(())
+}
+
 /// What tools are made from, their own description aside.
 struct Surroundings<'a> {
     environment: &'a Environment,
@@ -130,7 +159,7 @@ struct Surroundings<'a> {
 impl Surroundings<'_> {
     fn credential(&self, setting: &Setting) -> Result<Credential, SettingError> {
         match self.purpose {
-            Purpose::Run => around_token(setting, |setting| setting.fill(self.environment)),
+            Purpose::Run | Purpose::Serve => around_token(setting, |setting| setting.fill(self.environment)),
             Purpose::Look => Ok(setting.with("").into()),
         }
     }
@@ -138,7 +167,7 @@ impl Surroundings<'_> {
     /// A header in which inputs may stand too.
     fn header(&self, setting: &Setting) -> Result<Credential, SettingError> {
         match self.purpose {
-            Purpose::Run => around_token(setting, |setting| setting.fill_template(self.environment)),
+            Purpose::Run | Purpose::Serve => around_token(setting, |setting| setting.fill_template(self.environment)),
             Purpose::Look => Ok(setting.with("").into()),
         }
     }
@@ -146,7 +175,7 @@ impl Surroundings<'_> {
     /// A text in which inputs may stand.
     fn template(&self, setting: &Setting) -> Result<SecretString, SettingError> {
         match self.purpose {
-            Purpose::Run => setting.fill_template(self.environment),
+            Purpose::Run | Purpose::Serve => setting.fill_template(self.environment),
             Purpose::Look => Ok(setting.with("").into()),
         }
     }
@@ -205,7 +234,7 @@ impl Surroundings<'_> {
             .folder(&command.cwd)
             .output_max(command.max_output);
         let template = |setting: &Setting| match self.purpose {
-            Purpose::Run => setting.fill_template(self.environment),
+            Purpose::Run | Purpose::Serve => setting.fill_template(self.environment),
             // What is left out must not have an input begin the argument.
             Purpose::Look => Ok(setting.with("x").into()),
         };
@@ -215,7 +244,7 @@ impl Surroundings<'_> {
         if let Some(setting) = &command.stdin {
             builder = builder.stdin(template(setting)?);
         }
-        if self.purpose == Purpose::Run {
+        if self.purpose.runs() {
             for variable in &command.env {
                 match variable {
                     Variable::Inherited(name) => {

@@ -151,8 +151,11 @@ pub fn fixed(before: &Config, after: &Config) -> Vec<String> {
 fn tools(before: &Toolbox, after: &Toolbox) -> Vec<ToolChange> {
     let change = |name: &ToolName, change, what| ToolChange { tool: name.to_string(), change, what };
     let mut changes = Vec::new();
-    for spec in after.iter().map(|tool| &tool.spec) {
+    for tool in after.iter() {
+        let spec = &tool.spec;
         match before.get(&spec.name).map(|known| respects(&known.spec, spec)) {
+            // What it says of itself is made of the others.
+            Some(_) if tool.is_plan() => {}
             None => changes.push(change(&spec.name, Change::Added, Vec::new())),
             Some(what) if what.is_empty() => {}
             Some(what) => changes.push(change(&spec.name, Change::Changed, what)),

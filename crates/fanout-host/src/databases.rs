@@ -107,7 +107,7 @@ impl Databases {
                 }
                 Err(error) => {
                     let (what, opened) = match purpose {
-                        Purpose::Run => ("its tools are missing", None),
+                        Purpose::Run | Purpose::Serve => ("its tools are missing", None),
                         Purpose::Look => ("its tools are shown as touching all of it", nowhere(name, section).ok()),
                     };
                     by_name.extend(opened.map(|opened| (name.clone(), opened)));

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use fanout_anthropic::Usage;
-use fanout_core::event::{Event, What, outcome_word};
+use fanout_core::call::CallId;
+use fanout_core::event::{Event, Wait, What, outcome_word};
 use fanout_core::outcome::{Content, Outcome};
 use fanout_core::timeline::Figures;
 use serde_json::{Value, json};
@@ -25,14 +26,17 @@ pub fn line(event: &Event) -> Option<Value> {
         What::ModelFailed { turn, error, again_after } => json!({
             "type": "model_failed", "turn": turn, "error": error, "again_after_ms": again_after.map(millis),
         }),
-        What::CallArrived { call, tool, position, declared: _, waits } => json!({
-            "type": "call_arrived", "call": call.as_str(), "tool": tool.as_str(), "position": position.to_string(),
-            "waits": waits.iter().map(wait_json).collect::<Vec<_>>(),
+        What::CallArrived { call, tool, part_of, position, declared: _, waits } => json!({
+            "type": "call_arrived", "call": call.as_str(), "tool": tool.as_str(), "part_of": id(part_of.as_ref()),
+            "position": position.to_string(), "waits": waits_json(waits),
         }),
-        What::CallNarrowed { call, freed_from } => json!({
-            "type": "call_narrowed", "call": call.as_str(),
-            "freed_from": freed_from.iter().map(fanout_core::call::CallId::as_str).collect::<Vec<_>>(),
+        What::BundleArrived { call, tool, part_of, position, waits } => json!({
+            "type": "bundle_arrived", "call": call.as_str(), "tool": tool.as_str(), "part_of": id(part_of.as_ref()),
+            "position": position.to_string(), "waits": waits_json(waits),
         }),
+        What::CallWaits { call, waits } => {
+            json!({ "type": "call_waits", "call": call.as_str(), "waits": waits_json(waits) })
+        }
         What::CallReady { call } => json!({ "type": "call_ready", "call": call.as_str() }),
         What::CallLocked { call } => json!({ "type": "call_locked", "call": call.as_str() }),
         What::AttemptStarted { call, number } => {
@@ -54,7 +58,8 @@ pub fn line(event: &Event) -> Option<Value> {
         What::BreakerOpened { group, wait } => {
             json!({ "type": "breaker_opened", "group": group.as_str(), "wait_ms": millis(*wait) })
         }
-        What::CallEnded { outcome } => ended(outcome),
+        What::CallEnded { outcome } => ended("call_ended", outcome),
+        What::BundleEnded { outcome } => ended("bundle_ended", outcome),
         What::StrayGivenUp { call } => json!({ "type": "stray_given_up", "call": call.as_str() }),
         What::TurnDiscarded { turn, reason } => json!({ "type": "turn_discarded", "turn": turn, "reason": reason }),
         What::TurnEnded { turn } => json!({ "type": "turn_ended", "turn": turn }),
@@ -93,7 +98,15 @@ pub fn run_ended(run: &str, status: &str, reason: Option<&str>, figures: Figures
     })
 }
 
-fn ended(outcome: &Outcome) -> Value {
+fn id(call: Option<&CallId>) -> Option<&str> {
+    call.map(CallId::as_str)
+}
+
+fn waits_json(waits: &[Wait]) -> Vec<Value> {
+    waits.iter().map(wait_json).collect()
+}
+
+fn ended(what: &str, outcome: &Outcome) -> Value {
     let content: Vec<Value> = outcome
         .shown
         .iter()
@@ -103,7 +116,7 @@ fn ended(outcome: &Outcome) -> Value {
         })
         .collect();
     json!({
-        "type": "call_ended", "call": outcome.call.as_str(), "outcome": outcome_word(outcome.error_code()),
+        "type": what, "call": outcome.call.as_str(), "part_of": id(outcome.part_of.as_ref()), "outcome": outcome_word(outcome.error_code()),
         "attempts": outcome.attempts, "content": content,
     })
 }

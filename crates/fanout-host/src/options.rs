@@ -4,7 +4,7 @@
 
 use fanout_agent::{AgentOptions, Limits, Price};
 
-use crate::config::Config;
+use crate::config::{Config, RunConfig};
 
 /// The one model whose price is known without a configuration, so that the default budget in dollars can hold.
 const DEFAULT_MODEL: &str = "claude-sonnet-5-5";
@@ -25,13 +25,21 @@ pub fn agent_options(config: &Config, model: &str) -> AgentOptions {
     options.stream = config.model.stream;
     options.early_start = run.early_start;
     options.price = config.price(model).copied().or(known);
-    options.limits = Limits {
+    options.limits = limits(run);
+    if options.price.is_none() && !run.max_cost_given {
+        options.limits.cost_max_usd = None;
+    }
+    options
+}
+
+/// The bounds of one run.
+pub fn limits(run: &RunConfig) -> Limits {
+    Limits {
         turns_max: run.max_turns,
         calls_max: run.max_calls,
         batch_max: usize::try_from(run.max_batch).unwrap_or(usize::MAX),
         tokens_max: run.max_total_tokens,
-        cost_max_usd: (options.price.is_some() || run.max_cost_given).then_some(run.max_cost_usd),
+        cost_max_usd: Some(run.max_cost_usd),
         deadline: run.deadline,
-    };
-    options
+    }
 }

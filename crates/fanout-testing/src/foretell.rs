@@ -93,7 +93,8 @@ fn held_back(
     for (on, needs) in &call.needs {
         let earlier = &told[*on];
         held.named = held.named.max(earlier.answered);
-        if *needs == Needs::Output {
+        // Its references are filled once nothing that it needs can fail any more.
+        if *needs != Needs::Order {
             held.known = held.known.max(earlier.answered);
         }
         if *needs != Needs::Order && earlier.word != "ok" {

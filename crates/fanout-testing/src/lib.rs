@@ -25,5 +25,9 @@ pub mod store;
 
 pub mod recorded;
 
+pub mod written;
+
+pub mod hostile;
+
 #[cfg(unix)]
 pub mod postgres;

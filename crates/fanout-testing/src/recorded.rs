@@ -17,11 +17,15 @@ pub struct Case {
     pub id: String,
     /// Its calls.
     pub calls: Vec<Recorded>,
+    /// What its answer is made of, in the words of the inputs; `null` where that is not told.
+    pub result: Value,
 }
 
 /// One recorded call.
 #[derive(Clone, Debug)]
 pub struct Recorded {
+    /// What the others call it.
+    pub id: String,
     /// The tool.
     pub name: String,
     /// The input as text.
@@ -72,6 +76,7 @@ fn case(value: &Value) -> Case {
         Some(list.as_array()?.iter().map(place).collect())
     };
     let call = |call: &Value| Recorded {
+        id: call["id"].as_str().unwrap_or_default().to_owned(),
         name: call["name"].as_str().unwrap_or_default().replace(|letter: char| !letter.is_ascii_alphanumeric(), "_"),
         input: call["input"].to_string(),
         depends_on: places(&call["depends_on"]).unwrap_or_default(),
@@ -79,7 +84,11 @@ fn case(value: &Value) -> Case {
         reads: texts(&call["reads"]),
         writes: texts(&call["writes"]),
     };
-    Case { id: value["id"].as_str().unwrap_or_default().to_owned(), calls: calls.iter().map(call).collect() }
+    Case {
+        id: value["id"].as_str().unwrap_or_default().to_owned(),
+        calls: calls.iter().map(call).collect(),
+        result: value["result"].clone(),
+    }
 }
 
 /// A case of our own: a few tables, scans among the reads, and some data edges.
@@ -89,6 +98,7 @@ pub fn own(rng: &mut Rng) -> Case {
         if rng.percent(scans) { format!("{table}/*") } else { format!("{table}/{}", rng.below(4)) }
     };
     let calls = (0..2 + rng.below(12)).map(|at| Recorded {
+        id: at.to_string(),
         name: format!("tool{}", rng.below(6)),
         input: rng.below(1000).to_string(),
         depends_on: if at > 0 && rng.percent(30) { vec![rng.below(at)] } else { Vec::new() },
@@ -96,7 +106,7 @@ pub fn own(rng: &mut Rng) -> Case {
         reads: (0..rng.below(3)).map(|_| key(rng, 20)).collect(),
         writes: (0..rng.below(3)).map(|_| key(rng, 8)).collect(),
     });
-    let mut case = Case { id: "own".to_owned(), calls: calls.collect() };
+    let mut case = Case { id: "own".to_owned(), calls: calls.collect(), result: Value::Null };
     // A scan says nothing of tables that nobody names a key of; name one each.
     case.calls.push(Recorded {
         reads: ["users/0", "orders/0", "stock/0"].map(str::to_owned).to_vec(),

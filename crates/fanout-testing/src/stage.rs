@@ -261,7 +261,7 @@ impl Stage<'_> {
         let (id, tool): (CallId, ToolName) = (format!("c{at}").into(), "tool".into());
         if batch.cancelled || plan.fate == Fate::Refused {
             let code = if batch.cancelled { ErrorCode::Cancelled } else { ErrorCode::InvalidInput };
-            batch.schedule.refuse(id, tool, CallError::new(code, "refused"));
+            batch.schedule.refuse(None, id, tool, CallError::new(code, "refused"));
         } else {
             let treatment = Treatment {
                 call: id,
@@ -426,6 +426,8 @@ impl Stage<'_> {
                 let keys = if plan.fate == Fate::Unresolved { Err(unresolved()) } else { Ok(plan.touches.effects()) };
                 batch.schedule.prepared(ix, keys, now);
             }
+            // A script has no plans.
+            Step::Gather(_) => {}
             Step::Lock(ix) => {
                 let (call, touches) = (batch.call(run, ix), plan_of(ix, batch).touches.between_runs());
                 let (ticket, held) = self.locks.enter(batch.schedule.effects(ix));

@@ -31,7 +31,7 @@ pub fn check(common: &Common, args: &args::Check) -> anyhow::Result<Ended> {
         file.write(common, &loaded)?;
         return ended(&loaded);
     }
-    let specs: Vec<&ToolSpec> = loaded.toolbox.iter().map(|tool| &tool.spec).collect();
+    let specs = specs(&loaded);
     if common.json {
         for spec in &specs {
             give(&to_json(spec, serialises(spec, &specs)).to_string())?;
@@ -39,6 +39,7 @@ pub fn check(common: &Common, args: &args::Check) -> anyhow::Result<Ended> {
         for group in groups(&loaded.config, &loaded.toolbox) {
             give(&limits::to_json(&group).to_string())?;
         }
+        give(&plan_json(&loaded).to_string())?;
         for unseen in unseen(&specs) {
             let (tool, message) = (unseen.tool.name.as_str(), unseen.to_string());
             give(&json!({ "type": "warning", "tool": tool, "message": message }).to_string())?;
@@ -56,6 +57,9 @@ pub fn check(common: &Common, args: &args::Check) -> anyhow::Result<Ended> {
     for spec in &specs {
         print(&mut text, spec, serialises(spec, &specs));
     }
+    if !specs.is_empty() {
+        let _ = writeln!(text, "\n{}", plan(&loaded));
+    }
     let groups = groups(&loaded.config, &loaded.toolbox);
     if !groups.is_empty() {
         let _ = writeln!(text, "\nlimit groups: {}", groups.len());
@@ -68,6 +72,28 @@ pub fn check(common: &Common, args: &args::Check) -> anyhow::Result<Ended> {
     }
     give_styled(&text)?;
     ended(&loaded)
+}
+
+/// The tools that the configuration describes, `plan` aside: it touches what they do.
+fn specs(loaded: &Loaded) -> Vec<&ToolSpec> {
+    loaded.toolbox.iter().filter(|tool| !tool.is_plan()).map(|tool| &tool.spec).collect()
+}
+
+/// To whom `plan` is offered.
+fn plan(loaded: &Loaded) -> String {
+    let said = |section: &str, is_offered: bool| match is_offered {
+        true => format!("offered ([{section}] plan = true)"),
+        false => format!("not offered ([{section}] plan = false)"),
+    };
+    let (run, server) = (said("run", loaded.config.run.plan), said("server", loaded.config.server.plan));
+    let what = "a whole graph of calls in one turn";
+    format!("{} {}: here {run}; by the gateway {server}", styled(STRONG, "plan"), styled(QUIET, format!("({what})")))
+}
+
+fn plan_json(loaded: &Loaded) -> serde_json::Value {
+    let is_offered = |here: bool| here && !specs(loaded).is_empty();
+    let (run, server) = (is_offered(loaded.config.run.plan), is_offered(loaded.config.server.plan));
+    json!({ "type": "plan", "run": run, "server": server })
 }
 
 /// An error, after everything was listed, where a source cannot be used as it is configured.

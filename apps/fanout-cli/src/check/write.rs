@@ -17,6 +17,7 @@ use fanout_host::declare::{Addition, addition, declare};
 use serde_json::json;
 
 use super::missing::missing;
+use super::specs;
 use crate::args::Common;
 use crate::loaded::Loaded;
 use crate::show::{ERROR, FINE, give, give_styled, say, styled};
@@ -43,7 +44,7 @@ impl File {
 
     /// Adds what is missing, and shows it. Where nothing is, the file is not touched.
     pub(super) fn write(&self, common: &Common, loaded: &Loaded) -> anyhow::Result<()> {
-        let specs: Vec<&ToolSpec> = loaded.toolbox.iter().map(|tool| &tool.spec).collect();
+        let specs = specs(loaded);
         let missing = missing(&specs);
         let mut additions: Vec<(&ToolSpec, Addition)> = Vec::new();
         for spec in specs.iter().filter(|spec| missing.contains(&spec.name)) {

@@ -62,13 +62,18 @@ impl Row<'_> {
 fn rows(turn: &Turn) -> Vec<Row<'_>> {
     let critical: HashSet<_> = turn.critical_calls().into_iter().map(|bar| &bar.call).collect();
     let mut rows: Vec<Row<'_>> =
-        turn.bars.iter().map(|bar| Row { bar, critical: critical.contains(&bar.call) }).collect();
+        calls(turn).into_iter().map(|bar| Row { bar, critical: critical.contains(&bar.call) }).collect();
     if rows.len() > ROWS_MAX {
         rows.sort_by_key(|row| Reverse((row.critical, row.bar.took())));
         rows.truncate(ROWS_MAX);
         rows.sort_by(|a, b| a.bar.position.cmp(&b.bar.position));
     }
     rows
+}
+
+/// The calls of a turn, in program order; those that only stand for others are not drawn.
+fn calls(turn: &Turn) -> Vec<&Bar> {
+    turn.in_order().into_iter().filter(|bar| !bar.is_bundle).collect()
 }
 
 fn draw_turn(text: &mut String, turn: &Turn, rows: &[Row<'_>], names: usize, scale: &Scale) {
@@ -88,7 +93,7 @@ fn draw_turn(text: &mut String, turn: &Turn, rows: &[Row<'_>], names: usize, sca
             words(row.bar, turn)
         );
     }
-    let more = turn.bars.len() - rows.len();
+    let more = calls(turn).len() - rows.len();
     if more > 0 {
         let _ = writeln!(text, "{}", styled(QUIET, format!("{:<names$} and {more} more calls", "")));
     }
@@ -236,12 +241,15 @@ mod tests {
             };
             let (tool, position) = (tool.into(), Position::block(index));
             let waits: Arc<[Wait]> = after.map(wait).into_iter().collect();
-            self.at(200, What::CallArrived { call: call.clone(), tool, position, declared: true, waits });
+            self.at(
+                200,
+                What::CallArrived { call: call.clone(), tool, part_of: None, position, declared: true, waits },
+            );
             self.at(from, What::CallReady { call: call.clone() });
             self.at(from, What::AttemptStarted { call: call.clone(), number: 1 });
             let result =
                 if fails { Err(CallError::new(ErrorCode::Upstream, "no")) } else { Ok(Arc::new(Output::text("x"))) };
-            let outcome = Outcome { call, result, shown: Vec::new().into(), attempts: 1 };
+            let outcome = Outcome { call, part_of: None, result, shown: Vec::new().into(), attempts: 1 };
             self.at(to, What::CallEnded { outcome: Arc::new(outcome) });
         }
 
@@ -275,14 +283,17 @@ take           ················███████████
         let mut story = Story::begin();
         let call = || CallId::from("c0");
         let (tool, position) = ("pay".into(), Position::block(0));
-        story.at(200, What::CallArrived { call: call(), tool, position, declared: true, waits: Arc::from([]) });
+        story.at(
+            200,
+            What::CallArrived { call: call(), tool, part_of: None, position, declared: true, waits: Arc::from([]) },
+        );
         story.at(200, What::CallReady { call: call() });
         story.at(400, What::AttemptStarted { call: call(), number: 1 });
         story.at(500, What::AttemptEnded { call: call(), number: 1, error: Some("429".to_owned()) });
         story.at(500, What::CallBackoff { call: call(), attempts: 1, wait: Duration::from_millis(300) });
         story.at(900, What::AttemptStarted { call: call(), number: 2 });
         let result = Ok(Arc::new(Output::text("x")));
-        let outcome = Outcome { call: call(), result, shown: Vec::new().into(), attempts: 2 };
+        let outcome = Outcome { call: call(), part_of: None, result, shown: Vec::new().into(), attempts: 2 };
         story.at(1_000, What::CallEnded { outcome: Arc::new(outcome) });
         let expected = "\
 model  ░░░░░░░░                                 200 ms for turn 1

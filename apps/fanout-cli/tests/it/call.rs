@@ -104,7 +104,10 @@ async fn ten_thousand_calls_find_a_budget_for_the_first_few() {
     assert!(results[..256].iter().all(|(_, is_error, _)| !is_error));
     assert!(results[256..].iter().all(|(_, _, text)| code_of(text) == "budget"));
     assert_eq!(api.all(), 256);
-    assert_eq!(came.err.lines().filter(|line| line.contains("only the first 256 of 10000 calls")).count(), 1);
+    assert_eq!(
+        came.err.lines().filter(|line| line.contains("only the first 256 calls of one response run")).count(),
+        1
+    );
     assert!(came.err.lines().count() < 300, "a terminal is not flooded with one reason");
 }
 

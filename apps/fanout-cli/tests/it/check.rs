@@ -29,6 +29,7 @@ async fn every_tool_is_listed_with_who_says_what_it_touches() {
          add_note ({host}, not repeatable: tried again only if nothing was carried out)\n  reads nothing; writes {host} (inferred)\n  timeout 30.00 s; \
          deadline 2 m 00 s; limit {host}; after get_order\n  waits for other calls of {host}; to be reviewed and added: \
          writes = [\"note/{{id}}\"]\n\n\
+         plan (a whole graph of calls in one turn): here offered ([run] plan = true); by the gateway not offered ([server] plan = false)\n\n\
          limit groups: 1\n\n{host} (unasked)\n  for get_order, list_prices, add_note\n  no rate; 32 run at once; at most 1000 \
          wait, 60 s each\n  4 attempts, waits of up to 200 ms, doubling up to 10 s; left alone for 15 s once 50 % of 10 or \
          more attempts in 30 s failed\n"
@@ -54,6 +55,11 @@ async fn every_tool_is_listed_with_who_says_what_it_touches() {
             "breaker": {"failure_ratio": 0.5, "window_ms": 30_000, "min_calls": 10, "cool_down_ms": 15_000},
         })
     );
+    assert_eq!(lines[4], json!({"type": "plan", "run": true, "server": false}));
+    let turned = format!("{}[run]\nplan = false\n[server]\nplan = true\n", undeclared(&api));
+    let text = Desk::with(&turned).run(&["check"], "").await.code(0).out;
+    let line = "\nplan (a whole graph of calls in one turn): here not offered ([run] plan = false); by the gateway offered ([server] plan = true)\n";
+    assert!(text.contains(line), "{text}");
     assert_eq!(api.all(), 0);
 }
 

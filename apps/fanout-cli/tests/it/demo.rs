@@ -1,5 +1,7 @@
 //! `fanout demo`.
 
+use fanout_script::shop::{Latencies, Shop, ShopOptions, ShopState, planned, tools_toml};
+use fanout_script::{Conversation, Server, ServerOptions, Turn};
 use serde_json::Value;
 
 use crate::binary::Desk;
@@ -50,4 +52,69 @@ async fn the_demo_as_json_lines_holds_together() {
     assert!(one_by_one >= path, "{end}");
     assert!(elapsed >= path - 1.0, "no schedule beats the critical path: {end}");
     assert!(one_by_one >= elapsed, "these calls overlap: {end}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_does_in_two_turns_what_takes_five_and_both_are_drawn() {
+    let came = Desk::with("[[[ not TOML").run(&["demo", "--plan"], "").await.code(0);
+    let answers: Vec<&str> = came.out.lines().collect();
+    assert_eq!(answers.len(), 2, "{}", came.out);
+    assert_eq!(answers[0], answers[1], "both came to the same");
+    assert!(answers[0].starts_with("Order #123 is processed: Ada Brook paid 98.08, rail carries it"), "{}", came.out);
+    let drawn = |name: &str| came.err.lines().filter(|line| line.starts_with(name)).count();
+    assert_eq!((drawn("model  "), drawn("get_order  "), drawn("reserve_stock  ")), (5 + 2, 2, 4), "{}", came.err);
+    assert_eq!((drawn("plan"), came.err.matches("critical path").count()), (0, 2), "{}", came.err);
+    let row = |what: &str| came.said(what).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(row("model turns  ")[2..], ["5", "2", "60", "%"]);
+    assert_eq!(row("calls  ")[1..], ["7", "7", "0", "%"]);
+    for what in ["tokens, both ways", "bytes of the conversation at its end"] {
+        let row = row(what);
+        let [steps, plan, saved, "%"] = &row.iter().map(String::as_str).collect::<Vec<_>>()[row.len() - 4..] else {
+            panic!("{row:?}")
+        };
+        let [steps, plan, saved] = [steps, plan, saved].map(|number| number.parse::<u64>().unwrap());
+        assert_eq!(saved, (steps - plan) * 100 / steps, "{row:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_runs_as_json_lines_are_whole() {
+    let came = Desk::new().run(&["demo", "--plan", "--json"], "").await.code(0);
+    assert_eq!(came.err, "");
+    let lines = came.lines();
+    let ends: Vec<&Value> = lines.iter().filter(|line| line["type"] == "run_ended").collect();
+    let [steps, plan] = ends[..] else { panic!("{ends:?}") };
+    assert_ne!(steps["run"], plan["run"]);
+    let turns = |end: &Value| (end["status"].clone(), end["turns"].as_u64(), end["calls"].as_u64());
+    assert_eq!(turns(steps), ("done".into(), Some(5), Some(7)));
+    assert_eq!(turns(plan), ("done".into(), Some(2), Some(7)));
+    for end in [steps, plan] {
+        assert!(end["elapsed_ms"].as_f64() >= end["critical_path_ms"].as_f64().map(|path| path - 1.0), "{end}");
+    }
+    let bundles = lines.iter().filter(|line| line["type"] == "bundle_arrived" && line["run"] == plan["run"]);
+    assert_eq!(bundles.count(), 2, "the plan, and its `for_each`");
+}
+
+/// The shop's tables after `fanout run` with one of the demo's two models, and how often the model was asked.
+async fn shop_after(turn: fn(&Conversation) -> Turn) -> (ShopState, usize) {
+    let shop = Shop::start_with(ShopOptions { latencies: Latencies::none() }).unwrap();
+    let claude = Server::start(ServerOptions::responder(turn)).unwrap();
+    let desk = Desk::with(&tools_toml(&shop.base_url())).set("ANTHROPIC_BASE_URL", claude.base_url());
+    desk.run(&["run", planned::PROMPT], "").await.code(0);
+    assert!(claude.violations().is_empty(), "{:?}", claude.violations());
+    (shop.state().unwrap(), claude.requests().len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_leave_the_same_shop() {
+    let untouched = Shop::start().unwrap().state().unwrap();
+    let (steps, asked) = shop_after(planned::step).await;
+    assert_eq!(asked, 5);
+    let (plan, asked) = shop_after(planned::plan).await;
+    assert_eq!(asked, 2);
+    assert_eq!(steps, plan);
+    assert_ne!(plan, untouched);
+    assert_eq!(plan.tables["payments"], [["123", "1", "9808"]]);
+    assert_eq!(plan.tables["inventory"][1][2], "9", "two, and a replacement: {:?}", plan.tables["inventory"]);
+    assert_eq!(plan.tables["emails"][0][0], "ada@example.com");
 }

@@ -21,6 +21,7 @@ mod keys;
 mod limits;
 mod login;
 mod mcp;
+mod plan;
 #[cfg(unix)]
 mod reload;
 mod run;

@@ -66,7 +66,7 @@ impl Drop for Session {
 fn folder(address: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let toml = format!(
-        "[server]\nplan = true\n[[tool]]\nname = \"look\"\ndescription = \"looks\"\nreads = [\"thing\"]\n\
+        "[limits.nobodys]\nrate = \"5/s\"\n[[tool]]\nname = \"look\"\ndescription = \"looks\"\nreads = [\"thing\"]\n\
          http = {{ method = \"GET\", url = \"http://{address}/\" }}\n"
     );
     std::fs::write(folder.path().join("fanout.toml"), toml).unwrap();
@@ -105,7 +105,7 @@ fn the_output_is_protocol_alone_however_much_there_is_to_log() {
     output.read_to_string(&mut rest).unwrap();
     assert_eq!((rest.as_str(), child.wait().unwrap().code()), ("", Some(0)));
     let log = log.join().unwrap();
-    assert!(log.contains("`plan` is not in this version") && log.contains("call ended"), "{log}");
+    assert!(log.contains("warning:") && log.contains("nobodys") && log.contains("call ended"), "{log}");
     assert!(!log.contains("s3cret"), "{log}");
 }
 

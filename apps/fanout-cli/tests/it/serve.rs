@@ -30,7 +30,7 @@ fn the_demo_needs_no_key_and_runs_the_calls_of_any_loop() {
     assert_eq!((status, &result["tool_use_id"]), (200, &Value::from("call_1")), "{body}");
     assert!(result["content"].as_str().unwrap().contains("total_cents"), "{body}");
     let (_, tools) = served.send("GET", "/fanout/v1/tools", &[], "");
-    assert_eq!(json(&tools).as_array().unwrap().len(), 8);
+    assert_eq!(json(&tools).as_array().unwrap().len(), 10);
     assert_eq!(served.send("GET", "/readyz", &[], "").0, 200);
 }
 

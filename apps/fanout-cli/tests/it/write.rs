@@ -91,8 +91,7 @@ async fn operations_and_tools_of_servers_are_declared_in_their_sections() {
         "openapi: 3.1.0\nservers: [{ url: 'https://shop.example' }]\npaths:\n  /orders: { get: { operationId: orders/list }, post: { operationId: orders/create } }\n  \
          /orders/{id}: { parameters: [{ name: id, in: path, required: true, schema: {} }], delete: {} }\n",
     );
-    let note =
-        "[[tool]]\nname = \"edit_note\"\ninput = { id = { type = \"string\" } }\ncommand = { program = \"cat\" }\n";
+    let note = "[run]\nplan = false\n[[tool]]\nname = \"edit_note\"\ninput = { id = { type = \"string\" } }\ncommand = { program = \"cat\" }\n";
     desk.write("notes.toml", note);
     desk.run(&["check", "--write"], "").await.code(0);
     let written = read(desk.folder().join("fanout.toml"));

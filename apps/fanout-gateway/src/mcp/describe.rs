@@ -13,13 +13,14 @@ use serde_json::Value;
 
 /// All tools, in the order of the toolbox.
 pub(super) fn tools(toolbox: &Toolbox) -> Vec<Tool> {
-    toolbox.iter().map(tool).collect()
+    toolbox.iter().map(|one| tool(one, toolbox)).collect()
 }
 
-fn tool(tool: &Registered) -> Tool {
+fn tool(tool: &Registered, toolbox: &Toolbox) -> Tool {
     let spec = &tool.spec;
     let schema = Arc::new(schema(&spec.input_schema));
-    Tool::new(spec.name.to_string(), spec.description.clone(), schema).with_annotations(hints(tool))
+    let hints = if tool.is_plan() { hints_of_plan(toolbox) } else { hints(tool) };
+    Tool::new(spec.name.to_string(), spec.description.clone(), schema).with_annotations(hints)
 }
 
 /// The schema as it is. The protocol wants an object that says `"type": "object"`; a schema that leaves it out means the
@@ -37,6 +38,17 @@ fn hints(tool: &Registered) -> ToolAnnotations {
         .destructive(!only_reads)
         .idempotent(tool.repeatable())
         .open_world(is_open(&tool.spec.source))
+}
+
+/// A plan may do what any of the others may.
+fn hints_of_plan(toolbox: &Toolbox) -> ToolAnnotations {
+    let others: Vec<ToolAnnotations> = toolbox.iter().filter(|tool| !tool.is_plan()).map(hints).collect();
+    let is = |hint: Option<bool>| hint == Some(true);
+    ToolAnnotations::new()
+        .read_only(others.iter().all(|hints| is(hints.read_only_hint)))
+        .destructive(others.iter().any(|hints| is(hints.destructive_hint)))
+        .idempotent(others.iter().all(|hints| is(hints.idempotent_hint)))
+        .open_world(others.iter().any(|hints| is(hints.open_world_hint)))
 }
 
 /// Whether calls write anything, by the word that decides: the declaration's if there is one, else the source's.

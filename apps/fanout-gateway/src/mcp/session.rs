@@ -15,7 +15,7 @@ use fanout_agent::{Cancel, new_run_id};
 use fanout_core::call::{Call, CallId, RunId, ToolName};
 use fanout_core::event::{Event, Recorder, What};
 use fanout_core::outcome::{CallError, ErrorCode, Outcome};
-use fanout_core::run::{Batch, Run, RunOptions, Scheduler};
+use fanout_core::run::{AtMost, Batch, Bounds, Run, RunOptions, Scheduler};
 use fanout_core::tool::Progress;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -200,13 +200,21 @@ enum News {
 impl Recorder for Heard {
     fn record(&self, event: &Event) {
         let news = match &event.what {
-            What::AttemptStarted { call, number: 1 } => News::Step(call.clone(), Step::Started),
+            What::AttemptStarted { call, number: 1 } => News::Step(asked_as(call), Step::Started),
             What::CallProgress { call, progress } => News::Step(call.clone(), Step::Progressed(progress.clone())),
-            What::CallEnded { outcome } => News::Ended(outcome.call.clone()),
+            // Of a plan the client knows nothing but the whole.
+            What::CallEnded { outcome } | What::BundleEnded { outcome } if outcome.part_of.is_none() => {
+                News::Ended(outcome.call.clone())
+            }
             _ => return,
         };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(news);
     }
+}
+
+/// The call of the client's that a call belongs to: those of a plan are named after it, behind a `/`.
+fn asked_as(call: &CallId) -> CallId {
+    call.as_str().split_once('/').map_or_else(|| call.clone(), |(plan, _)| plan.into())
 }
 
 impl Heard {
@@ -252,6 +260,7 @@ async fn drive_batch(shared: &Shared, run: &mut Run, inbox: &mut Inbox, heard: &
     let mut listeners: HashMap<CallId, Listener> = HashMap::new();
     let (mut count, mut closing, mut stopped) = (0, false, false);
     loop {
+        bound(&mut batch, shared.offered().calls_max);
         tokio::select! {
             biased;
             () = batch.progress() => {}
@@ -284,7 +293,17 @@ async fn drive_batch(shared: &Shared, run: &mut Run, inbox: &mut Inbox, heard: &
     }
 }
 
-/// Takes one call into the batch, unless its caller is gone by now. One too many is answered and not run.
+/// Has no more calls run than may be unanswered, those of plans included; one too many is answered and not run.
+fn bound(batch: &mut Batch<'_>, calls_max: usize) {
+    let room = calls_max.saturating_sub(batch.unanswered());
+    let message = format!(
+        "not run: {calls_max} calls of this session are unanswered (`max_calls`); send it again when some have ended"
+    );
+    let most = AtMost { count: batch.asked().saturating_add(room), error: CallError::new(ErrorCode::Budget, message) };
+    batch.set_bounds(Bounds { blocks: None, calls: Some(most) });
+}
+
+/// Takes one call into the batch, unless its caller is gone by now.
 fn take(
     batch: &mut Batch<'_>,
     listeners: &mut HashMap<CallId, Listener>,
@@ -299,16 +318,7 @@ fn take(
     if !Arc::ptr_eq(batch.toolbox(), &offered.toolbox) {
         batch.set_toolbox(Arc::clone(&offered.toolbox));
     }
-    let calls_max = offered.calls_max;
-    let call = Call::new(at, id.clone(), asked.tool, asked.input);
-    let taken = if batch.unanswered() < calls_max {
-        batch.call(call)
-    } else {
-        let message = format!(
-            "not run: {calls_max} calls of this session are unanswered (`max_calls`); send it again when some have ended"
-        );
-        batch.refuse(&call, CallError::new(ErrorCode::Budget, message))
-    };
+    let taken = batch.call(Call::new(at, id.clone(), asked.tool, asked.input));
     // Ids count up and no call names another, so there is nothing to refuse; and if there were, the caller would be told by
     // the end that is dropped here.
     if taken.is_ok() {

@@ -25,10 +25,11 @@ use super::history::{self, Settler};
 use super::relay::{self, COMMENT, PING};
 use super::repeated::Ticket;
 use super::standin::Kept;
-use super::watch::{Touched, watch};
+use super::watch::watch;
 use crate::error::ApiError;
 use crate::keys::Caller;
 use crate::setup::Current;
+use crate::touched::Touched;
 
 /// Everything that one run is made of.
 pub(super) struct Work {

@@ -119,8 +119,19 @@ fn calls_in(body: &Text) -> Result<(Vec<Call>, Unknown), ApiError> {
     }
     let calls = calls_of(&blocks);
     let mut ids = HashSet::with_capacity(calls.len());
-    match calls.iter().find(|call| !ids.insert(&call.id)) {
-        Some(call) => Err(ApiError::invalid(format!("two calls of one content have the id `{}`", call.id))),
+    if let Some(call) = calls.iter().find(|call| !ids.insert(&call.id)) {
+        return Err(ApiError::invalid(format!("two calls of one content have the id `{}`", call.id)));
+    }
+    // The calls of a plan are known by its id, a `/` and a label.
+    let plan_of = |call: &Call| {
+        let above = call.id.as_str().match_indices('/').map(|(at, _)| call.id.as_str()[..at].into());
+        above.into_iter().find(|id: &CallId| ids.contains(id))
+    };
+    match calls.iter().find_map(|call| Some((call, plan_of(call)?))) {
+        Some((call, above)) => Err(ApiError::invalid(format!(
+            "the id `{}` could be that of a call of the plan `{above}`: ids of one content may not go on from one another with a `/`",
+            call.id
+        ))),
         None => Ok((calls, asked.unknown)),
     }
 }

@@ -11,6 +11,7 @@ mod health;
 mod mcp;
 mod mcp_sessions;
 mod messages;
+mod plans;
 mod repeats;
 mod stream;
 mod tool_calls;

@@ -224,6 +224,42 @@ async fn a_call_too_many_at_once_is_answered_and_not_run() {
     }
 }
 
+/// Calls `plan` with these calls, written `label=tool`; the tool's input names the label.
+async fn plan(client: &Client, calls: &str) -> CallToolResult {
+    let one = |(label, tool): (&str, &str)| json!({"label": label, "tool": tool, "input": {"id": label}});
+    let calls: Vec<Value> = calls.split(' ').filter_map(|call| call.split_once('=')).map(one).collect();
+    let arguments = json!({ "calls": calls }).as_object().cloned().unwrap_or_default();
+    client.call_tool(CallToolRequestParams::new("plan").with_arguments(arguments)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_plan_is_a_tool_like_any_other_whose_calls_nobody_sees() {
+    for over in BOTH {
+        let stage = Stage::with("[server]\nplan = true\n[run]\nmax_calls = 3");
+        let client = connect(over, &stage).await;
+        let tools = client.list_all_tools().await.unwrap();
+        let listed = tools.iter().find(|tool| tool.name == "plan").unwrap();
+        let schema = &listed.input_schema["properties"]["calls"]["items"]["properties"]["tool"];
+        assert_eq!(schema["enum"], json!(["echo", "hold", "pay", "fail"]), "{over:?}: by the names that it has here");
+        let hints = listed.annotations.clone().unwrap();
+        assert_eq!((hints.read_only_hint, hints.destructive_hint), (Some(false), Some(true)), "{over:?}: it may pay");
+        let result = plan(&client, "a=echo b=fail").await;
+        let answer: Value = serde_json::from_str(text(&result)).unwrap();
+        assert_eq!((&answer["a"], result.is_error), (&json!({"id": "a"}), Some(false)), "{over:?}");
+        assert_eq!(answer["b"]["error"]["code"], "upstream", "{over:?}: {answer}");
+        let (held, ()) = tokio::join!(plan(&client, "c=hold d=pay e=echo f=echo g=echo"), async {
+            started(&stage, 4).await;
+            stage.release(2);
+        });
+        let answer: Value = serde_json::from_str(text(&held)).unwrap();
+        let codes = ["c", "d", "e", "f", "g"].map(|label| answer[label]["error"]["code"].as_str().unwrap_or("ok"));
+        assert_eq!(codes, ["ok", "ok", "ok", "budget", "budget"], "{over:?}: {answer}");
+        let malformed = plan(&client, "a=echo a=plan").await;
+        assert_eq!(malformed.is_error, Some(true), "{over:?}");
+        assert!(text(&malformed).contains("has that label already") && text(&malformed).contains("a plan in it"));
+    }
+}
+
 #[tokio::test]
 async fn a_cancelled_call_is_stopped_and_no_other() {
     for over in BOTH {

@@ -11,7 +11,7 @@ use fanout_core::run::Scheduler;
 use fanout_core::tool::{Attempt, BoxFuture, CallerToken, Progress, Tool, ToolError, ToolSpec};
 use fanout_core::toolbox::Toolbox;
 use fanout_gateway::{Gateway, GatewayOptions, Reload, Setup, open, serve};
-use fanout_host::build::Upstream;
+use fanout_host::build::{Purpose, Upstream, add_plan};
 use fanout_host::claims::build_verifier;
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
@@ -152,20 +152,21 @@ impl Stage {
         });
         let tools = {
             let seen = Arc::clone(&seen);
-            move |names: &[&'static str]| {
+            move |names: &[&'static str], config: &Config| {
                 let mut toolbox = Toolbox::new();
                 for name in names {
                     toolbox.add(Prop { name, seen: Arc::clone(&seen) }).unwrap();
                 }
+                add_plan(&mut toolbox, config, Purpose::Serve).unwrap();
                 Arc::new(toolbox)
             }
         };
-        let toolbox = tools(&["echo", "hold", "pay", "fail"]);
         let parse = |toml: &str, folder: &Path| {
             let config = Config::parse("test.toml", toml, folder, &Environment::default());
             config.unwrap_or_else(|errors| panic!("{errors}"))
         };
         let config = parse(toml, folder.path());
+        let toolbox = tools(&["echo", "hold", "pay", "fail"], &config);
         let keys = KeysFile::at(PathBuf::from(&config.server.keys_file));
         let listener = open(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
@@ -183,7 +184,9 @@ impl Stage {
             let (next, folder) = (Arc::clone(&next), folder.path().to_owned());
             Arc::new(move || {
                 let (names, toml) = next.lock().unwrap().clone();
-                let next = setup(parse(&toml, &folder), tools(&names));
+                let config = parse(&toml, &folder);
+                let toolbox = tools(&names, &config);
+                let next = setup(config, toolbox);
                 Box::pin(async { Ok(next) })
             })
         };

@@ -56,6 +56,21 @@ fn with_input(tool: &str, id: usize, input: &str) -> Turn {
 }
 
 #[tokio::test]
+async fn a_plan_that_is_wrong_in_the_same_way_ends_the_run_and_one_that_runs_does_not() {
+    let planned = async |tool: &str| {
+        let plan = format!(r#"{{"calls":[{{"label":"a","tool":"{tool}","input":{{"id":"x"}}}}]}}"#);
+        let turns = (0..9).map(|turn| with_input("plan", turn, &plan)).chain([Turn::text("ok")]);
+        let report = Stage::open(turns).planning().run().await;
+        (end_of(&report), report.turns)
+    };
+    let (end, turns) = planned("nobody").await;
+    assert!(end.starts_with("failed: repeated_error") && turns == 5, "{end} after {turns}");
+    let (end, turns) = planned("fail").await;
+    assert!(end.starts_with("failed: repeated_error") && turns == 5, "{end} after {turns}");
+    assert_eq!(planned("read").await, ("done".to_owned(), 10));
+}
+
+#[tokio::test]
 async fn five_equal_calls_with_equal_errors_end_the_run() {
     for (tool, input) in [
         ("fail", r#"{"id":"x"}"#),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanout_agent::{Agent, AgentError, Budget, Conversation, Price, RunSettings, Status};
-use fanout_script::{Fault, Pace, ServerOptions, Turn, Usage};
+use fanout_agent::{Agent, AgentError, AgentOptions, Budget, Conversation, Price, RunSettings, Status};
+use fanout_script::{Block, Fault, Pace, ServerOptions, Turn, Usage};
 
 use crate::stage::{Stage, calls, end_of, told};
 
@@ -47,6 +47,38 @@ async fn calls_past_the_budget_are_answered_and_end_the_run() {
     let stage = Stage::open([calls("read r1, read r2"), Turn::text("ok")]);
     let stage = stage.with(|options| options.limits.calls_max = 2);
     assert_eq!(end_of(&stage.run().await), "done", "the last call of the budget is in it");
+}
+
+/// A plan `p` of a `for_each` over so many reads, between two calls as they are.
+fn planned(reads: usize) -> Turn {
+    let ids: Vec<String> = (0..reads).map(|id| format!("\"e{id}\"")).collect();
+    let each = format!(
+        r##"{{"calls":[{{"label":"e","tool":"read","for_each":[{}],"input":{{"id":{{"$ref":"item#"}}}}}}]}}"##,
+        ids.join(",")
+    );
+    let call = |id: &str| Block::tool_use("read", format!(r#"{{"id":"{id}"}}"#)).with_id(id);
+    Turn::new([call("r1"), Block::tool_use("plan", each).with_id("p"), call("r2")])
+}
+
+#[tokio::test]
+async fn the_calls_of_a_plan_count_and_the_plan_does_not() {
+    let ran = async |reads: usize, change: fn(&mut AgentOptions)| {
+        let stage = Stage::open([planned(reads), Turn::text("ok")]).planning().with(change);
+        let report = stage.run().await;
+        (end_of(&report), report.calls, stage.log.all_work().len(), told(&report.conversation))
+    };
+    let calls_max: fn(&mut AgentOptions) = |options| options.limits.calls_max = 4;
+    let batch_max: fn(&mut AgentOptions) = |options| options.limits.batch_max = 2;
+    let (end, calls, work, told) = ran(2, calls_max).await;
+    assert_eq!((end.as_str(), calls, work), ("done", 4, 4), "{told}");
+    assert!(told.contains("u: =r1, =p, =r2"), "{told}");
+    let (end, calls, work, told) = ran(5, calls_max).await;
+    assert!(end.starts_with("budget: ") && end.contains("max_calls"), "{end}");
+    assert_eq!((calls, work), (7, 4), "{told}");
+    assert!(told.contains("u: =r1, =p, !r2 budget"), "what of the plan had room is answered: {told}");
+    let (end, calls, work, told) = ran(5, batch_max).await;
+    assert_eq!((end.as_str(), calls, work), ("done", 7, 6), "of a response it is one: {told}");
+    assert!(told.contains("u: =r1, =p, !r2 budget"), "{told}");
 }
 
 #[tokio::test]

@@ -214,6 +214,13 @@ impl Stage {
         self
     }
 
+    /// With `plan` among the tools.
+    pub(crate) fn planning(mut self) -> Self {
+        let toolbox = Arc::get_mut(&mut self.toolbox).unwrap();
+        toolbox.add_plan(64 * 1024).unwrap();
+        self
+    }
+
     /// Changes the options.
     pub(crate) fn with(mut self, change: impl FnOnce(&mut AgentOptions)) -> Self {
         change(&mut self.options);

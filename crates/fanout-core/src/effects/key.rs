@@ -58,6 +58,16 @@ impl Key {
         above.is_empty() || above == below || below.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'))
     }
 
+    /// The key of all that stands beside what this is: `orders/*` for `orders/7`, and for `orders/*` everything.
+    #[must_use]
+    pub(crate) fn widened(&self) -> Self {
+        let path = self.path();
+        match path.rsplit_once('/') {
+            Some((above, _)) => Self::from_text(&format!("{above}/*")),
+            None => Self::from_text(SUBTREE),
+        }
+    }
+
     /// The key as text: what people see, and what a declaration would say.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -17,6 +17,7 @@ pub use template::{KEYS_MAX, Paths, Template, TemplateError};
 use std::fmt;
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use serde_json::Value;
 
 /// Where a tool comes from, for comparing effects: `http/api.example.com`, `mcp/files`, `sql/shop`, `command`,
@@ -140,6 +141,40 @@ impl Effects {
     /// Whether this key of ours excludes calls of other runs: declared ones do, and SQL's inferred ones.
     pub(crate) fn excludes_between_runs(&self, access: &Access) -> bool {
         access.origin == Origin::Declared || self.source.names_rows()
+    }
+
+    /// What all of these touch, as one. More than [`KEYS_MAX`] keys are widened, a segment at a time, until there are no more.
+    /// `None` for none of them.
+    pub(crate) fn union(all: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut all = all.into_iter();
+        let mut union = all.next()?;
+        for effects in all {
+            union.declared &= effects.declared;
+            union.accesses.extend(effects.accesses);
+        }
+        union.dedupe();
+        while union.accesses.len() > KEYS_MAX {
+            for access in &mut union.accesses {
+                access.key = access.key.widened();
+            }
+            union.dedupe();
+        }
+        Some(union)
+    }
+
+    /// Leaves each key once per origin; one that is written and read is written.
+    fn dedupe(&mut self) {
+        let mut seen: FxHashMap<(Key, Origin), usize> = FxHashMap::default();
+        let mut kept: Vec<Access> = Vec::with_capacity(self.accesses.len());
+        for access in self.accesses.drain(..) {
+            let at = *seen.entry((access.key.clone(), access.origin)).or_insert(kept.len());
+            match kept.get_mut(at) {
+                Some(first) if access.mode == Mode::Write => first.mode = Mode::Write,
+                Some(_) => {}
+                None => kept.push(access),
+            }
+        }
+        self.accesses = kept;
     }
 
     /// The first key on which two calls clash, if any: they overlap and at least one writes.

@@ -2,6 +2,7 @@
 //!
 //! From whoever has calls, as they arrive. To its schedule, which `drive` follows.
 
+use std::cell::OnceCell;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -9,18 +10,18 @@ use rustc_hash::FxHashMap;
 use serde_json::Value;
 use smallvec::SmallVec;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::AbortHandle;
 
 use super::Run;
-use super::attempt::{Lease, Message, Stray};
-use super::shared::{LockGuard, PermitGuard};
-use crate::call::{Call, CallId, Input, Link, Need, ToolName};
+use super::attempt::{Message, Stray};
+use super::item::{Item, Name, Named, New, Role, Running};
+use super::shared::PermitGuard;
+use crate::call::{Call, CallId, Input, Need, Position, ToolName};
 use crate::effects::{Effects, Source};
 use crate::event::{Wait, What, Why};
-use crate::graph::{Edge, Ix};
+use crate::graph::{Edge, Ix, Of};
 use crate::limits::{Asker, GroupId};
 use crate::outcome::{CallError, ErrorCode, Outcome};
-use crate::schedule::{Limit, Schedule, Treatment};
+use crate::schedule::{Schedule, Treatment};
 use crate::toolbox::{Registered, Toolbox};
 
 /// Why a call could not be taken into a batch.
@@ -37,6 +38,24 @@ pub enum BatchError {
         /// What it names.
         on: CallId,
     },
+}
+
+/// How much of what a response asks for runs. What comes first does; the rest is answered with an error.
+#[derive(Clone, Debug, Default)]
+pub struct Bounds {
+    /// What the response itself holds; a plan is one.
+    pub blocks: Option<AtMost>,
+    /// The calls, those of plans included and the plans themselves not.
+    pub calls: Option<AtMost>,
+}
+
+/// At most so many.
+#[derive(Clone, Debug)]
+pub struct AtMost {
+    /// How many.
+    pub count: usize,
+    /// What the others are answered.
+    pub error: CallError,
 }
 
 /// The calls of one turn. Every call that it takes gets exactly one outcome.
@@ -57,6 +76,9 @@ pub struct Batch<'run> {
     pub(super) tell: UnboundedSender<Message>,
     messages: UnboundedReceiver<Message>,
     cancelled: Option<String>,
+    blocks: usize,
+    asked: usize,
+    bounds: Bounds,
 }
 
 /// A call of a batch, as it stands.
@@ -66,6 +88,10 @@ pub struct Arrived<'a> {
     pub call: &'a CallId,
     /// Its tool, if there is one of that name.
     pub tool: Option<&'a Registered>,
+    /// The call that it is a part of: a plan, or the `for_each` of one.
+    pub part_of: Option<&'a CallId>,
+    /// It stands for others, which are its parts; how many, if that is known.
+    pub bundle: Option<Option<usize>>,
     /// What it touches, as far as its references are known.
     pub effects: &'a Effects,
     /// The nearest earlier calls that hold it back, ended or not.
@@ -89,32 +115,6 @@ impl Followed {
     }
 }
 
-pub(super) struct Item {
-    pub(super) call: CallId,
-    pub(super) tool: Option<Arc<Registered>>,
-    pub(super) input: Arc<Value>,
-    pub(super) links: Vec<Link>,
-    pub(super) limit: Arc<Limit>,
-    /// Its place in the locks, until it is answered.
-    pub(super) lock: Option<Arc<LockGuard>>,
-    pub(super) running: Option<Running>,
-    pub(super) started_at: Duration,
-    pub(super) outcome: Option<Arc<Outcome>>,
-    pub(super) attempts: u32,
-}
-
-pub(super) struct Running {
-    /// What stops it; work of an earlier batch is being stopped already.
-    pub(super) abort: Option<AbortHandle>,
-    pub(super) lease: Weak<Lease>,
-}
-
-impl std::fmt::Debug for Item {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Item").field("call", &self.call).field("outcome", &self.outcome).finish_non_exhaustive()
-    }
-}
-
 impl<'run> Batch<'run> {
     pub(super) fn open(run: &'run mut Run) -> Self {
         let (tell, messages) = unbounded_channel();
@@ -133,6 +133,9 @@ impl<'run> Batch<'run> {
             tell,
             messages,
             cancelled: None,
+            blocks: 0,
+            asked: 0,
+            bounds: Bounds::default(),
         };
         for stray in strays {
             batch.take_stray(&stray);
@@ -157,6 +160,7 @@ impl<'run> Batch<'run> {
         self.cancelled = None;
         self.schedule = self.run.shared.schedule(self.asker);
         self.items.clear();
+        (self.blocks, self.asked) = (0, 0);
         self.by_id.clear();
         self.followed = Followed::default();
         for stray in std::mem::take(&mut self.run.strays) {
@@ -164,24 +168,60 @@ impl<'run> Batch<'run> {
         }
     }
 
+    /// Keeps what arrives from here on within these bounds.
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+    }
+
+    /// How many calls were asked for so far, those of plans included and a plan itself not, unless it could not be run at all.
+    pub fn asked(&self) -> usize {
+        self.asked
+    }
+
     /// Takes the next call in program order. If nothing holds it back it starts when the batch is next driven: at once
     /// if it may enter early, else after [`Batch::commit`].
+    ///
+    /// A call of `plan` is answered when all of its calls are; those run in its place.
     ///
     /// # Errors
     /// [`BatchError`], and the call is not taken: nobody could answer it.
     pub fn call(&mut self, call: Call) -> Result<(), BatchError> {
-        let edges = self.links(&call)?;
-        let now = self.run.elapsed();
-        let refusal = match (&self.cancelled, self.run.toolbox.get(&call.tool).cloned()) {
-            (Some(reason), tool) => (tool, cancelled(reason)),
-            (None, None) => (None, self.unknown_tool(&call.tool)),
-            (None, Some(tool)) => match self.input_of(&tool, &call) {
-                Ok(input) => return self.accept(call, &tool, input, edges, now),
-                Err(error) => (Some(tool), error),
+        let (edges, names) = self.links(&call)?;
+        let tool = self.run.toolbox.get(&call.tool).cloned();
+        self.blocks = self.blocks.saturating_add(1);
+        let blocks = self.bounds.blocks.as_ref().filter(|most| self.blocks > most.count);
+        let block_too_many = blocks.map(|most| most.error.clone());
+        if let (Some(tool), None, None) = (tool.as_ref().filter(|tool| tool.is_plan), &self.cancelled, &block_too_many)
+        {
+            return self.take_plan(call, tool);
+        }
+        let call_too_many = self.admit();
+        let one_too_many = block_too_many.or(call_too_many);
+        let refusal = match (&self.cancelled, &tool, one_too_many) {
+            (Some(reason), ..) => cancelled(reason),
+            (None, _, Some(error)) => error,
+            (None, None, None) => self.unknown_tool(&call.tool),
+            (None, Some(tool), None) => match self.input_of(tool, &call, &names) {
+                Ok(input) => {
+                    let Call { id, position, .. } = call;
+                    let (shown, tool) = (id.clone(), Arc::clone(tool));
+                    let role = Role::Call;
+                    self.accept(New { call: id, shown, tool, input, names, position, edges, bundle: None, role });
+                    self.act();
+                    return Ok(());
+                }
+                Err(error) => error,
             },
         };
-        self.refused(&call, refusal.0, refusal.1);
+        self.refused(&call, tool, refusal);
         Ok(())
+    }
+
+    /// Counts a call; answers why it does not run, if it is one too many.
+    pub(super) fn admit(&mut self) -> Option<CallError> {
+        self.asked = self.asked.saturating_add(1);
+        let most = self.bounds.calls.as_ref()?;
+        (self.asked > most.count).then(|| most.error.clone())
     }
 
     /// The tools of the calls that arrive.
@@ -207,6 +247,7 @@ impl<'run> Batch<'run> {
     /// As for [`Batch::call`].
     pub fn refuse(&mut self, call: &Call, error: CallError) -> Result<(), BatchError> {
         self.links(call)?;
+        self.asked = self.asked.saturating_add(1);
         let tool = self.run.toolbox.get(&call.tool).cloned();
         self.refused(call, tool, error);
         Ok(())
@@ -253,6 +294,11 @@ impl<'run> Batch<'run> {
         self.items.iter().enumerate().map(|(ix, item)| Arrived {
             call: &item.call,
             tool: item.tool.as_deref(),
+            part_of: item.bundle.map(|bundle| &self.items[bundle].call),
+            bundle: match item.role {
+                Role::Call | Role::Atomic(_) => None,
+                Role::Plan(_) | Role::Each(_) => Some(self.schedule.parts(ix).map(<[Ix]>::len)),
+            },
             effects: self.schedule.effects(ix),
             waits: self.waits(ix),
             outcome: item.outcome.as_deref(),
@@ -297,7 +343,8 @@ impl<'run> Batch<'run> {
         while self.schedule.unanswered() > 0 {
             self.progress().await;
         }
-        self.items.iter_mut().filter_map(|item| item.outcome.take()).collect()
+        let asked = self.items.iter_mut().filter(|item| item.bundle.is_none());
+        asked.filter_map(|item| item.outcome.take()).collect()
     }
 
     /// Stops everything and throws all outcomes away: the response that asked for these calls does not count.
@@ -305,41 +352,52 @@ impl<'run> Batch<'run> {
         self.cancel(reason);
     }
 
-    /// The edges that a call names itself or that declarations make, or why it cannot be taken.
-    fn links(&self, call: &Call) -> Result<Vec<Edge>, BatchError> {
+    /// The edges that a call names itself or that declarations make, with what its labels stand for; or why it cannot be
+    /// taken.
+    fn links(&self, call: &Call) -> Result<(Vec<Edge>, Vec<Name>), BatchError> {
         if self.by_id.contains_key(&call.id) {
             return Err(BatchError::Twice(call.id.clone()));
         }
-        let mut edges = Vec::new();
+        let (mut edges, mut names) = (Vec::new(), Vec::new());
         for link in &call.links {
             let no_such = || BatchError::NoSuchCall { call: call.id.clone(), on: link.on.clone() };
             let on = *self.by_id.get(&link.on).ok_or_else(no_such)?;
-            edges.push(match link.need {
-                Need::Output { .. } => Edge::named(on, Why::Reference, true),
+            edges.push(match &link.need {
+                Need::Output { label } => {
+                    names.push(Name { label: label.as_str().into(), named: Named::Call(on) });
+                    Edge::named(on, Why::Reference, true)
+                }
                 Need::Success => Edge::named(on, Why::Order, true),
                 Need::Order => Edge::named(on, Why::Order, false),
             });
         }
-        if self.run.toolbox.ordered
-            && let Some(tool) = self.run.toolbox.get(&call.tool)
-        {
-            let earlier = tool.spec.policy.after.iter().filter_map(|tool| self.followed.tools.get(tool)).flatten();
-            edges.extend(earlier.map(|on| Edge::named(*on, Why::Order, false)));
-            let last = self.followed.sources.get(&tool.spec.source).filter(|_| self.stops_on_failure(tool));
-            edges.extend(last.map(|on| Edge::named(*on, Why::Order, true)));
+        if let Some(tool) = self.run.toolbox.get(&call.tool) {
+            edges.extend(self.declared_edges(tool));
         }
-        Ok(edges)
+        Ok((edges, names))
     }
 
-    fn stops_on_failure(&self, tool: &Registered) -> bool {
+    /// The edges that declarations make: `after` and `stop_on_failure`.
+    pub(super) fn declared_edges(&self, tool: &Registered) -> Vec<Edge> {
+        if !self.run.toolbox.ordered {
+            return Vec::new();
+        }
+        let earlier = tool.spec.policy.after.iter().filter_map(|tool| self.followed.tools.get(tool)).flatten();
+        let mut edges: Vec<Edge> = earlier.map(|on| Edge::named(*on, Why::Order, false)).collect();
+        let last = self.followed.sources.get(&tool.spec.source).filter(|_| self.stops_on_failure(tool));
+        edges.extend(last.map(|on| Edge::named(*on, Why::Order, true)));
+        edges
+    }
+
+    pub(super) fn stops_on_failure(&self, tool: &Registered) -> bool {
         tool.spec.policy.stop_on_failure && self.run.options.stop_on_failure
     }
 
-    fn input_of(&self, tool: &Registered, call: &Call) -> Result<Arc<Value>, CallError> {
+    fn input_of(&self, tool: &Registered, call: &Call, names: &[Name]) -> Result<Arc<Value>, CallError> {
         match &call.input {
             Input::Invalid(raw) => Err(CallError::invalid_json(raw)),
             Input::Json(input) => {
-                if !has_references(&call.links) {
+                if names.is_empty() {
                     tool.schema.check(call.tool.as_str(), input)?;
                 }
                 Ok(Arc::new(input.clone()))
@@ -347,63 +405,84 @@ impl<'run> Batch<'run> {
         }
     }
 
-    fn accept(
-        &mut self,
-        call: Call,
-        tool: &Arc<Registered>,
-        input: Arc<Value>,
-        edges: Vec<Edge>,
-        now: Duration,
-    ) -> Result<(), BatchError> {
-        let settled = !has_references(&call.links);
-        let spec = &tool.spec;
-        let effects = if spec.policy.nested && !spec.effects.is_declared() {
-            Effects::none(spec.source.clone())
-        } else {
-            spec.effects.resolve(&spec.source, &input, &self.run.options.paths)
-        };
-        let limit = self.run.limit_of(tool);
-        let treatment = Treatment {
-            call: call.id.clone(),
-            terms: Arc::clone(&tool.terms),
-            limit: Arc::clone(&limit),
-            early: self.run.options.early_start && tool.terms.repeatable && effects.only_reads(),
-            expected: tool.latency.expected(),
-        };
-        let (position, declared) = (call.position.clone(), effects.declared);
-        let ix = self.push(call.id.clone(), Some(Arc::clone(tool)), input, call.links);
-        self.items[ix].limit = limit;
-        self.schedule.arrive(treatment, effects, settled, edges, now);
-        let (call, tool) = (call.id, call.tool);
-        self.run.record(|| What::CallArrived { call, tool, position, declared, waits: self.waits(ix) });
-        self.act();
-        Ok(())
+    /// Takes a call that may run, or a `for_each`; [`Batch::act`] comes after.
+    pub(super) fn accept(&mut self, new: New) -> Ix {
+        let settled = new.names.is_empty() && !matches!(new.role, Role::Each(_));
+        let effects = new.tool.effects_of(&new.input, &self.run.options.paths);
+        let treatment = self.treatment(&new.tool, new.shown.clone(), &effects);
+        let declared = effects.declared;
+        let (bundle, edges, position) = (new.bundle, new.edges, new.position);
+        let new = New { edges: Vec::new(), position: Position::default(), ..new };
+        let ix = self.push(new);
+        self.items[ix].limit = Arc::clone(&treatment.limit);
+        let now = self.run.elapsed();
+        self.schedule.arrive_in(bundle, treatment, effects, settled, edges, now);
+        self.tell_arrival(ix, position, declared);
+        ix
     }
 
-    fn refused(&mut self, call: &Call, tool: Option<Arc<Registered>>, error: CallError) {
-        self.push(call.id.clone(), tool, Arc::new(Value::Null), Vec::new());
+    pub(super) fn treatment(&mut self, tool: &Arc<Registered>, call: CallId, effects: &Effects) -> Treatment {
+        Treatment {
+            call,
+            terms: Arc::clone(&tool.terms),
+            limit: self.run.limit_of(tool),
+            early: self.run.options.early_start && tool.terms.repeatable && effects.only_reads(),
+            expected: tool.latency.expected(),
+        }
+    }
+
+    pub(super) fn tell_arrival(&self, ix: Ix, position: Position, declared: bool) {
+        let item = &self.items[ix];
+        self.run.record(|| {
+            let (call, waits) = (item.call.clone(), self.waits(ix));
+            let tool = item.tool.as_ref().map_or_else(|| "".into(), |tool| tool.spec.name.clone());
+            let part_of = self.part_of(ix);
+            match item.role {
+                Role::Call | Role::Atomic(_) => What::CallArrived { call, tool, part_of, position, declared, waits },
+                Role::Plan(_) | Role::Each(_) => What::BundleArrived { call, tool, part_of, position, waits },
+            }
+        });
+    }
+
+    /// Tells what these calls wait for, now that it is known better.
+    pub(super) fn tell_waits(&self, calls: &[Ix]) {
+        for call in calls {
+            self.run.record(|| What::CallWaits { call: self.items[*call].call.clone(), waits: self.waits(*call) });
+        }
+    }
+
+    pub(super) fn part_of(&self, ix: Ix) -> Option<CallId> {
+        self.items[ix].bundle.map(|bundle| self.items[bundle].call.clone())
+    }
+
+    pub(super) fn refused(&mut self, call: &Call, tool: Option<Arc<Registered>>, error: CallError) {
+        self.push_bare(call.id.clone(), tool);
         self.run.record(|| What::CallArrived {
             call: call.id.clone(),
             tool: call.tool.clone(),
+            part_of: None,
             position: call.position.clone(),
             declared: true,
             waits: Arc::from([]),
         });
-        self.schedule.refuse(call.id.clone(), call.tool.clone(), error);
+        self.schedule.refuse(None, call.id.clone(), call.tool.clone(), error);
         self.act();
     }
 
-    fn push(&mut self, call: CallId, tool: Option<Arc<Registered>>, input: Arc<Value>, links: Vec<Link>) -> Ix {
+    fn push_bare(&mut self, call: CallId, tool: Option<Arc<Registered>>) -> Ix {
         let ix = self.items.len();
         self.by_id.insert(call.clone(), ix);
-        if self.run.toolbox.ordered {
-            self.followed.follow(tool.as_deref(), ix);
+        if let Some(tool) = &tool {
+            self.follow(tool, ix);
         }
         self.items.push(Item {
             call,
             tool,
-            input,
-            links,
+            input: Arc::default(),
+            names: Vec::new(),
+            bundle: None,
+            role: Role::Call,
+            value: OnceCell::new(),
             limit: Arc::clone(&self.run.unlimited),
             lock: None,
             running: None,
@@ -414,10 +493,24 @@ impl<'run> Batch<'run> {
         ix
     }
 
+    /// Remembers that this is a call of the tool, for those that are declared to follow it.
+    pub(super) fn follow(&mut self, tool: &Registered, ix: Ix) {
+        if self.run.toolbox.ordered {
+            self.followed.follow(Some(tool), ix);
+        }
+    }
+
+    pub(super) fn push(&mut self, new: New) -> Ix {
+        let ix = self.push_bare(new.call, Some(new.tool));
+        let item = &mut self.items[ix];
+        (item.input, item.names, item.bundle, item.role) = (new.input, new.names, new.bundle, new.role);
+        ix
+    }
+
     fn take_stray(&mut self, stray: &Stray) {
         let ix = self.items.len();
         let Some(lease) = stray.watch(&self.tell, ix) else { return };
-        self.push(stray.call.clone(), None, Arc::new(Value::Null), Vec::new());
+        self.push_bare(stray.call.clone(), None);
         // Ids are unique within a batch, not within a run.
         self.by_id.remove(&stray.call);
         self.schedule.stray(stray.call.clone(), stray.tool.clone(), stray.effects.clone(), stray.until);
@@ -432,8 +525,9 @@ impl<'run> Batch<'run> {
         CallError::new(ErrorCode::UnknownTool, message)
     }
 
-    fn waits(&self, call: Ix) -> Arc<[Wait]> {
-        let edges = self.schedule.edges(call).iter();
+    pub(super) fn waits(&self, call: Ix) -> Arc<[Wait]> {
+        // What only waits to know of which calls it will refer to, waits for nothing that anybody could see.
+        let edges = self.schedule.edges(call).iter().filter(|edge| !edge.void && edge.of != Of::Opening);
         // What a source infers row by row, nobody could declare better.
         let is_known = self.items[call].tool.as_ref().is_some_and(|tool| tool.spec.source.names_rows());
         edges
@@ -486,10 +580,6 @@ impl Drop for Batch<'_> {
 
 /// At most so many tools are named to a model that asked for another.
 const NAMED_MAX: usize = 20;
-
-fn has_references(links: &[Link]) -> bool {
-    links.iter().any(|link| matches!(link.need, Need::Output { .. }))
-}
 
 fn cancelled(reason: &str) -> CallError {
     CallError::new(ErrorCode::Cancelled, format!("{reason}; nothing was carried out"))

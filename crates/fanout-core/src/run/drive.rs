@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::attempt::{Lease, Message, spawn};
-use super::batch::{Batch, Running};
+use super::batch::Batch;
+use super::item::{Role, Running};
 use super::shared::{Observed, PermitGuard, Reply};
-use crate::call::{Link, Need};
 use crate::effects::Effects;
 use crate::event::What;
 use crate::graph::Ix;
@@ -127,7 +127,11 @@ impl Batch<'_> {
     pub(super) fn act(&mut self) {
         while let Some(step) = self.schedule.next_step() {
             match step {
-                Step::Prepare(call) => self.prepare(call, self.run.elapsed()),
+                Step::Prepare(call) => match self.items[call].role {
+                    Role::Each(member) => self.open_each(call, member),
+                    _ => self.prepare(call, self.run.elapsed()),
+                },
+                Step::Gather(bundle) => self.gather(bundle),
                 Step::Lock(call) => self.lock(call, self.run.elapsed()),
                 Step::Permit { group, again } => self.permit(group, again, self.run.elapsed()),
                 Step::WithdrawPermit(group) => {
@@ -203,28 +207,20 @@ impl Batch<'_> {
             self.items[call].input = input;
             effects
         });
-        let freed_from = self.schedule.prepared(call, prepared, now);
-        if !freed_from.is_empty() {
-            self.run.record(|| What::CallNarrowed {
-                call: self.items[call].call.clone(),
-                freed_from: freed_from.iter().map(|on| self.items[*on].call.clone()).collect(),
-            });
-        }
+        let freed = self.schedule.prepared(call, prepared, now);
+        self.tell_waits(&freed);
     }
 
-    fn filled(&self, call: Ix) -> Result<(Arc<Value>, Effects), CallError> {
+    fn filled(&mut self, call: Ix) -> Result<(Arc<Value>, Effects), CallError> {
         let item = &self.items[call];
         let internal = || CallError::new(ErrorCode::Internal, "the call lost its tool");
-        let tool = item.tool.as_ref().ok_or_else(internal)?;
-        let outputs = |name: &str| {
-            let named = |link: &&Link| matches!(&link.need, Need::Output { label } if label == name);
-            let on = self.by_id.get(&item.links.iter().find(named)?.on)?;
-            let output = self.items[*on].outcome.as_ref()?.result.as_ref().ok()?;
-            Some(output.value())
-        };
-        let input = reference::fill(&item.input, &outputs)?;
+        let tool = Arc::clone(item.tool.as_ref().ok_or_else(internal)?);
+        let mut left = self.left_to_fill(call);
+        let filled = reference::fill_within(&mut left, &item.input, &|label, index| self.bound(call, label, index));
+        self.leave_to_fill(call, left);
+        let input = filled?;
         tool.schema.check(tool.spec.name.as_str(), &input)?;
-        let effects = tool.spec.effects.resolve(&tool.spec.source, &input, &self.run.options.paths);
+        let effects = tool.effects_of(&input, &self.run.options.paths);
         Ok((Arc::new(input), effects))
     }
 
@@ -251,6 +247,10 @@ impl Batch<'_> {
             secrets: Arc::clone(&self.run.secrets),
             hold: Hold(Some(Arc::clone(&lease) as Arc<dyn Backing>)),
             limit,
+            atomic: match &mut item.role {
+                Role::Atomic(together) => Some(together.begin()),
+                _ => None,
+            },
         };
         let id = &item.call;
         self.run.record(|| What::AttemptStarted { call: id.clone(), number });
@@ -274,11 +274,27 @@ impl Batch<'_> {
             let come_back = self.run.shared.come_back(item.limit.group);
             error.retry_after = error.retry_after.max(Some(come_back));
         }
+        let item = &self.items[call];
         let max = item.tool.as_ref().map_or(usize::MAX, |tool| tool.spec.policy.result_max);
-        let shown = shape(&result, max);
-        let outcome = Arc::new(Outcome { call: item.call.clone(), result, shown, attempts: item.attempts });
+        // A plan's answer is within its bounds already, and cut once more it would be no JSON.
+        let shown = match (&item.role, self.answer_together(call, result.as_ref().map(drop).map_err(Clone::clone))) {
+            (_, Some(answer)) => shape(&Ok(Arc::new(answer)), usize::MAX),
+            (Role::Plan(_), None) => shape(&result, usize::MAX),
+            (_, None) => shape(&result, max),
+        };
+        let part_of = self.part_of(call);
+        let item = &mut self.items[call];
+        let outcome = Arc::new(Outcome { call: item.call.clone(), part_of, result, shown, attempts: item.attempts });
         item.outcome = Some(Arc::clone(&outcome));
-        self.run.record(|| What::CallEnded { outcome });
+        item.input = Arc::default();
+        match item.role {
+            Role::Plan(_) => {
+                self.forget_parts(call);
+                self.run.record(|| What::BundleEnded { outcome });
+            }
+            Role::Each(_) => self.run.record(|| What::BundleEnded { outcome }),
+            Role::Call | Role::Atomic(_) => self.run.record(|| What::CallEnded { outcome }),
+        }
         // What still runs keeps its locks by itself.
         self.items[call].lock = None;
     }

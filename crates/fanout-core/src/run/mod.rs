@@ -11,12 +11,14 @@ mod attempt;
 mod batch;
 mod drive;
 mod gate;
+mod item;
+mod plan;
 mod shared;
 
-pub use batch::{Arrived, Batch, BatchError};
+pub use batch::{Arrived, AtMost, Batch, BatchError, Bounds};
 pub use gate::{Gate, Pass};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,6 +133,8 @@ pub struct RunOptions {
     /// Whether tools that ask for it (`stop_on_failure`) stop at the first failure of their source. Off where calls that
     /// have nothing to do with each other share a batch.
     pub stop_on_failure: bool,
+    /// The tools that a plan may call; `None`: all of them. Where a client has tools of its own, one of its names is not ours.
+    pub plan_tools: Option<Arc<HashSet<ToolName>>>,
     /// How paths in inputs become keys.
     pub paths: Paths,
     /// Who is told what happens.
@@ -146,6 +150,7 @@ impl RunOptions {
             caller_token: None,
             early_start: true,
             stop_on_failure: true,
+            plan_tools: None,
             paths: Paths::default(),
             recorder: None,
         }

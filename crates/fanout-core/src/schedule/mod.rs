@@ -11,7 +11,7 @@ mod permits;
 mod ready;
 mod terms;
 
-pub use terms::{Limit, ScheduleOptions, Step, Terms, Treatment};
+pub use terms::{Limit, NewPart, ScheduleOptions, Step, Terms, Treatment};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::call::{CallId, ToolName};
 use crate::effects::{Effects, Source};
 use crate::event::Why;
-use crate::graph::{Change, Edge, Graph, Ix};
+use crate::graph::{Change, Edge, Graph, Ix, Opened};
 use crate::outcome::{CallError, ErrorCode, Output};
 use crate::retry;
 use crate::timers::{Due, Timers};
@@ -57,6 +57,10 @@ struct Item {
     attempts: u32,
     /// What is left of an attempt that failed and goes again.
     failed: Option<Box<Failed>>,
+    /// The bundle that it is a part of.
+    bundle: Option<Ix>,
+    /// How many parts of it are unanswered, if it is a bundle; one more while not all of them are there.
+    parts_open: usize,
 }
 
 /// An attempt that failed, and whose call goes again.
@@ -80,6 +84,8 @@ enum Phase {
     Running,
     /// An attempt failed. It holds its locks and no permit.
     Backoff,
+    /// For its parts: it is an open bundle.
+    Open,
     /// Answered, but its work goes on.
     Stray,
     /// Nothing of it is left.
@@ -112,21 +118,105 @@ impl Schedule {
         edges: Vec<Edge>,
         now: Duration,
     ) -> Ix {
+        self.arrive_in(None, treatment, effects, settled, edges, now)
+    }
+
+    /// The same for a part of a bundle that is not whole yet. Where its keys are not final, the answer to its
+    /// [`Step::Prepare`] may also be that it is a bundle itself: [`Schedule::opened`].
+    pub fn arrive_in(
+        &mut self,
+        bundle: Option<Ix>,
+        treatment: Treatment,
+        effects: Effects,
+        settled: bool,
+        edges: Vec<Edge>,
+        now: Duration,
+    ) -> Ix {
         let mut changes = Vec::new();
-        self.unanswered += 1;
-        self.ready.forget();
-        self.push(treatment, Phase::Waiting, settled);
+        self.push(treatment, Phase::Waiting, settled, bundle);
         let call = self.graph.add(effects, settled, edges, &mut changes);
         self.apply(changes, now);
         call
     }
 
-    /// A call that cannot run: an unknown tool, a bad input, a used-up budget. It is answered at once and touches nothing.
-    pub fn refuse(&mut self, call: CallId, tool: ToolName, error: CallError) -> Ix {
+    /// A bundle whose parts come next, each by [`Schedule::arrive_in`] or [`Schedule::refuse`]; [`Schedule::whole`] when all
+    /// of them are there. Nobody waits for it.
+    pub fn bundle(&mut self, call: CallId, tool: ToolName) -> Ix {
+        let treatment = Treatment::inert(call, tool, Arc::clone(&self.unlimited));
+        self.push(treatment, Phase::Open, true, None);
+        let call = self.graph.add(Effects::none(Source::function()), true, Vec::new(), &mut Vec::new());
+        self.items[call].parts_open = 1;
+        call
+    }
+
+    /// All parts of this bundle are there.
+    pub fn whole(&mut self, bundle: Ix) {
+        self.part_answered(bundle);
+    }
+
+    /// The answer to [`Step::Prepare`] for a call that is a bundle: these are its parts, in program order, or there can be
+    /// none of them. A part that cannot run is answered at once with its error.
+    pub fn opened(&mut self, call: Ix, parts: Result<Vec<NewPart>, CallError>, now: Duration) -> Opened {
+        if self.items[call].phase != Phase::Waiting {
+            return Opened::default();
+        }
+        let (mut changes, mut opened, mut refused) = (Vec::new(), Opened::default(), Vec::new());
+        match parts {
+            Ok(new) => {
+                self.items[call].phase = Phase::Open;
+                // It is not whole before all of them are there.
+                self.items[call].parts_open = 1;
+                let mut parts = Vec::with_capacity(new.len());
+                for NewPart { treatment, part, error } in new {
+                    refused.extend(error.map(|error| (self.items.len(), error)));
+                    self.push(treatment, Phase::Waiting, part.settled, Some(call));
+                    parts.push(part);
+                }
+                opened = self.graph.open(call, parts, &mut changes);
+                for (part, error) in refused {
+                    self.bypass(part, error, &mut changes);
+                }
+                self.apply(changes, now);
+                self.part_answered(call);
+            }
+            Err(error) => {
+                self.bypass(call, error, &mut changes);
+                self.apply(changes, now);
+            }
+        }
+        opened
+    }
+
+    /// Whether a call waits for earlier calls of the batch, or for the response to end.
+    pub fn is_waiting(&self, call: Ix) -> bool {
+        self.items[call].phase == Phase::Waiting
+    }
+
+    /// The parts of a bundle, once they are known.
+    pub fn parts(&self, bundle: Ix) -> Option<&[Ix]> {
+        self.graph.parts(bundle)
+    }
+
+    /// The answer to [`Step::Gather`]: what the bundle came to. Nobody waits for it any longer.
+    pub fn gathered(&mut self, bundle: Ix, result: Result<Output, CallError>, now: Duration) {
+        if self.items[bundle].phase != Phase::Open {
+            return;
+        }
+        let ok = matches!(&result, Ok(output) if !output.is_error);
+        self.items[bundle].phase = Phase::Done;
         let mut changes = Vec::new();
-        self.push(Treatment::inert(call, tool, Arc::clone(&self.unlimited)), Phase::Done, true);
+        self.is_answered(bundle, result.map(Arc::new));
+        self.graph.answer(bundle, ok, &mut changes);
+        self.graph.leave(bundle, &mut changes);
+        self.apply(changes, now);
+    }
+
+    /// A call that cannot run: an unknown tool, a bad input, a used-up budget. It is answered at once and touches nothing.
+    pub fn refuse(&mut self, bundle: Option<Ix>, call: CallId, tool: ToolName, error: CallError) -> Ix {
+        let mut changes = Vec::new();
+        self.push(Treatment::inert(call, tool, Arc::clone(&self.unlimited)), Phase::Done, true, bundle);
         let call = self.graph.add(Effects::none(Source::function()), true, Vec::new(), &mut changes);
-        self.steps.push_back(Step::Answer(call, Err(Box::new(error))));
+        self.is_answered(call, Err(error));
         self.graph.bypass(call, &mut changes);
         call
     }
@@ -135,7 +225,8 @@ impl Schedule {
     /// until `until`.
     pub fn stray(&mut self, call: CallId, tool: ToolName, effects: Effects, until: Duration) -> Ix {
         let mut changes = Vec::new();
-        self.push(Treatment::inert(call, tool, Arc::clone(&self.unlimited)), Phase::Stray, true);
+        self.push(Treatment::inert(call, tool, Arc::clone(&self.unlimited)), Phase::Stray, true, None);
+        self.unanswered -= 1;
         let call = self.graph.add(effects, true, Vec::new(), &mut changes);
         self.graph.answer(call, false, &mut changes);
         self.set_timer(call, until);
@@ -145,29 +236,30 @@ impl Schedule {
     /// The response ended and asks for its tools: whatever was held back for that may enter.
     pub fn commit(&mut self, now: Duration) {
         self.committed = true;
-        for call in 0..self.items.len() {
+        for call in self.in_order() {
             self.try_enter(call, now);
         }
     }
 
     /// References are filled and these are the exact keys; or they could not be filled, or what came out is not valid.
+    /// Answers the calls that wait for less now.
     pub fn prepared(&mut self, call: Ix, result: Result<Effects, CallError>, now: Duration) -> Vec<Ix> {
         if self.items[call].phase != Phase::Waiting {
             return Vec::new();
         }
         let mut changes = Vec::new();
-        let mut freed_from = Vec::new();
+        let mut freed = Vec::new();
         match result {
             Ok(effects) => {
                 self.items[call].settled = true;
                 self.ready.forget();
-                freed_from = self.graph.narrow(call, effects, &mut changes);
+                freed = self.graph.narrow(call, effects, &mut changes);
             }
             Err(error) => self.bypass(call, error, &mut changes),
         }
         self.apply(changes, now);
         self.try_enter(call, now);
-        freed_from
+        freed
     }
 
     /// The call holds its locks.
@@ -203,7 +295,7 @@ impl Schedule {
                 self.graph.leave(call, &mut changes);
                 self.apply(changes, now);
             }
-            Phase::Waiting | Phase::Locking | Phase::Queued | Phase::Running | Phase::Done => {}
+            Phase::Waiting | Phase::Locking | Phase::Queued | Phase::Running | Phase::Open | Phase::Done => {}
         }
     }
 
@@ -211,15 +303,22 @@ impl Schedule {
     /// repeatable, nobody knows.
     pub fn cancel(&mut self, reason: &str, now: Duration) {
         // Last first: to end a call frees those after it, and none of them may start for that.
-        for call in (0..self.items.len()).rev() {
+        for call in self.in_order().into_iter().rev() {
             self.cancel_call(call, reason, now);
         }
     }
 
-    /// Ends one call for this reason, as [`Schedule::cancel`] does with all; those that waited for it alone go on. An ended
-    /// call stays as it is.
+    /// Ends one call for this reason, as [`Schedule::cancel`] does with all; those that waited for it alone go on. Of a bundle
+    /// all parts end. An ended call stays as it is.
     pub fn cancel_call(&mut self, call: Ix, reason: &str, now: Duration) {
         match self.items[call].phase {
+            Phase::Open => {
+                let mut parts = self.in_order();
+                parts.retain(|part| self.items[*part].bundle == Some(call));
+                for part in parts.into_iter().rev() {
+                    self.cancel_call(part, reason, now);
+                }
+            }
             Phase::Running => {
                 let error = self.stopped(call);
                 self.stop(call, error, now);
@@ -340,7 +439,7 @@ impl Schedule {
                 };
                 self.end(call, error, now);
             }
-            Phase::Waiting | Phase::Done => {}
+            Phase::Waiting | Phase::Open | Phase::Done => {}
         }
     }
 
@@ -397,8 +496,7 @@ impl Schedule {
         let item = &mut self.items[call];
         item.phase = Phase::Done;
         item.timer = None;
-        self.unanswered -= 1;
-        self.steps.push_back(Step::Answer(call, Err(Box::new(error))));
+        self.is_answered(call, Err(error));
         self.graph.bypass(call, changes);
     }
 
@@ -407,15 +505,42 @@ impl Schedule {
         let item = &mut self.items[call];
         item.phase = Phase::Stray;
         item.timer = None;
-        self.unanswered -= 1;
-        self.steps.push_back(Step::Answer(call, result.map_err(Box::new)));
+        self.is_answered(call, result);
         let mut changes = Vec::new();
         self.graph.answer(call, ok, &mut changes);
         self.apply(changes, now);
     }
 
-    fn push(&mut self, treatment: Treatment, phase: Phase, settled: bool) {
+    /// Counts an outcome, and hands it out.
+    fn is_answered(&mut self, call: Ix, result: Result<Arc<Output>, CallError>) {
+        self.unanswered -= 1;
+        self.steps.push_back(Step::Answer(call, result.map_err(Box::new)));
+        if let Some(bundle) = self.items[call].bundle {
+            self.part_answered(bundle);
+        }
+    }
+
+    fn part_answered(&mut self, bundle: Ix) {
+        let item = &mut self.items[bundle];
+        item.parts_open -= 1;
+        if item.parts_open == 0 {
+            self.steps.push_back(Step::Gather(bundle));
+        }
+    }
+
+    fn in_order(&self) -> Vec<Ix> {
+        self.graph.in_order().collect()
+    }
+
+    fn push(&mut self, treatment: Treatment, phase: Phase, settled: bool, bundle: Option<Ix>) {
+        self.ready.forget();
+        self.unanswered += 1;
+        if let Some(bundle) = bundle {
+            self.items[bundle].parts_open += 1;
+        }
         self.items.push(Item {
+            bundle,
+            parts_open: 0,
             treatment,
             phase,
             settled,

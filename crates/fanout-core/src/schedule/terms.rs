@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::call::{CallId, GroupName, ToolName};
-use crate::graph::Ix;
+use crate::graph::{Ix, Part};
 use crate::limits::{GroupId, NO_GROUP};
 use crate::outcome::{CallError, Output};
 use crate::retry::Backoff;
@@ -15,7 +15,11 @@ use crate::retry::Backoff;
 #[derive(Debug)]
 pub enum Step {
     /// Fill the references of this call and find its exact keys; answer with [`Schedule::prepared`](super::Schedule::prepared).
+    /// Of a bundle find its parts; answer with [`Schedule::opened`](super::Schedule::opened).
     Prepare(Ix),
+    /// All parts of this bundle are answered: put its outcome together; answer with
+    /// [`Schedule::gathered`](super::Schedule::gathered).
+    Gather(Ix),
     /// Enter the locks for this call; answer with [`Schedule::locked`](super::Schedule::locked) once they are held. They are
     /// kept until the call is answered and no attempt at it is left.
     Lock(Ix),
@@ -67,6 +71,17 @@ pub struct Treatment {
     pub early: bool,
     /// How long it is expected to take, for the order in which permits are used.
     pub expected: Duration,
+}
+
+/// A part of a bundle, as it becomes known.
+#[derive(Clone, Debug)]
+pub struct NewPart {
+    /// How it is to be treated.
+    pub treatment: Treatment,
+    /// What it touches and names.
+    pub part: Part,
+    /// Why it cannot run, if it cannot.
+    pub error: Option<CallError>,
 }
 
 /// How the calls of one tool are to be treated.

@@ -4,12 +4,17 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up should fail where it stands")]
 
 mod alarm;
+mod atomic;
 mod batch;
 mod conflicts;
 mod driver;
 mod effects;
 mod limits;
 mod locks;
+mod plans;
+mod plans_hostile;
+mod plans_random;
+mod plans_recorded;
 mod progress;
 mod retries;
 mod rules;

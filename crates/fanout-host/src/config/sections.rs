@@ -65,7 +65,7 @@ pub struct RunConfig {
     pub max_cost_given: bool,
     /// The longest that a run may take.
     pub deadline: Duration,
-    /// Whether the model is offered `plan`. This version has none yet.
+    /// Whether `plan` is among the tools, where this process runs them for itself.
     pub plan: bool,
     /// Whether harmless calls may start while a response still streams.
     pub early_start: bool,
@@ -216,15 +216,7 @@ fn run(section: &Section<'_>) -> RunConfig {
         max_cost_usd: or(section, "max_cost_usd", default.max_cost_usd, Field::amount),
         max_cost_given: section.get("max_cost_usd").is_some(),
         deadline: or(section, "deadline", default.deadline, Field::duration),
-        plan: or(section, "plan", default.plan, |field| {
-            let plan = field.boolean()?;
-            if plan {
-                section
-                    .page
-                    .warning(&field.spot, "`plan` is not in this version of fanout: the model is not offered it");
-            }
-            Some(plan)
-        }),
+        plan: or(section, "plan", default.plan, Field::boolean),
         early_start: or(section, "early_start", default.early_start, Field::boolean),
         approval_wait: or(section, "approval_wait", default.approval_wait, Field::duration),
     };

@@ -24,7 +24,7 @@ pub struct ServerConfig {
     /// Further names by which it may be called, beside loopback's and the address it listens on. With any of them it is
     /// taken to be reached from elsewhere, through a proxy say, and demands keys.
     pub hosts: Vec<String>,
-    /// Whether clients' models are offered `plan`. This version has none yet.
+    /// Whether `plan` is among the tools of a gateway.
     pub plan: bool,
     /// What happens to our writes that come after a client's own call.
     pub writes_after_client: WritesAfterClient,
@@ -82,20 +82,14 @@ impl ServerConfig {
 
 pub(super) fn read(section: &Section<'_>) -> ServerConfig {
     let default = ServerConfig::default();
-    let (page, folder) = (section.page, section.page.folder);
+    let folder = section.page.folder;
     let config = ServerConfig {
         listen: or(section, "listen", default.listen, address),
         keys_file: or(section, "keys_file", folder.join(default.keys_file), |field| {
             field.string().map(|path| folder.join(path))
         }),
         hosts: or(section, "hosts", default.hosts, hosts),
-        plan: or(section, "plan", default.plan, |field| {
-            let plan = field.boolean()?;
-            if plan {
-                page.warning(&field.spot, "`plan` is not in this version of fanout: the model is not offered it");
-            }
-            Some(plan)
-        }),
+        plan: or(section, "plan", default.plan, Field::boolean),
         writes_after_client: or(section, "writes_after_client", default.writes_after_client, |field| {
             match field.string()? {
                 "wait" => Some(WritesAfterClient::Wait),

@@ -226,7 +226,6 @@ fn what_is_perhaps_not_meant_is_a_warning() {
     assert_eq!(
         warnings,
         [
-            "fanout.toml:2:8: `plan` is not in this version of fanout: the model is not offered it",
             "fanout.toml:5:1: [[tool]] `f` declares `reads` and not `writes`: POST is taken to write all of its host; add `writes = […]`",
         ]
     );
@@ -321,8 +320,6 @@ fn a_gateway_listens_on_loopback_unless_it_is_told_otherwise() {
     assert_eq!(config.hosts, ["a.example"]);
     assert_eq!(config.writes_after_client, WritesAfterClient::Run);
     assert_eq!(config.disconnect_grace, Duration::from_secs(2));
-    let plan = parse("[server]\nplan = true", &[]).warnings;
-    assert!(plan[0].to_string().starts_with("fanout.toml:2:8: `plan` is not in this version"), "{plan:?}");
 }
 
 #[test]

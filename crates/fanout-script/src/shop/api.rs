@@ -1,4 +1,4 @@
-//! The shop's HTTP APIs: eight of them, each with its own latency.
+//! The shop's HTTP APIs: ten of them, each with its own latency.
 //!
 //! From any HTTP client. To [`database`](super::database), at the end of the latency and off the async threads.
 //! A client that goes away in the meantime has asked for nothing: its ledger entry stays without an end.
@@ -30,6 +30,16 @@ struct Front {
 struct QuoteQuery {
     order_id: String,
     carrier: String,
+}
+
+#[derive(Deserialize)]
+struct CheapestQuery {
+    order_id: String,
+}
+
+#[derive(Deserialize)]
+struct ChargeBody {
+    shipping_cents: u32,
 }
 
 #[derive(Deserialize)]
@@ -71,6 +81,16 @@ pub(super) fn router(database: Arc<Database>, latencies: Latencies) -> Router {
         let ask = query.map(|Query(QuoteQuery { order_id, carrier })| Ask::Quote { order_id, carrier });
         front.serve(&head, ask.map_err(|rejection| rejection.body_text())).await
     };
+    let cheapest =
+        async |State(front): State<Front>, query: Result<Query<CheapestQuery>, QueryRejection>, head: Parts| {
+            let ask = query.map(|Query(CheapestQuery { order_id })| Ask::Cheapest { order_id });
+            front.serve(&head, ask.map_err(|rejection| rejection.body_text())).await
+        };
+    let charge =
+        async |State(front): State<Front>, Path(order_id): Path<String>, head: Parts, body: Checked<ChargeBody>| {
+            let ask = checked(body, |ChargeBody { shipping_cents }| Ask::Charge { order_id, shipping_cents });
+            front.serve(&head, ask).await
+        };
     let reserve =
         async |State(front): State<Front>, Path(sku): Path<String>, head: Parts, body: Checked<ReserveBody>| {
             front.serve(&head, checked(body, |ReserveBody { n }| Ask::Reserve { sku, n })).await
@@ -93,7 +113,9 @@ pub(super) fn router(database: Arc<Database>, latencies: Latencies) -> Router {
         .route("/inventory/{sku}", get(stock))
         .route("/inventory/{sku}/reserve", post(reserve))
         .route("/shipping/quote", get(quote))
+        .route("/shipping/cheapest", get(cheapest))
         .route("/payments", post(pay))
+        .route("/orders/{id}/charge", post(charge))
         .route("/orders/{id}/notes", post(note))
         .route("/emails", post(email))
         .with_state(Front { database, latencies })
@@ -137,10 +159,10 @@ impl Front {
             Ask::Order { .. } => latencies.orders,
             Ask::Customer { .. } => latencies.customers,
             Ask::Stock { .. } => latencies.inventory,
-            Ask::Quote { .. } => latencies.shipping,
+            Ask::Quote { .. } | Ask::Cheapest { .. } => latencies.shipping,
             // Bounded, so that no request for a million units holds its connection for a day.
             Ask::Reserve { n, .. } => latencies.reserve_per_unit * (*n).min(5),
-            Ask::Pay { .. } => latencies.payments,
+            Ask::Pay { .. } | Ask::Charge { .. } => latencies.payments,
             Ask::Note { .. } => latencies.notes,
             Ask::Email { .. } => latencies.emails,
         }

@@ -19,7 +19,9 @@ pub(super) enum Ask {
     Stock { sku: String },
     Quote { order_id: String, carrier: String },
     Reserve { sku: String, n: u32 },
+    Cheapest { order_id: String },
     Pay { order_id: String, amount_cents: u32 },
+    Charge { order_id: String, shipping_cents: u32 },
     Note { order_id: String, text: String },
     Email { to: String, subject: String, body: String },
 }
@@ -203,7 +205,9 @@ fn carry_out(books: &Transaction<'_>, ask: &Ask) -> rusqlite::Result<Answer> {
         ),
         Ask::Quote { order_id, carrier } => quote(books, order_id, carrier),
         Ask::Reserve { sku, n } => reserve(books, sku, *n),
+        Ask::Cheapest { order_id } => cheapest(books, order_id),
         Ask::Pay { order_id, amount_cents } => pay(books, order_id, *amount_cents),
+        Ask::Charge { order_id, shipping_cents } => charge(books, order_id, *shipping_cents),
         Ask::Note { order_id, text } => {
             let number = next_number(books, "notes", "order_id", order_id)?;
             books.execute("insert into notes values (?1, ?2, ?3)", params![order_id, number, text])?;
@@ -251,6 +255,16 @@ fn quote(books: &Transaction<'_>, order_id: &str, carrier: &str) -> rusqlite::Re
     Ok(done(&json!({"order_id": order_id, "carrier": carrier, "price_cents": cents, "days": days})))
 }
 
+/// The quote of the carrier that asks least, of those that can carry the order.
+fn cheapest(books: &Transaction<'_>, order_id: &str) -> rusqlite::Result<Answer> {
+    let sql = "select carriers.name from carriers, orders where orders.id = ?1 and weight_g <= weight_max_g \
+               order by base_cents + cents_per_kg * weight_g / 1000, carriers.name limit 1";
+    match books.query_row(sql, [order_id], |row| row.get::<_, String>(0)).optional()? {
+        Some(carrier) => quote(books, order_id, &carrier),
+        None => found("carrier for order", order_id, None),
+    }
+}
+
 fn reserve(books: &Transaction<'_>, sku: &str, n: u32) -> rusqlite::Result<Answer> {
     let sql = "select stock from inventory where sku = ?1";
     let Some(stock) = books.query_row(sql, [sku], |row| row.get::<_, i64>(0)).optional()? else {
@@ -268,6 +282,15 @@ fn pay(books: &Transaction<'_>, order_id: &str, amount_cents: u32) -> rusqlite::
     books.execute("insert into payments values (?1, ?2, ?3)", params![order_id, payment, amount_cents])?;
     books.execute("update orders set status = 'paid' where id = ?1", [order_id])?;
     Ok(created(&json!({"payment": payment, "order_id": order_id, "amount_cents": amount_cents})))
+}
+
+/// The order's own total, and what shipping costs.
+fn charge(books: &Transaction<'_>, order_id: &str, shipping_cents: u32) -> rusqlite::Result<Answer> {
+    let sql = "select total_cents from orders where id = ?1";
+    match books.query_row(sql, [order_id], |row| row.get::<_, u32>(0)).optional()? {
+        Some(total) => pay(books, order_id, total.saturating_add(shipping_cents)),
+        None => found("order", order_id, None),
+    }
 }
 
 fn next_number(books: &Transaction<'_>, table: &str, column: &str, value: &str) -> rusqlite::Result<i64> {

@@ -2,10 +2,11 @@
 //!
 //! From [`ShopOptions`]: how slow each API is. To any HTTP client; to tests: the [ledger](Shop::ledger) of what was asked
 //! and when, and the [state](Shop::state) that it came to. The shop knows nothing of tools or models; only
-//! [`story`] does, and it shares no code with the rest.
+//! [`story`] and [`planned`] do, and they share no code with the rest.
 
 mod api;
 mod database;
+pub mod planned;
 pub mod story;
 
 use std::io;
@@ -43,9 +44,9 @@ pub struct Latencies {
     /// `POST /inventory/{sku}/reserve`, for each unit: a larger reservation takes longer, so that two sent at once
     /// overtake each other.
     pub reserve_per_unit: Duration,
-    /// `GET /shipping/quote`
+    /// `GET /shipping/quote` and `GET /shipping/cheapest`
     pub shipping: Duration,
-    /// `POST /payments`
+    /// `POST /payments` and `POST /orders/{id}/charge`
     pub payments: Duration,
     /// `POST /orders/{id}/notes`
     pub notes: Duration,

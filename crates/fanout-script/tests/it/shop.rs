@@ -105,7 +105,7 @@ fn the_tools_declare_their_effects_but_one() {
     let tools = table["tool"].as_array().unwrap();
     let undeclared: Vec<_> =
         tools.iter().filter(|tool| tool.get("writes").is_none()).map(|tool| tool["name"].as_str().unwrap()).collect();
-    assert_eq!((tools.len(), undeclared), (8, vec!["add_note"]));
+    assert_eq!((tools.len(), undeclared), (10, vec!["add_note"]));
     assert!(tools.iter().all(|tool| tool["http"]["url"].as_str().unwrap().starts_with("http://shop/")));
 }
 

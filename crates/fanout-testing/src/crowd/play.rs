@@ -256,7 +256,7 @@ impl Crowd<'_> {
             batch.arrived += 1;
             let (id, tool) = (format!("c{at}").into(), "tool".into());
             if batch.cancelled {
-                batch.schedule.refuse(id, tool, CallError::new(ErrorCode::Cancelled, "the run was stopped"));
+                batch.schedule.refuse(None, id, tool, CallError::new(ErrorCode::Cancelled, "the run was stopped"));
                 return;
             }
             let terms = Terms {
@@ -280,7 +280,7 @@ impl Crowd<'_> {
     fn step(&mut self, run: usize, step: Step) {
         let now = self.now;
         match step {
-            Step::Prepare(_) => {}
+            Step::Prepare(_) | Step::Gather(_) => {}
             Step::Lock(ix) => {
                 let (ticket, held) = self.locks.enter(self.batches[run].schedule.effects(ix));
                 self.tickets.insert(ticket, (run, ix));

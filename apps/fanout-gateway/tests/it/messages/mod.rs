@@ -8,6 +8,7 @@ mod chats;
 mod clients_tools;
 mod failures;
 mod passed_on;
+mod plans;
 mod repeated;
 mod threads;
 mod turns;

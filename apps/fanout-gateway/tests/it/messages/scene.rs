@@ -168,8 +168,19 @@ impl Scene {
         Self::before(server, &base_url, true)
     }
 
+    /// The same with `plan` among our tools.
+    pub fn planning(turns: impl IntoIterator<Item = Turn>) -> Self {
+        let server = Server::start(ServerOptions::script(Script::new(turns))).unwrap();
+        let base_url = server.base_url();
+        Self::offering(server, &base_url, &OURS, true)
+    }
+
     /// A gateway before this address, with our tools or without any.
     pub fn before(server: Server, base_url: &str, has_tools: bool) -> Self {
+        Self::offering(server, base_url, if has_tools { &OURS } else { &[] }, false)
+    }
+
+    fn offering(server: Server, base_url: &str, tools: &[&'static str], plan: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = Arc::new(Log {
             started: watch::Sender::default(),
@@ -178,8 +189,11 @@ impl Scene {
             gate: watch::Sender::default(),
         });
         let mut toolbox = Toolbox::new();
-        for name in OURS.into_iter().filter(|_| has_tools) {
+        for name in tools {
             toolbox.add(Hand { name, log: Arc::clone(&log) }).unwrap();
+        }
+        if plan {
+            toolbox.add_plan(64 * 1024).unwrap();
         }
         let toml = "[server]\ndisconnect_grace = \"50ms\"\n[prices.\"claude-test\"]\ninput = 3.0\noutput = 15.0\n\
                     cache_read = 0.3\ncache_write = 3.75\n";

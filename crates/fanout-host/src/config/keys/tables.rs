@@ -121,12 +121,12 @@ pub(super) static TABLES: [Table; 20] = [
         &[
             key("max_turns", COUNT, "20", "the most model responses").or("50"),
             key("max_calls", COUNT, "100", "the most calls").or("500"),
-            key("max_batch", COUNT, "64", "the most calls of one response; the first ones run, the rest are answered `budget`").or("256"),
+            key("max_batch", COUNT, "64", "the most calls of one response, a plan being one; the first ones run, the rest are answered `budget`").or("256"),
             key("max_depth", COUNT, "2", "how deep calls may run calls").or("4"),
             key("max_total_tokens", Whole(1, u64::MAX), "500_000", "the most tokens, both ways").or("2_000_000"),
             key("max_cost_usd", Amount, "0.5", "the most US dollars, by `[prices]`").or("5.0"),
             key("deadline", Duration, r#""5m""#, "the longest that a run may take").or(r#""15m""#),
-            key("plan", Flag, "false", "offer the model the tool `plan`; this version has none yet").or("true"),
+            key("plan", Flag, "false", "offer the model the tool `plan`: a whole graph of calls in one turn").or("true"),
             key("early_start", Flag, "false", "calls that only read and are repeatable start while the response streams").or("true"),
             key("approval_wait", Duration, r#""1m""#, "how long a call waits for a person; this version asks nobody yet").or(r#""30s""#),
         ],
@@ -385,7 +385,7 @@ pub(super) static TABLES: [Table; 20] = [
                 "further names that clients may call it by; any demands keys",
             )
             .or("[]"),
-            key("plan", Flag, "false", "offer clients' models the tool `plan`; this version has none yet").or("false"),
+            key("plan", Flag, "false", "offer clients and their models the tool `plan`").or("false"),
             key(
                 "writes_after_client",
                 OneOf(&["wait", "run"]),
