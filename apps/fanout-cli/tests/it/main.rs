@@ -18,6 +18,7 @@ mod help;
 mod init;
 mod interrupt;
 mod keys;
+mod killed;
 mod limits;
 mod login;
 mod mcp;

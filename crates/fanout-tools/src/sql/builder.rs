@@ -6,7 +6,6 @@
 //! Nothing is sent here.
 
 use std::fmt;
-use std::sync::Arc;
 
 use fanout_core::call::ToolName;
 use fanout_core::effects::EffectsSpec;
@@ -242,13 +241,11 @@ impl SqlToolBuilder {
             ..ToolSpec::new(self.name, self.database.source())
         };
         let (steps, rows_max) = (self.draft.steps(statements, catalog.as_deref()), self.draft.rows_max);
-        // Several are safe so if each found its row, or all is undone.
-        let each_finds = is_keyed && steps.iter().all(|step| step.rows_expected.is_some_and(|rows| rows > 0));
-        let locks_what_it_reads = is_one_row || each_finds;
+        let finds_each = is_keyed && steps.iter().all(|step| step.rows_expected.is_some_and(|rows| rows > 0));
         let begin_max = policy_timeout / 2;
         let transaction =
-            Transaction { steps, reads_only, locks_what_it_reads, rows_max, begin_max, statement_timeout };
-        Ok(SqlTool { spec, database: self.database, transaction: Arc::new(transaction) })
+            Transaction { steps, reads_only, is_one_row, finds_each, rows_max, begin_max, statement_timeout };
+        Ok(SqlTool::new(spec, self.database, transaction))
     }
 }
 

@@ -17,7 +17,8 @@ use super::infer::Catalog;
 use super::postgres::{AddressError, Postgres};
 use super::sqlite::{FileError, Sqlite};
 use super::statement::{Dialect, Statement};
-use super::transaction::{Rows, Transaction};
+use super::transaction::Rows;
+use super::unit::Unit;
 use super::user::user;
 
 /// A database that is asked what it holds answers by then, or is taken not to.
@@ -196,14 +197,15 @@ impl Database {
         &self.shared.options
     }
 
-    /// Carries out a transaction. Dropping the future stops it; see the backends.
-    pub(super) async fn run(&self, transaction: &Arc<Transaction>, attempt: &Attempt) -> Result<Vec<Rows>, ToolError> {
+    /// Carries out a unit in one transaction, and answers with what its last member came to. Dropping the future stops it; see
+    /// the backends.
+    pub(super) async fn run(&self, unit: &Arc<Unit>, attempt: &Attempt) -> Result<Vec<Rows>, ToolError> {
         match &self.shared.backend {
             Backend::Postgres(postgres) => {
                 let user = if self.options().role_from_claims { Some(user(attempt)?) } else { None };
-                postgres.run(transaction, attempt, user).await
+                postgres.run(unit, attempt.hold(), user).await
             }
-            Backend::Sqlite(sqlite) => sqlite.run(transaction, attempt).await,
+            Backend::Sqlite(sqlite) => sqlite.run(unit, attempt.hold()).await,
         }
     }
 }

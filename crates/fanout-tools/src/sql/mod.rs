@@ -4,7 +4,7 @@
 //! [`Toolbox`](fanout_core::toolbox::Toolbox), as [`SqlTool`].
 //! In the order of a call: `statement` is a text whose parameters are known; [`infer`] says what it reads and writes; `tool` is
 //! what the toolbox holds; `database` is one of [`postgres`] and [`sqlite`], each with a `pool` of connections; `transaction` is
-//! what a call does there, and `user` in whose name.
+//! what a call does there, `unit` the calls that one transaction carries out, and `user` in whose name.
 //! What a model says is only ever a value: nothing of it becomes SQL.
 
 mod builder;
@@ -16,6 +16,7 @@ pub mod sqlite;
 mod statement;
 mod tool;
 mod transaction;
+mod unit;
 mod user;
 
 pub use builder::{ROWS_MAX, SqlDraft, SqlToolBuilder, SqlToolError};

@@ -1,6 +1,6 @@
-//! What a call does in one transaction, and what comes of it.
+//! What a call does in a transaction, and what comes of it.
 //!
-//! From the tool: statements, each with what is expected of it. To `postgres` and `sqlite`, which carry it out.
+//! From the tool: statements, each with what is expected of it. To `postgres` and `sqlite`, which carry them out.
 //!
 //! No database is known here.
 
@@ -14,14 +14,16 @@ use serde_json::Value;
 
 use super::statement::Statement;
 
-/// The statements of a call, one after another in one transaction.
+/// The statements of a call, one after another.
 #[derive(Debug)]
 pub(super) struct Transaction {
     pub(super) steps: Vec<Step>,
     /// The database itself refuses every write.
     pub(super) reads_only: bool,
-    /// What the database locks is all that it read: no stricter isolation is needed.
-    pub(super) locks_what_it_reads: bool,
+    /// It is one statement on one row, which by itself reads nothing but what the database locks.
+    pub(super) is_one_row: bool,
+    /// Each statement finds the rows that it names, or all is undone: what the database locks is all that they read.
+    pub(super) finds_each: bool,
     /// Of each statement at most so many rows are handed on.
     pub(super) rows_max: usize,
     /// So long it may take until the transaction has begun: what is given up by then was never sent.
@@ -40,13 +42,10 @@ pub(super) struct Step {
     pub(super) now: Option<Statement>,
 }
 
-/// More bytes than this of one call's rows are not kept. The number is the design's, for any output.
-pub(super) const ANSWER_MAX: usize = 16 * 1024 * 1024;
-
 impl Transaction {
     /// A statement did not meet the rows that it was to meet. What the model needs to try again is said: the rows as they are
     /// `now`, where that could be asked.
-    pub(super) fn missed(&self, tool: &str, at: usize, expected: u64, met: u64, now: Option<Rows>) -> ToolError {
+    pub(super) fn missed(&self, who: &str, at: usize, expected: u64, met: u64, now: Option<Rows>) -> ToolError {
         let which = if self.steps.len() == 1 { String::new() } else { format!(" in statement {}", at + 1) };
         let rows = if expected == 1 { "row" } else { "rows" };
         let named: Vec<String> = self.steps[at].statement.parameters().iter().map(|name| format!("`{name}`")).collect();
@@ -57,21 +56,8 @@ impl Transaction {
             Some(now) => format!("It is now {}: try again with that", now.shown()),
         };
         ToolError::Conflict(format!(
-            "`{tool}` was to meet {expected} {rows}{which} and met {met}{by}: somebody else changed it first, or it is not \
+            "{who} was to meet {expected} {rows}{which} and met {met}{by}: somebody else changed it first, or it is not \
              there. Nothing was kept. {next}"
-        ))
-    }
-
-    /// It could not begin in time.
-    pub(super) fn not_begun(&self, tool: &str, what: &str) -> ToolError {
-        let max = self.begin_max;
-        ToolError::NotSent(format!("`{tool}` had {what} its database within {max:?}"))
-    }
-
-    pub(super) fn too_large(&self, tool: &str) -> ToolError {
-        let most = ANSWER_MAX / 1024 / 1024;
-        ToolError::TooLarge(format!(
-            "`{tool}` was answered with more than {most} MiB; nothing was kept. Ask for fewer rows, or for fewer columns"
         ))
     }
 }

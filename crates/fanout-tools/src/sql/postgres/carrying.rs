@@ -6,28 +6,25 @@
 //! Each word is sent when the one before it has been answered well: nothing can run outside of the transaction, or without
 //! the user's role.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanout_core::call::ToolName;
 use fanout_core::tool::ToolError;
 use futures_util::TryStreamExt;
-use futures_util::future::join;
-use serde_json::Value;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Column, Error, Row, SimpleQueryMessage};
+use tokio_postgres::{Client, Error, Row, SimpleQueryMessage};
 
+use super::Postgres;
 use super::failure::{before_commit, connecting, disproves_commit, innermost};
 use super::progress::Progress;
 use super::session::Session;
-use super::value::{Cell, Text, text};
-use super::{Postgres, STOP_MAX};
+use super::statements::Statements;
+use super::value::Text;
 use crate::sql::pool::Place;
-use crate::sql::statement::Statement;
-use crate::sql::transaction::{ANSWER_MAX, Rows, Transaction, distinct};
+use crate::sql::transaction::Rows;
+use crate::sql::unit::{Kept, Member, Unit};
 use crate::sql::user::User;
 
 /// A transaction whose COMMIT nobody answered is asked for so often, while it still goes on.
@@ -43,9 +40,7 @@ const FATE: &str = "select txid_status($1::bigint)::text, pg_postmaster_start_ti
 /// What is done in one transaction, and for whom.
 pub(super) struct Carrying {
     pub(super) postgres: Arc<Postgres>,
-    pub(super) transaction: Arc<Transaction>,
-    pub(super) tool: ToolName,
-    pub(super) input: Arc<Value>,
+    pub(super) unit: Arc<Unit>,
     pub(super) user: Option<User>,
     pub(super) progress: Arc<Progress>,
 }
@@ -58,13 +53,12 @@ struct Which {
 
 impl Carrying {
     pub(super) async fn run(self, place: Place<Session>) -> Result<Vec<Rows>, ToolError> {
-        let begun = timeout(self.transaction.begin_max, self.begun(&place)).await;
-        let (session, number) =
-            begun.unwrap_or_else(|_| Err(self.transaction.not_begun(self.name(), "no connection to")))?;
+        let begun = timeout(self.unit.begin_max(), self.begun(&place)).await;
+        let (session, number) = begun.unwrap_or_else(|_| Err(self.unit.not_begun("no connection to")))?;
         let client = &session.client;
         let ended = match self.work(client).await {
             // It was ended with its last statement.
-            Ok(rows) if self.transaction.reads_only => Ok(rows),
+            Ok(rows) if self.unit.reads_only() => Ok(rows),
             Ok(rows) => {
                 let which = number.map(|number| Which { number, server: session.started.clone() });
                 self.commit(client, rows, which).await
@@ -81,7 +75,7 @@ impl Carrying {
     }
 
     /// Ends a transaction that has nothing to keep. A connection on which that cannot be done is not used again.
-    async fn end(&self, client: &Client, how: &str) {
+    pub(super) async fn end(&self, client: &Client, how: &str) {
         if !self.progress.is_spoilt() && client.batch_execute(how).await.is_err() {
             self.progress.spoil();
         }
@@ -93,7 +87,7 @@ impl Carrying {
         let Err(error) = client.batch_execute("COMMIT").await else { return Ok(rows) };
         self.progress.spoil();
         match which {
-            _ if disproves_commit(&error) => Err(self.failed(&error)),
+            _ if disproves_commit(&error) => Err(self.failed(self.who(), &error)),
             Some(which) => self.fate(&which, rows, &error).await,
             None => Err(self.unknown(&error)),
         }
@@ -112,7 +106,7 @@ impl Carrying {
                 }
                 match text(0).as_str() {
                     "committed" => return Ok(rows),
-                    "aborted" => return Err(before_commit(self.name(), lost)),
+                    "aborted" => return Err(before_commit(self.who(), lost)),
                     "in progress" => {}
                     _ => break,
                 }
@@ -124,22 +118,22 @@ impl Carrying {
 
     fn unknown(&self, lost: &Error) -> ToolError {
         let why = innermost(lost);
-        ToolError::Broken(format!("`{}` lost its database while that was keeping what it wrote: {why}", self.name()))
+        ToolError::Broken(format!("{} lost its database while that was keeping what it wrote: {why}", self.who()))
     }
 
     /// What an error means before anything could be kept.
-    fn failed(&self, error: &Error) -> ToolError {
+    pub(super) fn failed(&self, who: &str, error: &Error) -> ToolError {
         if error.as_db_error().is_none() || leaves_names(error) {
             self.progress.spoil();
         }
         if error.code().is_some_and(|code| matches!(&code.code()[..2], "22" | "42")) {
-            self.postgres.types.forget(&self.transaction);
+            self.postgres.types.forget(&self.unit);
         }
-        before_commit(self.name(), error)
+        before_commit(who, error)
     }
 
-    fn name(&self) -> &str {
-        self.tool.as_str()
+    fn who(&self) -> &str {
+        &self.unit.who
     }
 
     /// A connection in a transaction. One that was kept may have been closed meanwhile; then there is another.
@@ -154,55 +148,74 @@ impl Carrying {
             match numbered(&session.client, &begin).await {
                 Ok(number) => return Ok((session, number)),
                 Err(error) if error.as_db_error().is_none() => {}
-                Err(error) => return Err(self.failed(&error)),
+                Err(error) => return Err(self.failed(self.who(), &error)),
             }
         }
         let opened = Session::open(&self.postgres.address).await;
-        let session = opened.map_err(|error| connecting(self.name(), &error))?;
+        let session = opened.map_err(|error| connecting(self.who(), &error))?;
         self.progress.runs_on(session.canceller(&self.postgres.address));
-        let number = numbered(&session.client, &begin).await.map_err(|error| self.failed(&error))?;
+        let number = numbered(&session.client, &begin).await.map_err(|error| self.failed(self.who(), &error))?;
         Ok((session, number))
     }
 
     /// One message, so that neither of the two is without the other.
     fn begin(&self) -> String {
-        let Transaction { reads_only, locks_what_it_reads, statement_timeout, steps, .. } = &*self.transaction;
-        let mode = match (reads_only, steps.len()) {
+        let reads_only = self.unit.reads_only();
+        let mode = match (reads_only, self.unit.statements()) {
             // One statement sees one moment as it is.
             (true, 1) => "ISOLATION LEVEL READ COMMITTED READ ONLY",
             (true, _) => "ISOLATION LEVEL REPEATABLE READ READ ONLY",
-            (false, _) if *locks_what_it_reads => "ISOLATION LEVEL READ COMMITTED READ WRITE",
+            (false, _) if self.unit.locks_what_it_reads() => "ISOLATION LEVEL READ COMMITTED READ WRITE",
             (false, _) => "ISOLATION LEVEL SERIALIZABLE READ WRITE",
         };
-        let number = if *reads_only { "" } else { "; select txid_current()" };
-        format!("BEGIN {mode}; SET LOCAL statement_timeout = {}{number}", statement_timeout.as_millis().max(1))
+        let first = self.unit.transactions().next().map(|first| limit(first.statement_timeout)).unwrap_or_default();
+        let number = if reads_only { "" } else { "select txid_current()" };
+        format!("BEGIN {mode}; {first}{number}")
     }
 
-    /// All that stands between BEGIN and COMMIT.
+    /// All that stands between BEGIN and COMMIT. Answers with what the last member came to.
     async fn work(&self, client: &Client) -> Result<Vec<Rows>, ToolError> {
         if let Some(user) = &self.user {
             self.become_user(client, user).await?;
         }
-        let mut answers = Vec::with_capacity(self.transaction.steps.len());
-        let mut kept = 0;
-        for (at, step) in self.transaction.steps.iter().enumerate() {
-            let values = self.inputs(client, &step.statement).await?;
-            let rows = if self.transaction.reads_only && at + 1 == self.transaction.steps.len() {
-                // Nothing hangs on how a read ends: its end goes out right behind it, without a wait in between.
-                join(self.execute(client, &step.statement, values, &mut kept), self.end(client, "COMMIT")).await.0?
-            } else {
-                self.execute(client, &step.statement, values, &mut kept).await?
-            };
-            if let Some(expected) = step.rows_expected.filter(|expected| *expected != rows.count) {
-                let now = match &step.now {
-                    Some(now) => self.now(client, now, &mut kept).await,
-                    None => None,
-                };
-                return Err(self.transaction.missed(self.name(), at, expected, rows.count, now));
-            }
-            answers.push(rows);
+        let (mut kept, mut rows) = (Kept::default(), Vec::new());
+        for at in 0..self.unit.members.len() {
+            kept.next();
+            rows = self.member(client, at, &mut kept).await?;
+            self.unit.answered(&rows)?;
         }
-        Ok(answers)
+        Ok(rows)
+    }
+
+    /// The statements of one member. One that only reads is held to that also where others write.
+    async fn member(&self, client: &Client, at: usize, kept: &mut Kept) -> Result<Vec<Rows>, ToolError> {
+        let members = &self.unit.members;
+        let member = &members[at];
+        let input = self.unit.input(at)?;
+        let reads_only = self.unit.reads_only();
+        let is_held = member.transaction.reads_only && !reads_only;
+        let before = at.checked_sub(1).map_or(member, |before| &members[before]);
+        let mut words = String::new();
+        if before.transaction.statement_timeout != member.transaction.statement_timeout {
+            words += &limit(member.transaction.statement_timeout);
+        }
+        if is_held {
+            // The mode that is set behind a savepoint ends with it.
+            words += "SAVEPOINT reading; SET TRANSACTION READ ONLY;";
+        }
+        self.say(client, member, &words).await?;
+        let ends = reads_only && at + 1 == members.len();
+        let rows = Statements { carrying: self, client, member, input: &input, ends }.run(kept).await?;
+        self.say(client, member, if is_held { "RELEASE SAVEPOINT reading" } else { "" }).await?;
+        Ok(rows)
+    }
+
+    /// Says something that has no answer; nothing, if there is nothing to say.
+    async fn say(&self, client: &Client, member: &Member, words: &str) -> Result<(), ToolError> {
+        match words {
+            "" => Ok(()),
+            words => client.batch_execute(words).await.map_err(|error| self.failed(&member.who, &error)),
+        }
     }
 
     /// The role and the claims hold until the transaction's end, and for nobody after it.
@@ -212,100 +225,19 @@ impl Carrying {
         let set = async { client.query_typed_raw(set, values).await?.try_collect::<Vec<_>>().await };
         set.await.map(drop).map_err(|error| match error.as_db_error() {
             Some(db) if refuses(db.code()) => ToolError::NotPermitted(format!(
-                "`{}` acts in the name of an end user, and the database does not let it be `{}`: {}. Nothing was done",
-                self.name(),
+                "{} acts in the name of an end user, and the database does not let it be `{}`: {}. Nothing was done",
+                self.who(),
                 user.role,
                 db.message()
             )),
-            _ => self.failed(&error),
+            _ => self.failed(self.who(), &error),
         })
     }
+}
 
-    /// The rows that a write missed, as they are now. Its own failure would hide what is to be told.
-    async fn now(&self, client: &Client, now: &Statement, kept: &mut usize) -> Option<Rows> {
-        let values = self.inputs(client, now).await.ok()?;
-        self.execute(client, now, values, kept).await.ok()
-    }
-
-    /// Runs one statement. `kept` counts the bytes of all answers.
-    async fn execute(
-        &self,
-        client: &Client,
-        statement: &Statement,
-        values: Vec<(Text, Type)>,
-        kept: &mut usize,
-    ) -> Result<Rows, ToolError> {
-        let Transaction { steps, reads_only, rows_max, .. } = &*self.transaction;
-        let stream = client.query_typed_raw(statement.text(), values).await;
-        let mut stream = pin!(stream.map_err(|error| self.failed(&error))?);
-        let mut answer = Rows { names: distinct([]), rows: Vec::new(), count: 0, has_more: false };
-        while let Some(row) = stream.try_next().await.map_err(|error| self.failed(&error))? {
-            if answer.rows.is_empty() {
-                answer.names = distinct(row.columns().iter().map(Column::name));
-            }
-            if answer.rows.len() < *rows_max {
-                *kept += row.raw_size_bytes();
-                if *kept > ANSWER_MAX {
-                    return Err(self.transaction.too_large(self.name()));
-                }
-                answer.rows.push(self.values(&row)?);
-                answer.count += 1;
-                continue;
-            }
-            answer.has_more = true;
-            // Nobody reads the rest.
-            if *reads_only && steps.last().is_some_and(|last| last.statement == *statement) {
-                answer.count += 1;
-                self.stop().await;
-                return Ok(answer);
-            }
-        }
-        answer.count = stream.rows_affected().unwrap_or(answer.count);
-        Ok(answer)
-    }
-
-    /// Has the server stop what it is sending. What is on its way would be taken for the next answer.
-    async fn stop(&self) {
-        self.progress.spoil();
-        if let Some(canceller) = self.progress.canceller() {
-            let _ = timeout(STOP_MAX, canceller.cancel()).await;
-        }
-    }
-
-    /// The inputs as texts that the server reads as what the statement makes of them.
-    async fn inputs(&self, client: &Client, statement: &Statement) -> Result<Vec<(Text, Type)>, ToolError> {
-        let types = self.types(client, statement).await.map_err(|error| self.failed(&error))?;
-        let named = statement.parameters().iter().zip(&*types);
-        named.map(|(name, of)| Ok((text(name, self.input.get(name.as_str()), of)?, of.clone()))).collect()
-    }
-
-    /// The types of a statement's parameters, as the server infers them; asked once.
-    async fn types(&self, client: &Client, statement: &Statement) -> Result<Arc<[Type]>, Error> {
-        if statement.parameters().is_empty() {
-            return Ok(Arc::default());
-        }
-        if let Some(types) = self.postgres.types.get(statement) {
-            return Ok(types);
-        }
-        // Dropped at once, so that it ends within the transaction.
-        let types: Arc<[Type]> = client.prepare(statement.text()).await?.params().into();
-        self.postgres.types.put(statement, Arc::clone(&types));
-        Ok(types)
-    }
-
-    fn values(&self, row: &Row) -> Result<Vec<Value>, ToolError> {
-        let value = |at: usize| match row.try_get::<_, Cell>(at) {
-            Ok(Cell(value)) => Ok(value),
-            Err(error) => {
-                let column = row.columns()[at].name();
-                let (tool, why) = (self.name(), innermost(&error));
-                Err(ToolError::Failed(format!(
-                    "the column `{column}` of what `{tool}` asked for: {why}. Nothing was kept"
-                )))
-            }
-        };
-        (0..row.len()).map(value).collect()
-    }
+/// How long each statement from here on may take.
+fn limit(timeout: Duration) -> String {
+    format!("SET LOCAL statement_timeout = {};", timeout.as_millis().max(1))
 }
 
 /// Runs what begins a transaction, and hands on its number if that was asked for.

@@ -12,49 +12,47 @@ use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, SqlState};
 
 /// What a failed statement means; nothing was committed.
-pub(super) fn before_commit(tool: &str, error: &Error) -> ToolError {
+pub(super) fn before_commit(who: &str, error: &Error) -> ToolError {
     let Some(db) = error.as_db_error() else {
         let why = innermost(error);
         let is_io = error.source().is_some_and(<dyn std::error::Error>::is::<std::io::Error>);
         return match error.is_closed() || is_io {
-            true => ToolError::NotSent(format!(
-                "`{tool}` lost the connection to its database before anything was kept: {why}"
-            )),
-            false => {
-                ToolError::Failed(format!("`{tool}` got an answer that cannot be used, and nothing was kept: {why}"))
+            true => {
+                ToolError::NotSent(format!("{who} lost the connection to its database before anything was kept: {why}"))
             }
+            false => ToolError::Failed(format!("{who} got an answer that cannot be used, and nothing was kept: {why}")),
         };
     };
     let told = said(db);
     let code = db.code();
     match *code {
         SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED | SqlState::LOCK_NOT_AVAILABLE => {
-            ToolError::RolledBack(format!("`{tool}` met others at the same rows: {told}"))
+            ToolError::RolledBack(format!("{who} met others at the same rows: {told}"))
         }
         // A name of ours that another client left behind a pooler; the next one is another.
         SqlState::DUPLICATE_PSTATEMENT | SqlState::INVALID_SQL_STATEMENT_NAME => {
-            ToolError::RolledBack(format!("`{tool}` met another client's statement on its connection: {told}"))
+            ToolError::RolledBack(format!("{who} met another client's statement on its connection: {told}"))
         }
         SqlState::QUERY_CANCELED => ToolError::Failed(format!(
-            "`{tool}` was stopped by its database, and nothing was kept: {told}. Ask for less, or have its \
+            "{who} was stopped by its database, and nothing was kept: {told}. Ask for less, or have its \
              `statement_timeout` raised"
         )),
-        SqlState::INSUFFICIENT_PRIVILEGE => ToolError::NotPermitted(format!(
-            "the database does not permit this to `{tool}`, and nothing was kept: {told}"
-        )),
+        SqlState::INSUFFICIENT_PRIVILEGE => {
+            ToolError::NotPermitted(format!("the database does not permit this to {who}, and nothing was kept: {told}"))
+        }
         SqlState::READ_ONLY_SQL_TRANSACTION => ToolError::Failed(format!(
-            "`{tool}` is taken to read only, and the database stopped it when it wrote: {told}. Its configuration must \
+            "{who} is taken to read only, and the database stopped it when it wrote: {told}. Its configuration must \
              declare what it `writes`"
         )),
         _ => match &code.code()[..2] {
             // Data exceptions: what was handed over does not fit.
-            "22" => ToolError::BadInput(format!("the database does not take this input of `{tool}`: {told}")),
+            "22" => ToolError::BadInput(format!("the database does not take this input of {who}: {told}")),
             // The server is going, coming, or full.
-            "08" | "53" | "57" => ToolError::NotSent(format!("the database of `{tool}` cannot take it now: {told}")),
+            "08" | "53" | "57" => ToolError::NotSent(format!("the database of {who} cannot take it now: {told}")),
             "58" | "XX" => {
-                ToolError::NotSent(format!("the database of `{tool}` is in trouble, and nothing was kept: {told}"))
+                ToolError::NotSent(format!("the database of {who} is in trouble, and nothing was kept: {told}"))
             }
-            _ => ToolError::Failed(format!("the database refused `{tool}`, and nothing was kept: {told}")),
+            _ => ToolError::Failed(format!("the database refused {who}, and nothing was kept: {told}")),
         },
     }
 }
@@ -72,8 +70,8 @@ pub(super) fn is_not_for_us(error: &Error) -> bool {
 }
 
 /// What a server that let nobody in means.
-pub(super) fn connecting(tool: &str, error: &Error) -> ToolError {
-    let message = format!("`{tool}` found no connection to its database: {}", told(error));
+pub(super) fn connecting(who: &str, error: &Error) -> ToolError {
+    let message = format!("{who} found no connection to its database: {}", told(error));
     match error.code().map(|code| &code.code()[..2]) {
         // The password, the name of the database, the right to connect: the next attempt meets the same.
         Some("28" | "3D" | "42") => ToolError::Failed(format!("{message}. Nothing was sent")),

@@ -2,7 +2,7 @@
 //!
 //! From the tool: a transaction and an input. To it: rows, or what went wrong and whether anything was kept.
 //! In the order of a call: `address` says where to connect, `session` is a connection, `carrying` runs one transaction on
-//! it, `value` turns JSON into values and back, `failure` says what an error means; `catalog` asks what the database holds.
+//! it, `statements` those of one call in it, `value` turns JSON into values and back, `failure` says what an error means; `catalog` asks what the database holds.
 //!
 //! No prepared statement outlives its transaction, so that it works behind a pooler that hands each transaction to another
 //! server connection.
@@ -13,6 +13,7 @@ pub mod catalog;
 mod failure;
 mod progress;
 mod session;
+mod statements;
 mod value;
 
 use std::collections::HashMap;
@@ -23,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use fanout_core::tool::{Attempt, Hold, ToolError};
+use fanout_core::tool::{Hold, ToolError};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -41,7 +42,8 @@ use session::Session;
 use super::infer::Catalog;
 use super::pool::Pool;
 use super::statement::Statement;
-use super::transaction::{Rows, Transaction};
+use super::transaction::Rows;
+use super::unit::Unit;
 use super::user::User;
 
 /// So long it is awaited that a stopped statement ends; then its connection is closed under it, and the server ends it by
@@ -65,9 +67,10 @@ impl Types {
     }
 
     /// What is known may be no more: somebody has changed the tables.
-    fn forget(&self, transaction: &Transaction) {
+    fn forget(&self, unit: &Unit) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        transaction.steps.iter().for_each(|step| drop(known.remove(step.statement.text())));
+        let steps = unit.transactions().flat_map(|transaction| &transaction.steps);
+        steps.for_each(|step| drop(known.remove(step.statement.text())));
     }
 
     fn put(&self, statement: &Statement, types: Arc<[Type]>) {
@@ -101,30 +104,24 @@ impl Postgres {
         self.pool.unused().await;
     }
 
-    /// Carries out a transaction.
+    /// Carries out a unit in one transaction.
     ///
     /// # Cancellation
     /// Dropping the future stops the statement in the server; until it is stopped, the attempt's locks are held. Once COMMIT
     /// is on its way it is awaited instead.
     pub(super) async fn run(
         self: &Arc<Self>,
-        transaction: &Arc<Transaction>,
-        attempt: &Attempt,
+        unit: &Arc<Unit>,
+        hold: Hold,
         user: Option<User>,
     ) -> Result<Vec<Rows>, ToolError> {
-        let free = timeout(transaction.begin_max, self.pool.place()).await;
-        let place = free.map_err(|_| transaction.not_begun(attempt.tool.as_str(), "no free connection to"))?;
+        let free = timeout(unit.begin_max(), self.pool.place()).await;
+        let place = free.map_err(|_| unit.not_begun("no free connection to"))?;
         let progress: Arc<Progress> = Arc::default();
-        let carrying = Carrying {
-            postgres: Arc::clone(self),
-            transaction: Arc::clone(transaction),
-            tool: attempt.tool.clone(),
-            input: Arc::clone(&attempt.input),
-            user,
-            progress: Arc::clone(&progress),
-        };
+        let carrying =
+            Carrying { postgres: Arc::clone(self), unit: Arc::clone(unit), user, progress: Arc::clone(&progress) };
         let work: Work = Box::pin(carrying.run(place));
-        Carried { work: Some(work), progress, hold: attempt.hold() }.await
+        Carried { work: Some(work), progress, hold }.await
     }
 
     /// What the server says of each statement that it would refuse; nothing where it cannot be asked.

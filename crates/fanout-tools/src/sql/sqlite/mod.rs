@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fanout_core::tool::{Attempt, ToolError};
+use fanout_core::tool::{Hold, ToolError};
 use rusqlite::{Connection, OpenFlags};
 use tokio::task::JoinError;
 use tokio::time::timeout;
@@ -23,7 +23,8 @@ use carrying::Carrying;
 use super::infer::Catalog;
 use super::pool::Pool;
 use super::statement::Statement;
-use super::transaction::{Rows, Transaction};
+use super::transaction::Rows;
+use super::unit::Unit;
 
 /// So long a connection waits for another one's lock; then the call gives its connection up, backs off and comes again.
 const BUSY_MAX: Duration = Duration::from_secs(1);
@@ -99,27 +100,16 @@ impl Sqlite {
         self.pool.unused().await;
     }
 
-    /// Carries out a transaction.
+    /// Carries out a unit in one transaction.
     ///
     /// # Cancellation
     /// Dropping the future stops the statement within moments; until then the attempt's locks are held. What waits for
     /// another process's lock stops after a second.
-    pub(super) async fn run(
-        self: &Arc<Self>,
-        transaction: &Arc<Transaction>,
-        attempt: &Attempt,
-    ) -> Result<Vec<Rows>, ToolError> {
-        let free = timeout(transaction.begin_max, self.pool.place()).await;
-        let place = free.map_err(|_| transaction.not_begun(attempt.tool.as_str(), "no free connection to"))?;
+    pub(super) async fn run(self: &Arc<Self>, unit: &Arc<Unit>, hold: Hold) -> Result<Vec<Rows>, ToolError> {
+        let free = timeout(unit.begin_max(), self.pool.place()).await;
+        let place = free.map_err(|_| unit.not_begun("no free connection to"))?;
         let wanted = Wanted::default();
-        let carrying = Carrying {
-            sqlite: Arc::clone(self),
-            transaction: Arc::clone(transaction),
-            tool: attempt.tool.clone(),
-            input: Arc::clone(&attempt.input),
-            unwanted: Arc::clone(&wanted.0),
-        };
-        let hold = attempt.hold();
+        let carrying = Carrying { sqlite: Arc::clone(self), unit: Arc::clone(unit), unwanted: Arc::clone(&wanted.0) };
         let ended = tokio::task::spawn_blocking(move || {
             let result = carrying.run(&place);
             drop((place, hold));

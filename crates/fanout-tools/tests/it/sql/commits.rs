@@ -13,7 +13,7 @@ use super::{call, one, postgres};
 
 /// What becomes of the line when COMMIT comes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cut {
+pub(super) enum Cut {
     /// The server gets it, and its answer is lost.
     Behind,
     /// The server never gets it.
@@ -71,12 +71,16 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Option<Cut>) -
     }
 }
 
-async fn check(cut: Cut) -> (Result<serde_json::Value, ToolError>, serde_json::Value, usize) {
-    let (place, direct) = postgres("create table log (n int)").await;
-    let url = place.user_url();
+/// The URL of a server by way of a line that is cut, and how many lines there were.
+pub(super) async fn through_cut_line(url: &str, cut: Cut) -> (String, Arc<AtomicUsize>) {
     let port = url.rsplit_once(':').unwrap().1.split('/').next().unwrap().parse().unwrap();
     let (cut_port, lines) = cut_line(port, cut).await;
-    let url = format!("{}?sslmode=disable", url.replace(&format!(":{port}/"), &format!(":{cut_port}/")));
+    (format!("{}?sslmode=disable", url.replace(&format!(":{port}/"), &format!(":{cut_port}/"))), lines)
+}
+
+async fn check(cut: Cut) -> (Result<serde_json::Value, ToolError>, serde_json::Value, usize) {
+    let (place, direct) = postgres("create table log (n int)").await;
+    let (url, lines) = through_cut_line(&place.user_url(), cut).await;
     let database = Database::new("shop", DatabaseOptions::new(url)).unwrap();
     let write =
         SqlTool::builder("log", &database).statement("insert into log values (:n) returning n").build().unwrap();

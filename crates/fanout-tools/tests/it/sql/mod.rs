@@ -3,6 +3,7 @@
 mod commits;
 mod crowd;
 mod lines;
+mod plans;
 mod transactions;
 mod users;
 mod values;

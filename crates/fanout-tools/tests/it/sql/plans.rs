@@ -1,0 +1,6 @@
+//! Atomic plans: all calls of one are kept together or not at all, whatever comes in between, and each says which.
+
+mod broken;
+mod met;
+mod shop;
+mod whole;
