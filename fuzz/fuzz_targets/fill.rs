@@ -1,0 +1,6 @@
+//! Bytes as a template and the outputs that it names. What must hold is in `fanout_testing::hostile`, which seeded tests share.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fanout_testing::hostile::fill_in(bytes);
+});
