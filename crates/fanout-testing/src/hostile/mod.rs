@@ -1,6 +1,6 @@
 //! What hostile plans and outputs must not do, whoever thinks them up: a fuzzer, or a seed.
 //!
-//! From `fuzz/` (bytes that a fuzzer found) and from seeded tests ([`text`]: JSON that is hostile from the start). To the parser of
+//! From `fuzz/` (bytes that a fuzzer found) and from seeded tests (`text.rs`: JSON that is hostile from the start). To the parser of
 //! plans and to the filler. Each function here panics if a promise is broken; what it answers says whether the case reached far.
 
 mod oracle;
