@@ -57,7 +57,8 @@ const conversations = {
     const hints = Object.fromEntries(
       tools.map(({ name, annotations: a }) => [name, [a.readOnlyHint, a.destructiveHint, a.idempotentHint, a.openWorldHint]]),
     );
-    assert.equal(tools.length, 11);
+    assert.equal(tools.length, 12);
+    assert.deepEqual(hints.plan, [false, true, false, true], "it may do what any of the others may");
     assert.deepEqual(hints.echo, [true, false, true, true], "it is declared to write nothing");
     assert.deepEqual(hints.append, [false, true, false, true], "it is declared to write");
     assert.deepEqual(hints.undeclared, [false, true, false, true], "of a POST that says nothing, writes are assumed");
@@ -65,6 +66,19 @@ const conversations = {
     assert.equal(client.getServerVersion().name, "fanout");
     await client.ping();
     return hints;
+  },
+
+  /** A whole graph of calls in one: what the model wants to see of it comes back as one text. */
+  async plan({ client }) {
+    const calls = [
+      { label: "first", tool: "echo", input: { text: "for the next one" } },
+      { label: "next", tool: "echo", input: { text: { $ref: "first#/text" } } },
+    ];
+    const { isError, content } = await call(client, "plan", { calls, return: ["next#/text"] });
+    assert.ok(!isError, JSON.stringify(content));
+    const answer = JSON.parse(content[0].text);
+    assert.equal(answer["next#/text"], "for the next one");
+    return answer;
   },
 
   /** Calls that touch different things run at once: none is answered before all are there. */

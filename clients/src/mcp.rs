@@ -15,8 +15,8 @@ use crate::stage::Gateway;
 use crate::tools::Tools;
 
 /// The conversations, by the names that the client's program knows them by.
-pub const CONVERSATIONS: [&str; 7] =
-    ["list", "together", "in_order", "failure", "cancelled", "progress", "two_clients"];
+pub const CONVERSATIONS: [&str; 8] =
+    ["list", "plan", "together", "in_order", "failure", "cancelled", "progress", "two_clients"];
 
 /// Holds one conversation over both transports.
 ///
