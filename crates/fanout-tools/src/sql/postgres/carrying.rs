@@ -147,7 +147,7 @@ impl Carrying {
             self.progress.runs_on(session.canceller(&self.postgres.address));
             match numbered(&session.client, &begin).await {
                 Ok(number) => return Ok((session, number)),
-                Err(error) if error.as_db_error().is_none() => {}
+                Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(self.failed(self.who(), &error)),
             }
         }
@@ -238,6 +238,12 @@ impl Carrying {
 /// How long each statement from here on may take.
 fn limit(timeout: Duration) -> String {
     format!("SET LOCAL statement_timeout = {};", timeout.as_millis().max(1))
+}
+
+/// Whether a connection that was kept is gone: no answer, or the last word of a server that ends it (class 57P: shut down, idle for
+/// too long). It may come only now, and nothing was begun on it: there is another.
+fn is_gone(error: &Error) -> bool {
+    error.as_db_error().is_none() || error.code().is_some_and(|code| code.code().starts_with("57P"))
 }
 
 /// Runs what begins a transaction, and hands on its number if that was asked for.
