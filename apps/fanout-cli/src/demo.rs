@@ -20,7 +20,7 @@ use fanout_script::{Conversation as Asked, Server, ServerOptions, Turn};
 use crate::args::{Common, Demo};
 use crate::exit::Ended;
 use crate::loaded::Loaded;
-use crate::run::{Ran, told};
+use crate::run::{Ran, converse};
 use crate::show::{QUIET, STRONG, say, styled, time};
 
 /// A scripted Claude, and what it is asked.
@@ -68,7 +68,7 @@ async fn play(common: &Common, story: &Story) -> anyhow::Result<Ran> {
     let loaded = Loaded::build(config, environment, Purpose::Run).await?;
     let model = HttpModel::new(HttpOptions { base_url: server.base_url(), ..HttpOptions::default() })?;
     let options = agent_options(&loaded.config, &loaded.config.model.name);
-    told(common, &loaded, Arc::new(model), options, Conversation::from_prompt(story.prompt)).await
+    converse(common, &loaded, Arc::new(model), options, Conversation::from_prompt(story.prompt)).await
 }
 
 fn head(common: &Common, story: &Story) {

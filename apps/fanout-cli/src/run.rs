@@ -42,18 +42,7 @@ pub fn run(common: &Common, run: &Run) -> anyhow::Result<Ended> {
     options.system.clone_from(&run.system);
     let model: Arc<dyn Model> = Arc::new(model);
     let conversation = Conversation::from_prompt(&run.prompt);
-    runtime.block_on(converse(common, &loaded, model, options, conversation))
-}
-
-/// One run from a conversation to its end, shown as it goes. Ctrl-C stops it in good order; a second one at once.
-pub async fn converse(
-    common: &Common,
-    loaded: &Loaded,
-    model: Arc<dyn Model>,
-    options: AgentOptions,
-    conversation: Conversation,
-) -> anyhow::Result<Ended> {
-    Ok(told(common, loaded, model, options, conversation).await?.ended)
+    Ok(runtime.block_on(converse(common, &loaded, model, options, conversation))?.ended)
 }
 
 /// What a run came to.
@@ -63,8 +52,8 @@ pub struct Ran {
     pub ended: Ended,
 }
 
-/// The same, for whoever has more to say of it.
-pub async fn told(
+/// One run from a conversation to its end, shown as it goes. Ctrl-C stops it in good order; a second one at once.
+pub async fn converse(
     common: &Common,
     loaded: &Loaded,
     model: Arc<dyn Model>,

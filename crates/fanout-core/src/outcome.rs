@@ -55,16 +55,17 @@ impl Output {
         if let Some(value) = &self.structured {
             return value.clone();
         }
-        let texts: Vec<&str> = self
-            .content
-            .iter()
-            .filter_map(|content| match content {
-                Content::Text(text) => Some(&**text),
-                Content::Image { .. } => None,
-            })
-            .collect();
-        let text = texts.join("\n");
+        let text = self.texts().join("\n");
         serde_json::from_str(&text).unwrap_or(Value::String(text))
+    }
+
+    /// Its texts, in order, without the pictures.
+    pub(crate) fn texts(&self) -> Vec<&str> {
+        let texts = self.content.iter().filter_map(|content| match content {
+            Content::Text(text) => Some(&**text),
+            Content::Image { .. } => None,
+        });
+        texts.collect()
     }
 }
 

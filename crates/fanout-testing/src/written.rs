@@ -43,6 +43,34 @@ pub enum Step {
     Index(usize),
 }
 
+/// Puts a value where a path leads, making what is not there; arrays are filled up with `filler`. What is named there or below
+/// it already stays.
+pub fn put(into: &mut Value, path: &[Step], filler: &Value, value: Value) {
+    let mut at = into;
+    for step in path {
+        at = match step {
+            Step::Field(name) => {
+                if !at.is_object() {
+                    *at = json!({});
+                }
+                &mut at[name.as_str()]
+            }
+            Step::Index(index) => {
+                if !at.is_array() {
+                    *at = json!([]);
+                }
+                if let Value::Array(items) = &mut *at {
+                    items.resize(items.len().max(index + 1), filler.clone());
+                }
+                &mut at[*index]
+            }
+        };
+    }
+    if at.is_null() || at == filler {
+        *at = value;
+    }
+}
+
 impl Written {
     /// The input of the call at this place.
     ///

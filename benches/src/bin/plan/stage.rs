@@ -18,7 +18,7 @@ use fanout_core::tool::Attempt;
 use fanout_core::toolbox::Toolbox;
 use fanout_script::{Block, Conversation as Heard, Pace, Server, ServerOptions, Turn};
 use fanout_testing::recorded::Case;
-use fanout_testing::written::{Named, Step, Written, answer_of, plan};
+use fanout_testing::written::{Named, Written, answer_of, plan, put};
 use fanout_tools::function::Function;
 use serde_json::{Map, Value, json};
 
@@ -289,7 +289,7 @@ impl Stage {
 fn output<'n>(tool: &str, at: usize, named: impl Iterator<Item = &'n Named>, bytes: usize) -> Value {
     let mut output = json!({});
     for named in named.filter(|named| !named.path.is_empty()) {
-        put(&mut output, &named.path, json!(format!("{tool} {at}")));
+        put(&mut output, &named.path, &Value::Null, json!(format!("{tool} {at}")));
     }
     let mut records: Vec<Value> = Vec::new();
     while output.to_string().len() + records.iter().map(|record| record.to_string().len() + 1).sum::<usize>() < bytes {
@@ -302,28 +302,4 @@ fn output<'n>(tool: &str, at: usize, named: impl Iterator<Item = &'n Named>, byt
     }
     output["records"] = Value::Array(records);
     output
-}
-
-/// Puts a value where a path leads, unless something that is named below it is there already.
-fn put(into: &mut Value, path: &[Step], value: Value) {
-    let mut at = into;
-    for step in path {
-        at = match step {
-            Step::Field(name) => {
-                if !at.is_object() {
-                    *at = json!({});
-                }
-                &mut at[name.as_str()]
-            }
-            Step::Index(index) => {
-                let mut items = at.as_array().cloned().unwrap_or_default();
-                items.resize(items.len().max(index + 1), Value::Null);
-                *at = Value::Array(items);
-                &mut at[*index]
-            }
-        };
-    }
-    if at.is_null() {
-        *at = value;
-    }
 }

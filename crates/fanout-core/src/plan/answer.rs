@@ -270,16 +270,8 @@ fn size_of(came: &Result<Arc<Output>, CallError>) -> usize {
 /// The value of an output as JSON text: as the tool wrote it, where that is JSON, so that the order of its fields and the
 /// spelling of its numbers stay. What the tool itself calls an error says so.
 fn whole_json(output: &Output) -> String {
-    let texts: Vec<&str> = output
-        .content
-        .iter()
-        .filter_map(|content| match content {
-            Content::Text(text) => Some(&**text),
-            Content::Image { .. } => None,
-        })
-        .collect();
     let value = output.value();
-    let json = match texts.as_slice() {
+    let json = match output.texts().as_slice() {
         [one] if serde_json::from_str::<Value>(one).is_ok_and(|read| read == value) => (*one).to_owned(),
         _ => value.to_string(),
     };

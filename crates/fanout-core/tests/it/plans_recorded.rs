@@ -19,7 +19,7 @@ use fanout_core::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
 use fanout_core::toolbox::Toolbox;
 use fanout_testing::recorded::{Case, critical_path, load};
 use fanout_testing::seed::{Rng, schedules};
-use fanout_testing::written::{Named, Step, Written, answer_of, plan};
+use fanout_testing::written::{Named, Step, Written, answer_of, plan, put};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -47,7 +47,7 @@ impl Maker {
         let mut rng = Rng::new(hash(&format!("{}\n{input}\n{}", self.tool, self.version)));
         let mut output = json!({ "made": rng.bits(), "more": odd(&mut rng) });
         for path in &self.paths {
-            put(&mut output, path, odd(&mut rng));
+            put(&mut output, path, &json!("an element before"), odd(&mut rng));
         }
         output
     }
@@ -63,34 +63,6 @@ fn odd(rng: &mut Rng) -> Value {
         3 => json!({ "$ref": "var1#", "x": bits }),
         4 => json!([bits, { "$ref": "var1#" }, { "$ref": "1#" }]),
         _ => json!({ "": { "~/": bits } }),
-    }
-}
-
-/// Puts a value where a path leads; what is named below it already stays.
-fn put(into: &mut Value, path: &[Step], value: Value) {
-    let mut at = into;
-    for step in path {
-        at = match step {
-            Step::Field(name) => {
-                if !at.is_object() {
-                    *at = Value::Object(Map::new());
-                }
-                &mut at[name.as_str()]
-            }
-            Step::Index(index) => {
-                if !at.is_array() {
-                    *at = Value::Array(Vec::new());
-                }
-                let items = at.as_array_mut().unwrap();
-                while items.len() <= *index {
-                    items.push(json!("an element before"));
-                }
-                &mut items[*index]
-            }
-        };
-    }
-    if at.is_null() || at.is_string() {
-        *at = value;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::scene::{Scene, history, request, results, said, told, turn, user, with_mine};
+use super::scene::{Scene, history, request, results, said, told, turn, user, with_mine, writes_x_once_m1_is_answered};
 
 #[tokio::test]
 async fn calls_of_the_clients_tools_go_back_to_the_client() {
@@ -79,12 +79,7 @@ async fn a_read_that_must_see_a_waiting_write_waits_with_it() {
         ]),
         turn("done"),
     ]);
-    let mut messages = vec![user("go")];
-    let got = scene.ask(&with_mine(request(false, &messages))).await.message();
-    assert_eq!(scene.log.done(), "read y");
-    messages.extend([said(&got), results(&["m1"])]);
-    scene.ask(&with_mine(request(false, &messages))).await.message();
-    assert_eq!(*scene.log.done.lock().unwrap(), ["read y", "write x", "read x"]);
+    writes_x_once_m1_is_answered(&scene).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use fanout_script::{Block, Turn};
 use serde_json::{Value, json};
 
-use super::scene::{Scene, history, request, results, said, told, turn, user, with_mine};
+use super::scene::{Scene, history, request, results, said, told, turn, user, with_mine, writes_x_once_m1_is_answered};
 
 /// A turn with the client's call, if there is one, and then a plan `p1` of these calls: `a read x, b write a`. What a call
 /// is given is a text, or what another one said where it names that.
@@ -98,11 +98,6 @@ async fn a_read_behind_a_plan_that_waits_waits_for_what_the_plan_writes() {
         waits("y"),
     ]);
     let scene = Scene::planning([first, turn("done")]);
-    let mut messages = vec![user("go")];
-    let got = scene.ask(&with_mine(request(false, &messages))).await.message();
-    assert_eq!(scene.log.done(), "read y");
-    messages.extend([said(&got), results(&["m1"])]);
-    scene.ask(&with_mine(request(false, &messages))).await.message();
-    assert_eq!(*scene.log.done.lock().unwrap(), ["read y", "write x", "read x"]);
+    writes_x_once_m1_is_answered(&scene).await;
     assert_eq!(history(&scene.asked()[1])[2], "=m1, =p1, =r-x, =r-y");
 }

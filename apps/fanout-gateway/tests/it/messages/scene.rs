@@ -307,6 +307,17 @@ pub fn with_mine(mut body: Value) -> Value {
     body
 }
 
+/// Asks, and answers the client's own call `m1` in a second message: until then `y` alone has been read, then `x` is written
+/// and read, in that order.
+pub async fn writes_x_once_m1_is_answered(scene: &Scene) {
+    let mut messages = vec![user("go")];
+    let got = scene.ask(&with_mine(request(false, &messages))).await.message();
+    assert_eq!(scene.log.done(), "read y");
+    messages.extend([said(&got), results(&["m1"])]);
+    scene.ask(&with_mine(request(false, &messages))).await.message();
+    assert_eq!(*scene.log.done.lock().unwrap(), ["read y", "write x", "read x"]);
+}
+
 pub fn user(text: &str) -> Value {
     json!({"role": "user", "content": text})
 }

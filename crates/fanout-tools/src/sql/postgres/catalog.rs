@@ -3,7 +3,7 @@
 //! From the system catalogs, which every role may read. To [`infer`](crate::sql::infer).
 //!
 //! All of it is one text of several statements in one read-only transaction: one round trip, one moment in time, nothing
-//! prepared, so that a pooler in between changes nothing. The statements are in `catalog.sql`.
+//! prepared, so that a pooler in between changes nothing. The statements are in `catalog.sql`, what two of them share in `converted.sql`.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +19,9 @@ use crate::sql::infer::catalog::{
 
 /// One statement per list, in the order of [`read`].
 const STATEMENTS: &str = include_str!("catalog.sql");
+
+/// Two of them begin with the same, where this mark stands: a read-only transaction has no temporary view.
+const CONVERTED: (&str, &str) = ("/* converted */", include_str!("converted.sql"));
 
 /// Why a database's catalog could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +129,7 @@ struct MentionRow {
 /// # Cancellation
 /// Dropping the future may leave the connection inside the transaction: it is not to be used again.
 pub async fn load(client: &Client) -> Result<Catalog, CatalogError> {
-    let messages = match client.simple_query(STATEMENTS).await {
+    let messages = match client.simple_query(&STATEMENTS.replace(CONVERTED.0, CONVERTED.1)).await {
         Ok(messages) => messages,
         Err(error) => {
             // The failed transaction stands open; the first error says more than a second one would.
