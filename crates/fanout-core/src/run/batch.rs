@@ -204,9 +204,9 @@ impl<'run> Batch<'run> {
             (None, Some(tool), None) => match self.input_of(tool, &call, &names) {
                 Ok(input) => {
                     let Call { id, position, .. } = call;
-                    let (shown, tool) = (id.clone(), Arc::clone(tool));
-                    let role = Role::Call;
-                    self.accept(New { call: id, shown, tool, input, names, position, edges, bundle: None, role });
+                    let (shown, tool, role) = (id.clone(), Arc::clone(tool), Role::Call);
+                    let new = New { call: id, tool, input, names, bundle: None, role };
+                    self.accept(new, shown, position, edges);
                     self.act();
                     return Ok(());
                 }
@@ -405,19 +405,17 @@ impl<'run> Batch<'run> {
         }
     }
 
-    /// Takes a call that may run, or a `for_each`; [`Batch::act`] comes after.
-    pub(super) fn accept(&mut self, new: New) -> Ix {
+    /// Takes a call that may run, or a `for_each`; [`Batch::act`] comes after. In messages it is `shown`.
+    pub(super) fn accept(&mut self, new: New, shown: CallId, position: Position, edges: Vec<Edge>) -> Ix {
         let settled = new.names.is_empty() && !matches!(new.role, Role::Each(_));
         let effects = new.tool.effects_of(&new.input, &self.run.options.paths);
-        let treatment = self.treatment(&new.tool, new.shown.clone(), &effects);
-        let declared = effects.declared;
-        let (bundle, edges, position) = (new.bundle, new.edges, new.position);
-        let new = New { edges: Vec::new(), position: Position::default(), ..new };
+        let treatment = self.treatment(&new.tool, shown, &effects);
+        let bundle = new.bundle;
         let ix = self.push(new);
         self.items[ix].limit = Arc::clone(&treatment.limit);
         let now = self.run.elapsed();
         self.schedule.arrive_in(bundle, treatment, effects, settled, edges, now);
-        self.tell_arrival(ix, position, declared);
+        self.tell_arrival(ix, position);
         ix
     }
 
@@ -431,8 +429,8 @@ impl<'run> Batch<'run> {
         }
     }
 
-    pub(super) fn tell_arrival(&self, ix: Ix, position: Position, declared: bool) {
-        let item = &self.items[ix];
+    pub(super) fn tell_arrival(&self, ix: Ix, position: Position) {
+        let (item, declared) = (&self.items[ix], self.schedule.effects(ix).declared);
         self.run.record(|| {
             let (call, waits) = (item.call.clone(), self.waits(ix));
             let tool = item.tool.as_ref().map_or_else(|| "".into(), |tool| tool.spec.name.clone());

@@ -14,8 +14,8 @@ use tokio::task::AbortHandle;
 use super::attempt::Lease;
 use super::plan::{Planned, Together};
 use super::shared::LockGuard;
-use crate::call::{CallId, Position};
-use crate::graph::{Edge, Ix};
+use crate::call::CallId;
+use crate::graph::Ix;
 use crate::outcome::Outcome;
 use crate::schedule::Limit;
 use crate::toolbox::Registered;
@@ -74,15 +74,19 @@ pub(super) enum Role {
 /// A call as it comes into the batch.
 pub(super) struct New {
     pub(super) call: CallId,
-    /// What it is called in messages.
-    pub(super) shown: CallId,
     pub(super) tool: Arc<Registered>,
     pub(super) input: Arc<Value>,
     pub(super) names: Vec<Name>,
-    pub(super) position: Position,
-    pub(super) edges: Vec<Edge>,
     pub(super) bundle: Option<Ix>,
     pub(super) role: Role,
+}
+
+impl New {
+    /// A plan: what it is given is in its role.
+    pub(super) fn plan(call: &CallId, tool: &Arc<Registered>, role: Role) -> Self {
+        let (call, tool) = (call.clone(), Arc::clone(tool));
+        Self { call, tool, input: Arc::default(), names: Vec::new(), bundle: None, role }
+    }
 }
 
 /// An attempt at a call, while it runs.

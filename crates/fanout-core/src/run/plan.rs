@@ -3,6 +3,7 @@
 //! From `batch`: a call of `plan`. To its schedule: the plan's calls, those of a `for_each` once its elements are known.
 //! What a plan may be, and what its answer looks like, stands in [`plan`](crate::plan).
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +56,6 @@ impl Together {
 
 /// A call of a `for_each` as it becomes known.
 struct Element {
-    call: CallId,
     input: Arc<Value>,
     names: Vec<Name>,
     new: NewPart,
@@ -63,6 +63,13 @@ struct Element {
 
 impl Batch<'_> {
     pub(super) fn take_plan(&mut self, call: Call, tool: &Arc<Registered>) -> Result<(), BatchError> {
+        // Its calls are known by its id and a label; an id with a `/` in it could be one of those.
+        let below = format!("{}/", call.id);
+        if let Some(taken) =
+            self.items.iter().find(|item| item.bundle.is_none() && item.call.as_str().starts_with(&below))
+        {
+            return Err(BatchError::Twice(taken.call.clone()));
+        }
         let parsed = match &call.input {
             Input::Invalid(raw) => Err(CallError::invalid_json(raw)),
             Input::Json(input) => {
@@ -71,13 +78,6 @@ impl Batch<'_> {
                 Plan::parse(input, &self.run.toolbox, &may_call)
             }
         };
-        // Its calls are known by its id and a label; an id with a `/` in it could be one of those.
-        let below = format!("{}/", call.id);
-        if let Some(taken) =
-            self.items.iter().find(|item| item.bundle.is_none() && item.call.as_str().starts_with(&below))
-        {
-            return Err(BatchError::Twice(taken.call.clone()));
-        }
         match parsed {
             Err(error) => self.refuse(&call, error),
             Ok(plan) if plan.atomic => self.take_atomic(call, tool, plan),
@@ -90,79 +90,62 @@ impl Batch<'_> {
 
     /// Puts the calls of a plan in its place.
     fn unfold(&mut self, call: Call, tool: &Arc<Registered>, plan: Plan) {
-        let (plan, id) = (Arc::new(plan), call.id);
-        let planned = Planned {
-            calls: plan.members.len(),
-            members: Vec::with_capacity(plan.members.len()),
-            filled: 0,
-            position: call.position.clone(),
-            plan: Arc::clone(&plan),
-        };
-        let bundle = self.schedule.bundle(id.clone(), tool.spec.name.clone());
-        self.push(New {
-            call: id.clone(),
-            shown: id,
-            tool: Arc::clone(tool),
-            input: Arc::default(),
-            names: Vec::new(),
-            position: Position::default(),
-            edges: Vec::new(),
-            bundle: None,
-            role: Role::Plan(Box::new(planned)),
-        });
-        self.tell_arrival(bundle, call.position, true);
-        for (at, member) in plan.members.iter().enumerate() {
-            let ix = self.take_member(bundle, at, member);
-            if let Role::Plan(planned) = &mut self.items[bundle].role {
-                planned.members.push(ix);
-            }
+        let (calls, position) = (plan.members.len(), call.position.clone());
+        let planned = Planned { plan: Arc::new(plan), members: Vec::new(), calls, filled: 0, position };
+        let plan = Arc::clone(&planned.plan);
+        let bundle = self.schedule.bundle(call.id.clone(), tool.spec.name.clone());
+        self.push(New::plan(&call.id, tool, Role::Plan(Box::new(planned))));
+        self.tell_arrival(bundle, call.position);
+        let mut members = Vec::with_capacity(calls);
+        for member in &plan.members {
+            members.push(self.take_member(bundle, &plan, &members, member));
+        }
+        if let Role::Plan(planned) = &mut self.items[bundle].role {
+            planned.members = members;
         }
         self.schedule.whole(bundle);
         self.act();
     }
 
-    fn take_member(&mut self, bundle: Ix, at: usize, member: &Member) -> Ix {
-        let Role::Plan(planned) = &self.items[bundle].role else { return bundle };
-        let (plan, members) = (Arc::clone(&planned.plan), planned.members.clone());
-        let position = planned.position.part(u32::try_from(at).unwrap_or(u32::MAX));
-        let call: CallId = format!("{}/{}", self.items[bundle].call, member.label).into();
-        let (mut edges, names) = uses(&plan, &members, &member.uses);
+    /// Takes the next member of a plan; `members` says where those before it stand.
+    fn take_member(&mut self, bundle: Ix, plan: &Plan, members: &[Ix], member: &Member) -> Ix {
+        let position = self.position(bundle, members.len());
+        let call = format!("{}/{}", self.items[bundle].call, member.label).into();
+        let (mut edges, names) = uses(plan, members, &member.uses);
         edges.extend(member.needs.iter().map(|on| Edge::named(members[*on], Why::Order, true)));
         edges.extend(self.declared_edges(&member.tool));
         let mut role = Role::Call;
         let mut refused = None;
         match &member.each {
             None => {
-                let is_known = names.is_empty();
-                refused = self.admit().or_else(|| {
-                    let check = || member.tool.schema.check(member.tool.spec.name.as_str(), &member.input);
-                    if is_known { check().err() } else { None }
-                });
+                refused = self.admit();
+                if refused.is_none() && names.is_empty() {
+                    refused = member.tool.schema.check(member.tool.spec.name.as_str(), &member.input).err();
+                }
             }
             Some(each) => {
                 // Its calls wait for what their inputs refer to, each by itself; the `for_each` only for its elements.
                 edges.retain(|edge| edge.why != Why::Reference);
                 edges.extend(match each {
-                    Each::In { uses: items, .. } => uses(&plan, &members, items).0,
+                    Each::In { uses: items, .. } => uses(plan, members, items).0,
                     Each::With(on) => vec![Edge::named(members[*on], Why::Reference, true).of(Of::Opening)],
                 });
-                role = Role::Each(at);
+                role = Role::Each(members.len());
             }
         }
-        let (shown, tool, input) = (CallId::from(&*member.label), Arc::clone(&member.tool), Arc::clone(&member.input));
-        let new = New { call, shown, tool, input, names, position, edges, bundle: Some(bundle), role };
+        let (tool, input) = (Arc::clone(&member.tool), Arc::clone(&member.input));
+        let new = New { call, tool, input, names, bundle: Some(bundle), role };
         match refused {
-            None => self.accept(new),
-            Some(error) => self.refuse_part(new, error),
+            None => self.accept(new, CallId::from(&*member.label), position, edges),
+            Some(error) => self.refuse_part(new, position, error),
         }
     }
 
-    fn refuse_part(&mut self, new: New, error: CallError) -> Ix {
-        let (call, tool, bundle, position) =
-            (new.call.clone(), new.tool.spec.name.clone(), new.bundle, new.position.clone());
+    fn refuse_part(&mut self, new: New, position: Position, error: CallError) -> Ix {
+        let (call, tool, bundle) = (new.call.clone(), new.tool.spec.name.clone(), new.bundle);
         let ix = self.push(new);
         self.schedule.refuse(bundle, call, tool, error);
-        self.tell_arrival(ix, position, true);
+        self.tell_arrival(ix, position);
         ix
     }
 
@@ -233,51 +216,35 @@ impl Batch<'_> {
             // It was skipped or cancelled since it was asked for.
             return;
         }
-        let elements = self.elements(call, member);
-        let now = self.run.elapsed();
-        let (parts, kept) = match elements {
-            Ok(elements) => {
-                let (mut parts, mut kept) = (Vec::with_capacity(elements.len()), Vec::with_capacity(elements.len()));
-                for Element { call, input, names, new } in elements {
-                    kept.push((call, input, names, new.part.effects.declared, Arc::clone(&new.treatment.limit)));
-                    parts.push(new);
-                }
-                (Ok(parts), kept)
-            }
-            Err(error) => (Err(error), Vec::new()),
-        };
-        let tool = self.items[call].tool.clone();
-        let position = self.position(call, member);
-        let Opened { moved, .. } = self.schedule.opened(call, parts, now);
-        for (at, (id, input, names, declared, limit)) in kept.into_iter().enumerate() {
-            let Some(tool) = tool.clone() else { return };
-            let position = position.part(u32::try_from(at).unwrap_or(u32::MAX));
-            let ix = self.push(New {
-                shown: id.clone(),
-                call: id,
-                tool,
-                input,
-                names,
-                position: Position::default(),
-                edges: Vec::new(),
-                bundle: Some(call),
-                role: Role::Call,
+        let (Some(tool), Some(plan)) = (self.items[call].tool.clone(), self.plan_of(call)) else { return };
+        let (first, position) = (self.items.len(), self.position(plan, member));
+        let elements = self.elements(plan, call, member);
+        let parts = elements.map(|elements| {
+            let places = (0..).zip(elements).map(|(index, Element { input, names, new }): (u32, _)| {
+                let id = format!("{}/{index}", self.items[call].call).into();
+                let (tool, bundle) = (Arc::clone(&tool), Some(call));
+                let ix = self.push(New { call: id, tool, input, names, bundle, role: Role::Call });
+                self.items[ix].limit = Arc::clone(&new.treatment.limit);
+                new
             });
-            self.items[ix].limit = limit;
-            self.tell_arrival(ix, position, declared);
+            places.collect()
+        });
+        let now = self.run.elapsed();
+        let Opened { moved, .. } = self.schedule.opened(call, parts, now);
+        for (index, ix) in (0..).zip(first..self.items.len()) {
+            self.tell_arrival(ix, position.part(index));
         }
         self.tell_waits(&moved);
     }
 
-    fn position(&self, call: Ix, member: usize) -> Position {
-        let plan = self.plan_of(call).map(|plan| &self.items[plan].role);
-        let Some(Role::Plan(planned)) = plan else { return Position::default() };
+    /// Where the member at this place of a plan stands in program order.
+    fn position(&self, plan: Ix, member: usize) -> Position {
+        let Role::Plan(planned) = &self.items[plan].role else { return Position::default() };
         planned.position.part(u32::try_from(member).unwrap_or(u32::MAX))
     }
 
-    fn elements(&mut self, call: Ix, at: usize) -> Result<Vec<Element>, CallError> {
+    fn elements(&mut self, bundle: Ix, call: Ix, at: usize) -> Result<Vec<Element>, CallError> {
         let lost = || CallError::new(ErrorCode::Internal, "the call lost its plan");
-        let bundle = self.plan_of(call).ok_or_else(lost)?;
         let Role::Plan(planned) = &self.items[bundle].role else { return Err(lost()) };
         let (plan, members) = (Arc::clone(&planned.plan), planned.members.clone());
         let member = &plan.members[at];
@@ -378,8 +345,7 @@ impl Batch<'_> {
             }
             names.clear();
         }
-        let call = format!("{}/{index}", self.items[call].call).into();
-        Element { call, input, names, new: NewPart { treatment, part: Part { effects, settled, edges }, error } }
+        Element { input, names, new: NewPart { treatment, part: Part { effects, settled, edges }, error } }
     }
 
     /// All parts of a bundle have their outcomes.
@@ -423,11 +389,12 @@ impl Batch<'_> {
 
     /// Forgets what the parts of an answered plan came to: nobody can refer to it any more.
     pub(super) fn forget_parts(&mut self, plan: Ix) {
-        for at in 0..self.items.len() {
-            if self.items[at].bundle.is_some() && self.plan_of(at) == Some(plan) {
-                let item = &mut self.items[at];
-                (item.outcome, item.value) = (None, std::cell::OnceCell::new());
-            }
+        let Role::Plan(planned) = &self.items[plan].role else { return };
+        let elements = planned.members.iter().filter_map(|member| self.schedule.parts(*member)).flatten();
+        let parts: Vec<Ix> = planned.members.iter().chain(elements).copied().collect();
+        for part in parts {
+            let item = &mut self.items[part];
+            (item.outcome, item.value) = (None, OnceCell::new());
         }
     }
 
@@ -451,24 +418,14 @@ impl Batch<'_> {
         let edges = tools.iter().flat_map(|tool| self.declared_edges(tool)).collect();
         let atomic = Arc::new(Atomic::new(members, Arc::clone(&self.run.secrets)));
         let role = Role::Atomic(Box::new(Together { plan, atomic, elements }));
-        let ix = self.push(New {
-            call: call.id.clone(),
-            shown: call.id.clone(),
-            tool,
-            input: Arc::default(),
-            names: Vec::new(),
-            position: Position::default(),
-            edges: Vec::new(),
-            bundle: None,
-            role,
-        });
+        let ix = self.push(New::plan(&call.id, &tool, role));
         for tool in &tools {
             self.follow(tool, ix);
         }
         self.items[ix].limit = Arc::clone(&treatment.limit);
-        let (now, declared) = (self.run.elapsed(), effects.declared);
+        let now = self.run.elapsed();
         self.schedule.arrive(treatment, effects, true, edges, now);
-        self.tell_arrival(ix, call.position.clone(), declared);
+        self.tell_arrival(ix, call.position);
         self.act();
         Ok(())
     }
