@@ -97,13 +97,6 @@ pub struct Shown {
     pub pointer: String,
 }
 
-impl Plan {
-    /// What its calls touch, as far as that is known before anything has run; one entry each.
-    pub fn effects(&self, paths: &Paths) -> Vec<Effects> {
-        self.members.iter().map(|member| member.effects(paths)).collect()
-    }
-}
-
 impl Member {
     /// What it touches, as far as that is known before anything has run: what a reference stands for is not.
     pub fn effects(&self, paths: &Paths) -> Effects {

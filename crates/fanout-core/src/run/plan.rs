@@ -134,17 +134,17 @@ impl Batch<'_> {
             }
         }
         let (tool, input) = (Arc::clone(&member.tool), Arc::clone(&member.input));
-        let new = New { call, tool, input, names, bundle: Some(bundle), role };
+        let (new, shown) = (New { call, tool, input, names, bundle: Some(bundle), role }, CallId::from(&*member.label));
         match refused {
-            None => self.accept(new, CallId::from(&*member.label), position, edges),
-            Some(error) => self.refuse_part(new, position, error),
+            None => self.accept(new, shown, position, edges),
+            Some(error) => self.refuse_part(new, shown, position, error),
         }
     }
 
-    fn refuse_part(&mut self, new: New, position: Position, error: CallError) -> Ix {
-        let (call, tool, bundle) = (new.call.clone(), new.tool.spec.name.clone(), new.bundle);
+    fn refuse_part(&mut self, new: New, shown: CallId, position: Position, error: CallError) -> Ix {
+        let (tool, bundle) = (new.tool.spec.name.clone(), new.bundle);
         let ix = self.push(new);
-        self.schedule.refuse(bundle, call, tool, error);
+        self.schedule.refuse(bundle, shown, tool, error);
         self.tell_arrival(ix, position);
         ix
     }

@@ -200,6 +200,7 @@ async fn a_failure_skips_those_that_use_it_by_name_and_no_others() {
         {"label": "fine", "tool": "echo", "input": {"ms": 30}},
         {"label": "nothing", "tool": "echo", "input": {"ms": 10, "x": {"$ref": "fine#/nope"}}},
         {"label": "wrong", "tool": "echo", "input": {"ms": "abc"}},
+        {"label": "of_wrong", "tool": "echo", "input": {"ms": 10, "x": {"$ref": "wrong#"}}},
         {"label": "no_array", "tool": "echo", "for_each": {"$ref": "fine#/ms"}, "input": {"ms": 10}},
     ], "return": []}))
     .await;
@@ -212,6 +213,7 @@ async fn a_failure_skips_those_that_use_it_by_name_and_no_others() {
         "of_over": error("skipped", "not run: it uses the output of `over` (`echo`), which failed"),
         "nothing": error("unresolved_reference", "`fine#/nope` points at nothing: there is an object with `ms`"),
         "wrong": error("invalid_input", "the input does not fit the schema of `echo`: `/ms`: \"abc\" is not of type \"integer\""),
+        "of_wrong": error("skipped", "not run: it uses the output of `wrong` (`echo`), which failed"),
         "no_array": error("unresolved_reference",
             "the `for_each` of `no_array` is {\"$ref\":\"fine#/ms\"}, which is not an array: there is `30`. None of its calls was carried out"),
         "$left_out_bytes": {"fine": 9},
