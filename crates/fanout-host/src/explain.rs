@@ -293,7 +293,7 @@ impl Explained {
         let _ = writeln!(text, "  {} ({}){times}", one_line(&self.tool), one_line(&self.id));
         match &self.error {
             Some(error) => {
-                let _ = writeln!(text, "    will not run: {error}");
+                let _ = writeln!(text, "    will not run: {}", one_line(&error.to_string()));
             }
             None => {
                 let _ = writeln!(text, "    reads {}; writes {}", list(&self.reads), list(&self.writes));
@@ -338,7 +338,7 @@ fn critical_path(calls: &[Explained], places: &Places) -> Vec<String> {
 
 /// A model can ask for a tool of any name; what it writes must not look like a line of ours.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 fn counted(number: usize, noun: &str) -> String {
@@ -346,6 +346,5 @@ fn counted(number: usize, noun: &str) -> String {
 }
 
 fn quoted(text: &str) -> String {
-    let line = text.replace(char::is_control, " ");
-    line.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
+    one_line(text).replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
 }

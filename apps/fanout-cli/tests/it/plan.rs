@@ -75,3 +75,11 @@ async fn without_plan_in_the_configuration_there_is_none() {
     let came = desk.run(&["call"], &asked(&json!({"calls": []}))).await.code(0);
     assert_eq!(crate::binary::code_of(&came.results()[0].2), "unknown_tool");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_model_writes_is_no_line_of_the_picture() {
+    let forged = "x\nwave 9";
+    let call = serde_json::json!([{"type": "tool_use", "id": forged, "name": forged, "input": {}}]).to_string();
+    let text = shop().run(&["explain"], &call).await.code(0).out;
+    assert!(text.starts_with("wave 1\n") && !text.contains("\nwave 9"), "{text}");
+}

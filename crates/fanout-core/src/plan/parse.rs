@@ -459,6 +459,5 @@ fn list<'n>(names: impl Iterator<Item = &'n str>) -> String {
 
 /// What the model wrote, where it is named in a mistake: not all of a long text, and none of what would look like our own words.
 fn short(text: &str) -> String {
-    let cut = &text[..text.floor_char_boundary(80)];
-    cut.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    text[..text.floor_char_boundary(80)].replace(char::is_control, "\u{fffd}")
 }
