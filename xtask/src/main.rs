@@ -22,6 +22,8 @@ usage: cargo xtask test     format, lints, every test, documentation, the real c
 const LONG_SCHEDULES: &str = "50000";
 /// The long form of the wire's property tests tries so many cases each.
 const LONG_CASES: &str = "20000";
+/// So often the long form kills a process at any moment, twice each; the events of a journal come on top.
+const LONG_KILLS: &str = "5000";
 
 fn main() -> ExitCode {
     let done = match env::args().nth(1).as_deref() {
@@ -87,7 +89,7 @@ fn built(name: &str) -> anyhow::Result<PathBuf> {
 fn long() -> anyhow::Result<()> {
     servers()?;
     let mut long = tests(&["--release"]);
-    long.env("FANOUT_SCHEDULES", LONG_SCHEDULES).env("PROPTEST_CASES", LONG_CASES);
+    long.env("FANOUT_SCHEDULES", LONG_SCHEDULES).env("PROPTEST_CASES", LONG_CASES).env("FANOUT_KILLS", LONG_KILLS);
     step("tests, long form", &mut long)
 }
 

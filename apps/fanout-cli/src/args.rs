@@ -80,6 +80,22 @@ Editors with TOML support take it from the first line of the configuration: #:sc
     Mcp(Mcp),
     /// Log in to an MCP server that demands OAuth: in a browser, once. Its tokens are kept and renewed from then on.
     Login(Login),
+    /// The runs that the journal has: list them, look at one, stop, resume or forget them.
+    #[command(subcommand)]
+    #[command(after_help = "\
+Example:
+  fanout runs list")]
+    Runs(Runs),
+    /// Begin no more runs in the background, in any process that shares the journal. Those under way go on.
+    #[command(after_help = "\
+Example:
+  fanout pause")]
+    Pause,
+    /// Begin them again.
+    #[command(after_help = "\
+Example:
+  fanout unpause")]
+    Unpause,
     /// Have the running gateway read its configuration again. It takes all of it or nothing, and what changed is printed.
     #[command(after_help = "\
 Examples:
@@ -92,6 +108,78 @@ done by the signal SIGHUP, and `POST /fanout/v1/reload`.")]
     Reload,
     /// Who may use the gateway. On this machine's loopback nobody needs a key; anywhere else everybody does.
     Keys(Keys),
+}
+
+/// `fanout runs`
+#[derive(Debug, Subcommand)]
+pub enum Runs {
+    /// The runs, newest first.
+    #[command(after_help = "\
+Examples:
+  fanout runs list
+  fanout runs list --state running --limit 5
+  fanout runs list --json")]
+    List(RunsList),
+    /// One run: its picture, its figures, what it cost. With --json all its events, one a line.
+    #[command(after_help = "\
+Examples:
+  fanout runs show run_0123
+  fanout runs show run_0123 --json")]
+    Show(RunId),
+    /// Stop a run, or all: what waits ends at once, what is under way within about a second, its calls answered.
+    #[command(after_help = "\
+Examples:
+  fanout runs cancel run_0123
+  fanout runs cancel --all")]
+    Cancel(RunsCancel),
+    /// Go on with the runs whose process is gone, and wait until they have ended. `fanout serve` does so when it starts.
+    #[command(after_help = "\
+Example:
+  fanout runs resume")]
+    Resume,
+    /// Forget the runs that ended before `retention` of [store], or longer ago than said here.
+    #[command(after_help = "\
+Examples:
+  fanout runs prune
+  fanout runs prune --older-than 7d")]
+    Prune(RunsPrune),
+}
+
+/// Which run.
+#[derive(Debug, ClapArgs)]
+pub struct RunId {
+    /// Its id, as `fanout runs list` prints it; the beginning is enough where no other has it.
+    pub run: String,
+}
+
+/// `fanout runs list`
+#[derive(Debug, ClapArgs)]
+pub struct RunsList {
+    /// Only those in this state: proposed, queued, running, done, failed, budget, refused, cancelled.
+    #[arg(long)]
+    pub state: Option<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
+}
+
+/// `fanout runs cancel`
+#[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+pub struct RunsCancel {
+    /// Its id; the beginning is enough where no other has it.
+    pub run: Option<String>,
+    /// Every run that has not ended.
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `fanout runs prune`
+#[derive(Debug, ClapArgs)]
+pub struct RunsPrune {
+    /// Such as 7d, 12h or 30m; that of the configuration if absent.
+    #[arg(long, value_name = "TIME")]
+    pub older_than: Option<String>,
 }
 
 /// `fanout demo`

@@ -11,6 +11,7 @@ use fanout_core::run::RunOptions;
 use fanout_host::build::Purpose;
 use fanout_host::lines::{Used, run_ended};
 use fanout_host::options::limits;
+use fanout_host::runs::batch_given;
 use serde_json::json;
 
 use crate::args::Common;
@@ -29,7 +30,8 @@ struct Stopped {
 /// Runs the calls on standard input.
 pub fn call(common: &Common) -> anyhow::Result<Ended> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let loaded = Loaded::read(common, Purpose::Run).await?;
+        let mut loaded = Loaded::read(common, Purpose::Run).await?;
+        loaded.open_journal()?;
         let asked = from_stdin()?;
         let watcher = Arc::new(Watcher::new(common.json));
         let cancel = Cancel::default();
@@ -38,7 +40,10 @@ pub fn call(common: &Common) -> anyhow::Result<Ended> {
             move || cancel.cancel("interrupted")
         })?;
         let run = fanout_agent::new_run_id();
-        let (outcomes, calls, stopped) = run_calls(&loaded, asked, run.clone(), &watcher, &cancel).await?;
+        let ran = run_calls(&loaded, asked, run.clone(), &watcher, &cancel).await;
+        // The reply is given once what it says is kept.
+        loaded.close_journal().await;
+        let (outcomes, calls, stopped) = ran?;
         let used = Used { calls: u32::try_from(calls).unwrap_or(u32::MAX), ..Used::default() };
         tell(common, &loaded, run.as_str(), &reply(&outcomes), stopped.as_ref(), &watcher, &used)?;
         loaded.gone().await;
@@ -83,9 +88,11 @@ async fn run_calls(
     cancel: &Cancel,
 ) -> anyhow::Result<(Vec<Arc<Outcome>>, usize, Option<Stopped>)> {
     let mut options = RunOptions::new(id);
-    options.recorder = Some(Arc::clone(watcher) as _);
+    let title = asked.calls.first().map_or("", |call| call.tool.as_str());
+    options.recorder = Some(loaded.recorder(&options.run, RunKind::Batch, title, Arc::clone(watcher) as _));
+    let given = batch_given(&asked.calls);
     let mut run = loaded.scheduler().run(Arc::clone(&loaded.toolbox), options);
-    run.record(|| What::RunStarted { kind: RunKind::Batch, given: "".into() });
+    run.record(|| What::RunStarted { kind: RunKind::Batch, given });
     let mut batch = run.batch();
     batch.set_bounds(limits(&loaded.config.run).bounds(0, 0));
     for call in asked.calls {
@@ -118,5 +125,9 @@ async fn run_calls(
         }
     }
     let calls = batch.asked();
-    Ok((batch.finish().await, calls, stopped))
+    let outcomes = batch.finish().await;
+    let (status, reason) =
+        stopped.as_ref().map_or(("done", None), |stopped| (stopped.status, Some(stopped.reason.clone())));
+    run.record(|| What::RunEnded { status, reason });
+    Ok((outcomes, calls, stopped))
 }

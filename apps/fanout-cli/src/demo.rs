@@ -68,7 +68,7 @@ async fn play(common: &Common, story: &Story) -> anyhow::Result<Ran> {
     let loaded = Loaded::build(config, environment, Purpose::Run).await?;
     let model = HttpModel::new(HttpOptions { base_url: server.base_url(), ..HttpOptions::default() })?;
     let options = agent_options(&loaded.config, &loaded.config.model.name);
-    converse(common, &loaded, Arc::new(model), options, Conversation::from_prompt(story.prompt)).await
+    converse(common, &loaded, Arc::new(model), options, Conversation::from_prompt(story.prompt), story.prompt).await
 }
 
 fn head(common: &Common, story: &Story) {

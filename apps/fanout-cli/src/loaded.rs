@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use fanout_core::call::RunId;
+use fanout_core::event::{Recorder, RunKind};
 use fanout_core::run::Scheduler;
 use fanout_core::toolbox::Toolbox;
 use fanout_host::build::{Purpose, add_plan, build_toolbox};
@@ -14,6 +16,8 @@ use fanout_host::databases::Databases;
 use fanout_host::documents::{Downloaded, fetch};
 use fanout_host::environment::Environment;
 use fanout_host::groups::unused;
+use fanout_host::journal::{Opened, begin};
+use fanout_journal::Journal;
 use fanout_tools::command::Programs;
 
 use crate::args::Common;
@@ -61,6 +65,8 @@ pub struct Loaded {
     pub servers: Servers,
     /// The databases that are open.
     pub databases: Databases,
+    /// Where runs are kept, if they are.
+    kept: Option<Opened>,
 }
 
 /// What a configuration that is read again goes on with.
@@ -119,7 +125,36 @@ impl Loaded {
         for warning in unused(&config, &toolbox) {
             say(format!("warning: {warning}"));
         }
-        Ok(Self { config, environment, toolbox, troubles, programs, servers, databases })
+        Ok(Self { config, environment, toolbox, troubles, programs, servers, databases, kept: None })
+    }
+
+    /// Opens the journal that the configuration names. What is not kept cannot be gone on with, so it is said at once if that
+    /// fails.
+    pub fn open_journal(&mut self) -> anyhow::Result<()> {
+        self.kept = Opened::open(&self.config.store, &self.environment)?;
+        Ok(())
+    }
+
+    /// The journal, if one is open.
+    pub fn journal(&self) -> Option<&Journal> {
+        self.kept.as_ref().map(|kept| &kept.journal)
+    }
+
+    /// The recorder of a run of ours, in the journal and beside it.
+    pub fn recorder(&self, run: &RunId, kind: RunKind, title: &str, beside: Arc<dyn Recorder>) -> Arc<dyn Recorder> {
+        match self.journal() {
+            Some(journal) => Arc::new((begin(journal, run, kind, &"local".into(), None, title), beside)),
+            None => beside,
+        }
+    }
+
+    /// Writes what was recorded, and closes the journal.
+    pub async fn close_journal(&mut self) {
+        if let Some(kept) = self.kept.take()
+            && let Err(error) = kept.close().await
+        {
+            say(format!("warning: the end of this run is not kept: {error}"));
+        }
     }
 
     /// Waits until nothing that the tools began goes on.

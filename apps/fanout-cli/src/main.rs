@@ -14,6 +14,7 @@ mod login;
 mod mcp;
 mod reload;
 mod run;
+mod runs;
 mod schema;
 mod serve;
 
@@ -51,6 +52,9 @@ fn main() -> ExitCode {
         Command::Serve(serve) => serve::serve(&args.common, serve),
         Command::Mcp(mcp) => mcp::mcp(&args.common, mcp),
         Command::Login(login) => login::login(&args.common, login),
+        Command::Runs(runs) => runs::runs(&args.common, runs),
+        Command::Pause => runs::pause(&args.common, true),
+        Command::Unpause => runs::pause(&args.common, false),
         Command::Reload => reload::reload(&args.common),
         Command::Keys(keys) => keys::keys(&args.common, keys),
     };

@@ -23,7 +23,8 @@ pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
         return print_config(common, client);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let loaded = runtime.block_on(Loaded::read(common, Purpose::Run))?;
+    let mut loaded = runtime.block_on(Loaded::read(common, Purpose::Run))?;
+    runtime.block_on(async { loaded.open_journal() })?;
     if loaded.toolbox.is_empty() {
         say("warning: the configuration has no tools, so there is nothing to offer");
     }
@@ -31,6 +32,7 @@ pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
         toolbox: Arc::clone(&loaded.toolbox),
         scheduler: loaded.scheduler(),
         calls_max: usize::try_from(loaded.config.run.max_calls).unwrap_or(usize::MAX),
+        journal: loaded.journal().cloned(),
     };
     let ended = runtime.block_on(async {
         let mut ended = Ended::Done;
@@ -43,6 +45,7 @@ pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
         };
         let served = serve_mcp_stdio(options, stopped).await;
         loaded.gone().await;
+        loaded.close_journal().await;
         served?;
         anyhow::Ok(ended)
     });

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use anyhow::{Error, bail};
 use fanout_agent::{Agent, AgentError, AgentOptions, Cancel, Conversation, Report, RunSettings, Status};
 use fanout_anthropic::Model;
+use fanout_core::event::RunKind;
 use fanout_core::timeline::Figures;
 use fanout_host::build::{BuildError, Purpose, build_model};
 use fanout_host::lines::{Used, run_ended};
 use fanout_host::options::agent_options;
+use fanout_host::runs::stopped_by_others;
 use serde_json::json;
 
 use crate::args::{Common, Run};
@@ -22,7 +24,7 @@ use crate::show::{
 /// Asks the model, runs its calls, answers, until it is done.
 pub fn run(common: &Common, run: &Run) -> anyhow::Result<Ended> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let loaded = runtime.block_on(Loaded::read(common, Purpose::Run))?;
+    let mut loaded = runtime.block_on(Loaded::read(common, Purpose::Run))?;
     if run.prompt.trim().is_empty() {
         bail!("the prompt is empty; say what to ask, as in: fanout run \"Which orders are late?\"");
     }
@@ -42,7 +44,12 @@ pub fn run(common: &Common, run: &Run) -> anyhow::Result<Ended> {
     options.system.clone_from(&run.system);
     let model: Arc<dyn Model> = Arc::new(model);
     let conversation = Conversation::from_prompt(&run.prompt);
-    Ok(runtime.block_on(converse(common, &loaded, model, options, conversation))?.ended)
+    runtime.block_on(async {
+        loaded.open_journal()?;
+        let ran = converse(common, &loaded, model, options, conversation, &run.prompt).await;
+        loaded.close_journal().await;
+        Ok(ran?.ended)
+    })
 }
 
 /// What a run came to.
@@ -59,6 +66,7 @@ pub async fn converse(
     model: Arc<dyn Model>,
     options: AgentOptions,
     conversation: Conversation,
+    title: &str,
 ) -> anyhow::Result<Ran> {
     let agent = Agent::new(model, loaded.scheduler(), Arc::clone(&loaded.toolbox), options).map_err(explained)?;
     let watcher = Arc::new(Watcher::new(common.json));
@@ -66,12 +74,16 @@ pub async fn converse(
     let run = fanout_agent::new_run_id();
     let settings = RunSettings {
         run: Some(run.clone()),
-        recorder: Some(Arc::clone(&watcher) as _),
+        recorder: Some(loaded.recorder(&run, RunKind::Agent, title, Arc::clone(&watcher) as _)),
         cancel: cancel.clone(),
         ..RunSettings::default()
     };
+    let stopping = loaded.journal().map(|journal| tokio::spawn(stopped_by_others(journal.clone(), cancel.clone())));
     on_interrupt(&loaded.programs, move || cancel.cancel("interrupted"))?;
     let report = agent.run(conversation, settings).await;
+    if let Some(stopping) = stopping {
+        stopping.abort();
+    }
     if common.json {
         let used = Used { turns: report.turns, calls: report.calls, usage: report.usage, cost_usd: report.cost_usd };
         if let Some(answer) = answer(&report) {

@@ -38,7 +38,8 @@ pub fn serve(common: &Common, serve: &Serve) -> anyhow::Result<Ended> {
     let _last = log(common).context("the log has no thread to write it")?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         if !serve.demo {
-            let loaded = Loaded::read(common, Purpose::Serve).await?;
+            let mut loaded = Loaded::read(common, Purpose::Serve).await?;
+            loaded.open_journal()?;
             let upstream = build_upstream(&loaded.config.model, &loaded.environment)?;
             let reload = reload(common.clone(), &loaded);
             return until_stopped(common, loaded, upstream, Some(reload)).await;
@@ -90,7 +91,7 @@ fn reload(common: Common, loaded: &Loaded) -> Reload {
 /// Without `reload` it is the demo.
 async fn until_stopped(
     common: &Common,
-    loaded: Loaded,
+    mut loaded: Loaded,
     upstream: Upstream,
     reload: Option<Reload>,
 ) -> anyhow::Result<Ended> {
@@ -106,10 +107,15 @@ async fn until_stopped(
     let has_upstream_key = upstream.api_key.is_some();
     let gateway = Gateway::new(GatewayOptions {
         scheduler: loaded.scheduler(),
-        setup: Setup { config: loaded.config, toolbox: loaded.toolbox, upstream, verifier },
+        journal: loaded.journal().cloned(),
+        setup: Setup { config: loaded.config.clone(), toolbox: Arc::clone(&loaded.toolbox), upstream, verifier },
         reload,
         address,
     })?;
+    let resumed = gateway.recover().await?;
+    if resumed > 0 {
+        say(format!("goes on with {resumed} runs whose process was gone"));
+    }
     // Whoever reads where it listens may stop it at once.
     let signals = Signals::listen()?;
     let reloading = tokio::spawn(reload_when_asked(Hangups::listen()?, servers, gateway.clone()));
@@ -121,9 +127,12 @@ async fn until_stopped(
         warn("`api_key` of [model] is not set: clients of the Messages API must bring a key of their own");
     }
     let mut ended = Ended::Done;
-    fanout_gateway::serve(listener, &gateway, async { ended = stopped(signals, programs.clone()).await }, GRACE).await;
+    let serving =
+        fanout_gateway::serve(listener, &gateway, async { ended = stopped(signals, programs.clone()).await }, GRACE);
+    tokio::join!(serving, gateway.work(GRACE));
     reloading.abort();
     tokio::join!(programs.gone(), databases.unused());
+    loaded.close_journal().await;
     Ok(ended)
 }
 

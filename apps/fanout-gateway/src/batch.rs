@@ -15,6 +15,7 @@ use fanout_core::event::{Event, Recorder, RunKind, What};
 use fanout_core::outcome::Outcome;
 use fanout_core::run::{BatchError, RunOptions};
 use fanout_host::options::limits;
+use fanout_host::runs::batch_given;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -172,14 +173,17 @@ impl Recorder for Teller {
 async fn drive(order: Order, shared: &Shared, running: &Arc<Running>) -> Result<Vec<Arc<Outcome>>, BatchError> {
     let current = shared.current();
     let asked = order.calls.iter().map(|call| call.id.clone()).collect();
+    let title = order.calls.first().map_or(String::new(), |call| call.tool.to_string());
+    let watch = shared.watch(&order.run, RunKind::Batch, &order.caller, &title);
+    let given = batch_given(&order.calls);
     let teller = Teller { running: Arc::clone(running), asked };
     let touched = Touched::new(&current.toolbox);
     let mut options = RunOptions::new(order.run.clone());
     options.caller = order.caller.id.clone();
     options.caller_token = order.caller.token.clone();
-    options.recorder = Some(Arc::new((shared.watch(order.run, &order.caller), (teller, Arc::clone(&touched)))));
+    options.recorder = Some(Arc::new((watch, (teller, Arc::clone(&touched)))));
     let mut run = shared.scheduler.run(Arc::clone(&current.toolbox), options);
-    run.record(|| What::RunStarted { kind: RunKind::Batch, given: "".into() });
+    run.record(|| What::RunStarted { kind: RunKind::Batch, given });
     let bounds = &current.config.run;
     let mut batch = run.batch();
     batch.set_bounds(limits(bounds).bounds(0, 0));
@@ -210,6 +214,11 @@ async fn drive(order: Order, shared: &Shared, running: &Arc<Running>) -> Result<
     let outcomes = batch.finish().await;
     let status = if stopped.is_some() { "cancelled" } else { "done" };
     run.record(|| What::RunEnded { status, reason: stopped });
+    if let Some(kept) = run.teller().kept()
+        && let Err(error) = kept.await
+    {
+        tracing::error!(%error, "what a batch came to is not kept");
+    }
     Ok(outcomes)
 }
 

@@ -7,16 +7,21 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use fanout_agent::Cancel;
 use fanout_anthropic::{OptionsError, WireError};
 use fanout_core::call::RunId;
-use fanout_core::event::Recorder;
+use fanout_core::event::{Recorder, RunKind};
 use fanout_core::run::Scheduler;
 use fanout_host::changes::Changes;
+use fanout_host::journal::begin;
 use fanout_host::keys::KeysFile;
+use fanout_host::runs::{Equipment, Worker, WorkerOptions};
+use fanout_journal::Journal;
+use fanout_journal::store::{Row, StoreError};
 use tokio::sync::watch;
 
 use crate::door::{self, Names, RequestIds};
@@ -39,6 +44,8 @@ pub struct GatewayOptions {
     pub reload: Option<Reload>,
     /// What all its runs share; other users of the process may share it too.
     pub scheduler: Scheduler,
+    /// Where runs are kept; `None`: nowhere, and nothing runs in the background.
+    pub journal: Option<Journal>,
     /// Where it is reached. Any address but loopback demands keys.
     pub address: SocketAddr,
 }
@@ -72,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) request_ids: RequestIds,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) repeats: Repeats,
+    /// Works on what runs in the background, where runs are kept.
+    pub(crate) worker: Option<Arc<Worker>>,
     /// No new calls are taken from now on.
     pub(crate) closing: Cancel,
     /// What still runs is stopped.
@@ -103,9 +112,10 @@ impl Shared {
         Ok(changes)
     }
 
-    /// Counts and logs one run, for as long as what is returned lives. It is the run's recorder.
-    pub(crate) fn watch(&self, run: RunId, caller: &Caller) -> Arc<RunWatch> {
-        Arc::new(RunWatch::begin(run, caller, Arc::clone(&self.metrics)))
+    /// Counts, logs and keeps one run, for as long as what is returned lives. It is the run's recorder.
+    pub(crate) fn watch(&self, run: &RunId, kind: RunKind, caller: &Caller, title: &str) -> Arc<dyn Recorder> {
+        let journal = self.worker.as_ref().map(|worker| worker.journal());
+        recorder(journal, &self.metrics, run, kind, caller, title)
     }
 }
 
@@ -133,11 +143,15 @@ impl Gateway {
         let names = Names::new(options.address, &server.hosts);
         let keyring = Keyring::new(KeysFile::at(&server.keys_file), names.is_exposed());
         let metrics = Arc::new(Metrics::new(&current.toolbox));
+        let offered = watch::Sender::new(Arc::clone(&current.offered));
+        let current = watch::Sender::new(Arc::new(current));
+        let worker = options.journal.map(|journal| worker(journal, &options.scheduler, &current, &metrics));
         let shared = Shared {
+            worker,
             id: GatewayId::draw().map_err(GatewayError::Random)?,
             request_ids: RequestIds::default(),
-            offered: watch::Sender::new(Arc::clone(&current.offered)),
-            current: watch::Sender::new(Arc::new(current)),
+            offered,
+            current,
             reload: options.reload,
             reloading: tokio::sync::Mutex::default(),
             scheduler: options.scheduler,
@@ -194,7 +208,30 @@ impl Gateway {
         self.shared.stop.cancel("the gateway is stopping");
     }
 
-    /// Waits until nothing runs.
+    /// Goes on with the runs of processes that are gone. To be awaited before anything is served: what was under way in them
+    /// comes before anything new. Answers how many there were.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub async fn recover(&self) -> Result<usize, StoreError> {
+        match &self.shared.worker {
+            Some(worker) => Ok(worker.recover().await?.len()),
+            None => Ok(0),
+        }
+    }
+
+    /// Works on what runs in the background, until [`Gateway::close`] and for as long as `grace` after it. What has not ended by
+    /// then breaks off, and whoever comes next goes on with it.
+    pub async fn work(&self, grace: Duration) {
+        let Some(worker) = &self.shared.worker else { return };
+        let working = tokio::spawn(Arc::clone(worker).work());
+        self.shared.closing.cancelled().await;
+        worker.close(grace).await;
+        // It ends by itself once the worker is closed.
+        let _ = working.await;
+    }
+
+    /// Waits until nothing runs that somebody waits for.
     pub async fn idle(&self) {
         self.shared.metrics.idle().await;
     }
@@ -205,8 +242,9 @@ fn messages_options(shared: &Arc<Shared>) -> MessagesOptions {
     let metrics = Arc::clone(&shared.metrics);
     let spending = Arc::clone(&metrics);
     let spent = move |caller: &Caller, model: &str, usd: f64| spending.cost(caller.project.as_deref(), model, usd);
-    let recorder = move |run: &RunId, caller: &Caller| {
-        Arc::new(RunWatch::begin(run.clone(), caller, Arc::clone(&metrics))) as Arc<dyn Recorder>
+    let journal = shared.worker.as_ref().map(|worker| worker.journal().clone());
+    let recorder = move |run: &RunId, caller: &Caller, title: &str| {
+        recorder(journal.as_ref(), &metrics, run, RunKind::Message, caller, title)
     };
     MessagesOptions {
         closing: shared.closing.clone(),
@@ -218,4 +256,48 @@ fn messages_options(shared: &Arc<Shared>) -> MessagesOptions {
             Arc::new(spent),
         )
     }
+}
+
+/// The recorder of a run: counted, logged, and kept where runs are.
+pub(crate) fn recorder(
+    journal: Option<&Journal>,
+    metrics: &Arc<Metrics>,
+    run: &RunId,
+    kind: RunKind,
+    caller: &Caller,
+    title: &str,
+) -> Arc<dyn Recorder> {
+    let watch = RunWatch::begin(run.clone(), caller.id.clone(), Arc::clone(metrics));
+    match journal {
+        Some(journal) => {
+            let kept = begin(journal, run, kind, &caller.id, caller.project.as_deref(), title);
+            Arc::new((watch, kept))
+        }
+        None => Arc::new(watch),
+    }
+}
+
+/// Works on runs with what is current when each begins.
+fn worker(
+    journal: Journal,
+    scheduler: &Scheduler,
+    current: &watch::Sender<Arc<Current>>,
+    metrics: &Arc<Metrics>,
+) -> Arc<Worker> {
+    let (current, metrics) = (current.subscribe(), Arc::clone(metrics));
+    let equipment = move || {
+        let current = Arc::clone(&current.borrow());
+        let (model, toolbox) = (Arc::clone(&current.model), Arc::clone(&current.toolbox));
+        Equipment { model, toolbox, config: Arc::clone(&current.config) }
+    };
+    let recorder = move |row: &Row| {
+        let caller = row.caller.as_str().into();
+        Arc::new(RunWatch::begin(row.run.clone(), caller, Arc::clone(&metrics))) as Arc<dyn Recorder>
+    };
+    Worker::new(WorkerOptions {
+        journal,
+        scheduler: scheduler.clone(),
+        equipment: Arc::new(equipment),
+        recorder: Arc::new(recorder),
+    })
 }

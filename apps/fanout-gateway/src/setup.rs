@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use fanout_agent::Offer;
+use fanout_anthropic::{HttpModel, HttpOptions, Model};
 use fanout_core::toolbox::Toolbox;
 use fanout_host::build::Upstream;
 use fanout_host::changes::{Changes, fixed};
@@ -53,13 +54,15 @@ pub enum ReloadError {
 
 /// A setup, ready for requests.
 pub(crate) struct Current {
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     pub(crate) toolbox: Arc<Toolbox>,
     /// The tools as models are offered them.
     pub(crate) offer: Offer,
     /// The tools as MCP clients are offered them.
     pub(crate) offered: Arc<Offered>,
     pub(crate) upstream: messages::Upstream,
+    /// The same upstream, for runs that no client waits for.
+    pub(crate) model: Arc<dyn Model>,
     pub(crate) verifier: Option<Arc<Verifier>>,
 }
 
@@ -73,8 +76,13 @@ impl Current {
         Ok(Self {
             offer: Offer::new(&toolbox)?,
             offered: Arc::new(Offered::new(Arc::clone(&toolbox), &config.run)),
+            model: Arc::new(HttpModel::new(HttpOptions {
+                base_url: upstream.base_url.clone(),
+                api_key: upstream.api_key.clone(),
+                ..HttpOptions::default()
+            })?),
             upstream: messages::Upstream::new(&upstream.base_url, upstream.api_key)?,
-            config,
+            config: Arc::new(config),
             toolbox,
             verifier,
         })

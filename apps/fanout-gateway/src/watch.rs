@@ -12,7 +12,6 @@ use fanout_core::call::{CallId, CallerId, RunId, ToolName};
 use fanout_core::event::{Event, Recorder, Wait, What, outcome_word};
 use fanout_core::outcome::Outcome;
 
-use crate::keys::Caller;
 use crate::metrics::Metrics;
 
 /// Listens to one run for as long as it lives; the run counts as active until this is dropped.
@@ -44,10 +43,10 @@ struct Seen {
 }
 
 impl RunWatch {
-    pub(crate) fn begin(run: RunId, caller: &Caller, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn begin(run: RunId, caller: CallerId, metrics: Arc<Metrics>) -> Self {
         metrics.run_began();
-        tracing::info!(run = run.as_str(), caller = caller.id.as_str(), "run began");
-        Self { run, caller: caller.id.clone(), metrics, calls: Mutex::default() }
+        tracing::info!(run = run.as_str(), caller = caller.as_str(), "run began");
+        Self { run, caller, metrics, calls: Mutex::default() }
     }
 
     fn calls(&self) -> MutexGuard<'_, HashMap<CallId, Seen>> {
@@ -274,7 +273,7 @@ mod tests {
 
     /// A watch of one undeclared call that waits.
     fn waiting(metrics: &Arc<Metrics>) -> RunWatch {
-        let watch = RunWatch::begin("r".into(), &Caller::nobody(), Arc::clone(metrics));
+        let watch = RunWatch::begin("r".into(), "nobody".into(), Arc::clone(metrics));
         let (tool, position) = (ToolName::from("t"), Position::block(0));
         let arrived = What::CallArrived {
             call: "a".into(),

@@ -236,7 +236,11 @@ impl Agent {
     pub async fn run(&self, conversation: impl Into<Conversation>, settings: RunSettings) -> Report {
         let conversation = conversation.into();
         let run = self.scheduler.run(Arc::clone(&self.toolbox), self.run_options(&settings));
-        run.record(|| What::RunStarted { kind: RunKind::Agent, given: given(&self.options, &conversation) });
+        run.record(|| match self.client {
+            // Who asked is gone when the process is, and its history comes with every request.
+            Some(_) => What::RunStarted { kind: RunKind::Message, given: "".into() },
+            None => What::RunStarted { kind: RunKind::Agent, given: given(&self.options, &conversation) },
+        });
         self.go(run, conversation, settings, None).await
     }
 

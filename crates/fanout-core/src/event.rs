@@ -265,6 +265,8 @@ pub enum What {
 pub enum RunKind {
     /// A model is asked, turn after turn.
     Agent,
+    /// A client's request, answered with a message.
+    Message,
     /// One batch that was handed over.
     Batch,
     /// Calls that come one by one, for as long as somebody stays connected.
@@ -276,6 +278,7 @@ impl RunKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Agent => "agent",
+            Self::Message => "message",
             Self::Batch => "batch",
             Self::Session => "session",
         }

@@ -5,11 +5,13 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat};
 use fanout_anthropic::Usage;
 use fanout_core::call::CallId;
 use fanout_core::event::{Event, Wait, What, outcome_word};
 use fanout_core::outcome::{Content, Outcome};
 use fanout_core::timeline::Figures;
+use fanout_journal::store::Row;
 use serde_json::{Value, json};
 
 use crate::explain::wait_json;
@@ -69,6 +71,23 @@ pub fn line(event: &Event) -> Option<Value> {
     line["run"] = json!(event.run.as_str());
     line["at_ms"] = json!(millis(event.at));
     Some(line)
+}
+
+/// A run, as it is listed.
+pub fn row(row: &Row) -> Value {
+    let used = &row.used;
+    json!({
+        "id": row.run.as_str(), "kind": row.kind.as_str(), "state": row.state.as_str(), "reason": row.reason, "caller": row.caller,
+        "project": row.project, "title": row.title, "began_at": time(row.began_ms), "ended_at": row.ended_ms.map(time),
+        "turns": used.turns, "calls": used.calls, "failed": used.failed, "tokens": used.tokens, "cost_usd": used.cost_usd,
+        "elapsed_ms": millis(used.elapsed),
+    })
+}
+
+/// A time in milliseconds since 1970, as RFC 3339 writes it.
+pub fn time(ms: u64) -> String {
+    let time = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// What a run used, beside its time.

@@ -103,8 +103,15 @@ impl Journal {
     /// # Errors
     /// [`StoreError`]; [`StoreError::Event`] for one that cannot be read.
     pub async fn events(&self, run: &RunId) -> Result<Vec<Told>, StoreError> {
+        self.events_after(run, 0).await
+    }
+
+    /// Those behind this number.
+    ///
+    /// # Errors
+    /// As for [`Journal::events`].
+    pub async fn events_after(&self, run: &RunId, mut after: u64) -> Result<Vec<Told>, StoreError> {
         let mut told = Vec::new();
-        let mut after = 0;
         loop {
             let page = self.store.events(run.clone(), after, PAGE).await?;
             let is_last = page.len() < PAGE;

@@ -36,6 +36,13 @@ impl RunRecorder {
     }
 }
 
+impl RunRecorder {
+    /// Takes nothing more: the run breaks off here, and whoever comes next goes on with it.
+    pub fn break_off(&self) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 /// Adds what an event says of what its run used.
 pub(crate) fn count(used: &mut Used, what: &What) {
     match what {
@@ -61,15 +68,15 @@ impl Recorder for RunRecorder {
         used.elapsed = used.elapsed.max(event.at);
         count(used, &event.what);
         let (run, fence) = (self.run.clone(), self.fence);
-        let entry = Entry::Event { run: run.clone(), fence, at_us: micros(event.at), text };
+        let at_us = micros(event.at);
         match &event.what {
             What::RunEnded { status, reason } => {
                 let state = RunState::of(status).unwrap_or(RunState::Failed);
-                let end = Entry::End { run, fence, state, reason: reason.clone(), used: *used };
-                self.writer.push([entry, end]);
+                let (reason, used) = (reason.clone(), *used);
+                self.writer.push([Entry::End { run, fence, at_us, text, state, reason, used }]);
                 *open = None;
             }
-            _ => self.writer.push([entry]),
+            _ => self.writer.push([Entry::Event { run, fence, at_us, text }]),
         }
     }
 

@@ -74,12 +74,16 @@ pub enum Entry {
         /// The stored form, of the number [`FORM`](crate::record::FORM).
         text: String,
     },
-    /// A run is over, and came to this.
+    /// A run is over, and came to this: its last event, and what is listed of it, as one.
     End {
         /// Which.
         run: RunId,
         /// Under which fence it is written.
         fence: u64,
+        /// When, since the run began.
+        at_us: u64,
+        /// The stored form of its last event.
+        text: String,
         /// As what.
         state: RunState,
         /// Why, where the state alone does not say.
@@ -109,9 +113,8 @@ impl Entry {
     /// About how many bytes it takes.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Event { text, .. } => text.len() + 64,
+            Self::Event { text, .. } | Self::End { text, .. } => text.len() + 64,
             Self::Begin(new) => new.title.len() + 128,
-            Self::End { .. } => 128,
         }
     }
 }

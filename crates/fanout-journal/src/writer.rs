@@ -172,7 +172,7 @@ impl KillAfter {
         let Some(left) = &mut self.0 else { return (group, false) };
         let mut count = 0;
         for (at, entry) in group.iter().enumerate() {
-            count += u64::from(matches!(entry, Entry::Event { .. }));
+            count += u64::from(!matches!(entry, Entry::Begin(_)));
             if count == *left {
                 group.truncate(at + 1);
                 return (group, true);

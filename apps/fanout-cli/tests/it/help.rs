@@ -56,7 +56,10 @@ async fn every_command_is_listed_and_every_flag_has_an_example() {
     let top = help(&[]).await;
     assert_eq!(
         commands(&top),
-        ["demo", "run", "call", "explain", "check", "init", "schema", "serve", "mcp", "login", "reload", "keys"]
+        [
+            "demo", "run", "call", "explain", "check", "init", "schema", "serve", "mcp", "login", "runs", "pause",
+            "unpause", "reload", "keys"
+        ]
     );
     assert!(top.contains("Exit codes: 0 done") && top.contains("130 interrupted"), "{top}");
     let mut all = examples(&top).join("\n");
@@ -101,6 +104,9 @@ async fn every_example_is_true() {
             if words == ["keys", "revoke"] {
                 example = example.replace("KEY_ID", &key_id(&desk).await);
             }
+            if words.first() == Some(&"runs") {
+                example = example.replace("run_0123", &run_id(&desk).await);
+            }
             // Somebody must be there to be reloaded.
             let served = (words == ["reload"])
                 .then(|| Served::start(desk.folder(), &[("FANOUT_SERVER__LISTEN", "127.0.0.1:0")], &[]));
@@ -122,6 +128,13 @@ async fn every_example_is_true() {
         }
     }
     assert_eq!(server.violations(), []);
+}
+
+/// A run that the journal has.
+#[cfg(unix)]
+async fn run_id(desk: &Desk) -> String {
+    let came = desk.run(&["runs", "list", "--json"], "").await.code(0);
+    came.lines()[0]["id"].as_str().unwrap().to_owned()
 }
 
 /// Lets a gateway say where it listens, and stops it; gives the first line that it said.

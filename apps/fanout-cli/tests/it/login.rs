@@ -154,7 +154,7 @@ async fn a_client_that_speaks_for_itself_needs_no_login() {
     let desk = Desk::with(&tracker.config(oauth)).set("SECRET", "robot-secret").set("RUST_LOG", "trace");
     let came = is_clean(desk.run(&["call"], &content(&CALL)).await.code(0), &tracker);
     assert_eq!(came.results()[0].2, "you are [redacted token of mcp/tracker]");
-    assert!(!desk.folder().join(".fanout").exists(), "nothing is kept");
+    assert!(!desk.folder().join(".fanout/oauth").exists(), "no token is kept");
     let came = desk.run(&["login", "tracker"], "").await.code(2);
     assert!(came.err.contains("needs no login: `client_credentials` in `oauth` is enough"), "{}", came.err);
     let wrong = Desk::with(&tracker.config(oauth)).set("SECRET", "another-secret");

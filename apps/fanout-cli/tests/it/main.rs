@@ -10,6 +10,7 @@ mod call;
 mod check;
 #[cfg(unix)]
 mod command;
+mod crash;
 mod demo;
 mod documents;
 mod explain;

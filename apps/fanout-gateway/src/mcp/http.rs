@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use fanout_core::event::RunKind;
 use http::StatusCode;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 
@@ -35,7 +36,7 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
     let of_sessions = session::Shared {
         offered: shared.offered.subscribe(),
         scheduler: shared.scheduler.clone(),
-        watch: Arc::new(move |run, caller| watcher.watch(run, caller)),
+        watch: Arc::new(move |run, caller| watcher.watch(&run, RunKind::Session, caller, "an MCP session")),
         closing: shared.closing.clone(),
         stop: shared.stop.clone(),
     };

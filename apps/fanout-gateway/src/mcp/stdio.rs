@@ -6,8 +6,10 @@ use std::io;
 use std::sync::Arc;
 
 use fanout_agent::Cancel;
+use fanout_core::event::RunKind;
 use fanout_core::run::Scheduler;
 use fanout_core::toolbox::Toolbox;
+use fanout_journal::Journal;
 use rmcp::RoleServer;
 use rmcp::model::{ClientRequest, JsonRpcMessage};
 use rmcp::service::{RxJsonRpcMessage, ServerInitializeError, TxJsonRpcMessage, serve_server};
@@ -19,9 +21,9 @@ use tokio::sync::watch;
 use super::offered::Offered;
 use super::server::{Arrived, Server};
 use super::session::{Session, Shared};
+use crate::gateway::recorder;
 use crate::keys::Caller;
 use crate::metrics::Metrics;
-use crate::watch::RunWatch;
 
 /// What an MCP server is made of.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub struct McpOptions {
     pub scheduler: Scheduler,
     /// The most calls that are unanswered at once: `max_calls` of `[run]`. One more is answered `budget` and not run.
     pub calls_max: usize,
+    /// Where runs are kept; `None`: nowhere.
+    pub journal: Option<Journal>,
 }
 
 /// Why a session ended badly.
@@ -72,8 +76,11 @@ pub async fn serve_mcp(
 ) -> Result<(), McpError> {
     let metrics = Arc::new(Metrics::new(&options.toolbox));
     let offered = watch::Sender::new(Arc::new(Offered::at_most(options.toolbox, options.calls_max)));
+    let journal = options.journal;
     let shared = Shared {
-        watch: Arc::new(move |run, caller| Arc::new(RunWatch::begin(run, caller, Arc::clone(&metrics)))),
+        watch: Arc::new(move |run, caller| {
+            recorder(journal.as_ref(), &metrics, &run, RunKind::Session, caller, "an MCP session")
+        }),
         offered: offered.subscribe(),
         scheduler: options.scheduler,
         closing: Cancel::default(),

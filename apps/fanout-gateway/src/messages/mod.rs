@@ -53,8 +53,8 @@ const JOINABLE: Duration = Duration::from_secs(10 * 60);
 /// How long it is kept what a returned message stands for: a person may come back to a chat the next day.
 const STANDIN_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Who is told what happens in a run.
-pub(crate) type RecorderOf = Arc<dyn Fn(&RunId, &Caller) -> Arc<dyn Recorder> + Send + Sync>;
+/// Who is told what happens in a run: its id, who began it, and what people know it by.
+pub(crate) type RecorderOf = Arc<dyn Fn(&RunId, &Caller, &str) -> Arc<dyn Recorder> + Send + Sync>;
 
 /// Who is told what a run cost: who began it, the model, and US dollars.
 pub(crate) type SpentOf = Arc<dyn Fn(&Caller, &str, f64) + Send + Sync>;

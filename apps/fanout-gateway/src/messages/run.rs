@@ -130,7 +130,7 @@ impl Work {
         .map_err(|error| Trouble::Ours(ApiError::invalid(error.to_string())))?;
         let _ = self.now.asking.set(Arc::clone(&asking));
         let _ = asking.ours.set(agent.ours().cloned().unwrap_or_default());
-        let recorder = (options.recorder)(&self.run, &self.caller);
+        let recorder = (options.recorder)(&self.run, &self.caller, &self.request.model);
         let settings = RunSettings {
             run: Some(self.run.clone()),
             caller: Some(self.caller.id.clone()),

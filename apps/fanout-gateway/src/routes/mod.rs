@@ -7,6 +7,7 @@
 mod health;
 mod openapi;
 mod reload;
+mod runs;
 mod tool_calls;
 mod tools;
 
@@ -31,6 +32,12 @@ impl Routes {
         self.router = self.router.route(path, route);
         self
     }
+
+    /// Another method of a route that is there.
+    fn named(mut self, method: Method, path: &'static str) -> Self {
+        self.names.push((method, path));
+        self
+    }
 }
 
 /// Every route that is ours alone.
@@ -39,6 +46,12 @@ pub(crate) fn routes() -> Routes {
         .with(Method::POST, "/fanout/v1/tool_calls", post(tool_calls::run))
         .with(Method::POST, "/fanout/v1/tool_calls/explain", post(tool_calls::explain))
         .with(Method::GET, "/fanout/v1/tools", get(tools::list))
+        .with(Method::POST, "/fanout/v1/runs", post(runs::submit).get(runs::list))
+        .named(Method::GET, "/fanout/v1/runs")
+        .with(Method::GET, "/fanout/v1/runs/{id}", get(runs::one))
+        .with(Method::GET, "/fanout/v1/runs/{id}/events", get(runs::events))
+        .with(Method::POST, "/fanout/v1/runs/{id}/decision", post(runs::decide))
+        .with(Method::POST, "/fanout/v1/runs/{id}/cancel", post(runs::cancel))
         .with(Method::POST, "/fanout/v1/reload", post(reload::reload))
         .with(Method::GET, "/livez", get(health::live))
         .with(Method::GET, "/readyz", get(health::ready))

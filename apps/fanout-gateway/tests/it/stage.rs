@@ -191,6 +191,7 @@ impl Stage {
             })
         };
         let gateway = Gateway::new(GatewayOptions {
+            journal: None,
             scheduler: Scheduler::new(setup_now.config.scheduler_options()),
             setup: setup_now,
             reload: Some(reload),

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::shared::LockGuard;
 use crate::call::{CallId, ToolName};
 use crate::event::What;
-use crate::outcome::{CallError, ErrorCode, Outcome};
+use crate::outcome::{CallError, Content, ErrorCode, Outcome};
 
 /// What is known of the calls of one batch.
 #[derive(Debug, Default)]
@@ -116,6 +116,23 @@ impl Past {
                 *empty = Some(place);
             }
         });
+    }
+
+    /// What becomes of the calls that have no outcome, if nobody goes on with them: those under way that are
+    /// not `repeatable` are `outcome_unknown`, the others `cancelled`, with this reason.
+    pub fn abandoned(&self, reason: &str, repeatable: impl Fn(&ToolName) -> bool) -> Vec<Arc<Outcome>> {
+        let outcome = |(call, known): (&CallId, &Known)| {
+            let error = match &known.state {
+                State::Ended(_) => return None,
+                State::Running { .. } if !repeatable(&known.tool) => unknown(&known.tool),
+                State::Running { .. } => CallError::new(ErrorCode::Cancelled, reason),
+                State::Waiting => CallError::new(ErrorCode::Cancelled, format!("{reason}; nothing was carried out")),
+            };
+            let shown = Arc::from([Content::Text(error.body().into())]);
+            let (call, attempts) = (call.clone(), known.attempts);
+            Some(Arc::new(Outcome { call, part_of: None, result: Err(error), shown, attempts }))
+        };
+        self.calls.iter().filter_map(outcome).collect()
     }
 
     /// How many calls arrived, those of plans included and the plans themselves not.

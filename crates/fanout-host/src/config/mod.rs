@@ -27,6 +27,7 @@ mod server;
 mod setting;
 mod source;
 mod sql;
+mod store;
 mod syntax;
 mod tool;
 mod units;
@@ -48,6 +49,7 @@ pub use server::{PortError, ServerConfig, WritesAfterClient};
 pub use setting::{Setting, SettingError};
 pub use source::SourceToolConfig;
 pub use sql::SqlConfig;
+pub use store::{StoreConfig, StorePlace, WorkerConfig};
 pub use tool::{HttpConfig, Implementation, ToolConfig};
 
 use std::collections::BTreeMap;
@@ -91,6 +93,10 @@ pub struct Config {
     pub mcp_servers: BTreeMap<String, McpServerConfig>,
     /// `[prices."MODEL"]`.
     pub prices: BTreeMap<String, Price>,
+    /// `[store]`: where runs are kept.
+    pub store: StoreConfig,
+    /// `[worker]`: background runs.
+    pub worker: WorkerConfig,
     /// What is allowed and perhaps not meant, in the order of the file.
     pub warnings: Vec<Mistake>,
     /// What it was read from.
@@ -137,6 +143,11 @@ pub enum ConfigError {
     /// There is a file, and it may not be used unasked.
     #[error(transparent)]
     Find(#[from] FindError),
+}
+
+/// Reads a time such as `30s`, `12h` or `7d`, as the configuration writes them.
+pub fn read_duration(text: &str) -> Option<std::time::Duration> {
+    units::duration(text)
 }
 
 /// The most bytes of a configuration: far more than anybody writes, far less than a device or a log would pour in.

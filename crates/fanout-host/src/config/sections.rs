@@ -1,4 +1,4 @@
-//! The sections that concern everything: `[model]`, `[run]`, `[scheduler]`, `[prices]`, `[store]`.
+//! The sections that concern everything: `[model]`, `[run]`, `[scheduler]`, `[prices]`.
 //!
 //! From the page. To the options, with the defaults of the contract.
 //!
@@ -17,7 +17,7 @@ use super::keys::Kind;
 use super::page::{Page, Section, Spot};
 use super::setting::Setting;
 use super::source::Names;
-use super::{database, limits, mcp, openapi, server, tool};
+use super::{database, limits, mcp, openapi, server, store, tool};
 
 /// `[model]`: whom to ask.
 #[derive(Clone, Debug)]
@@ -108,7 +108,7 @@ impl Default for SchedulerConfig {
 }
 
 /// Sections whose keys a variable may override, as in `FANOUT_RUN__MAX_TURNS`.
-const OVERRIDDEN: [&str; 5] = ["MODEL", "RUN", "SCHEDULER", "SERVER", "STORE"];
+const OVERRIDDEN: [&str; 6] = ["MODEL", "RUN", "SCHEDULER", "SERVER", "STORE", "WORKER"];
 
 /// Reads the whole page. What is wrong is noted there.
 pub(super) fn read(page: &Page<'_>) -> Config {
@@ -137,10 +137,11 @@ pub(super) fn read(page: &Page<'_>) -> Config {
         limits,
         databases,
         prices: prices(&top),
+        store: store::read(page, &part(page, &top, "store", "STORE", Kind::Store)),
+        worker: store::read_worker(&part(page, &top, "worker", "WORKER", Kind::Worker)),
         warnings: Vec::new(),
         text: super::Text::default(),
     };
-    store(&part(page, &top, "store", "STORE", Kind::Store));
     top.finish();
     check_variables(page);
     config
@@ -164,7 +165,7 @@ fn check_variables(page: &Page<'_>) {
         let Some((section, _)) = rest.split_once("__") else { continue };
         if !OVERRIDDEN.contains(&section) {
             let spot = Spot::Variable(format!("FANOUT_{rest}"));
-            let known = "a variable can override keys of [model], [run], [scheduler], [server] and [store]";
+            let known = "a variable can override keys of [model], [run], [scheduler], [server], [store] and [worker]";
             page.mistake(&spot, format!("there is no section `{section}` to override; {known}"));
         }
     }
@@ -265,20 +266,4 @@ fn prices(top: &Section<'_>) -> BTreeMap<String, Price> {
         Some((model, price))
     };
     section.all().filter_map(price).collect()
-}
-
-fn store(section: &Section<'_>) {
-    if let Some(field) = section.get("url")
-        && let Some(url) = field.string()
-        && url != "memory:"
-    {
-        let scheme = url.split(':').next().unwrap_or_default();
-        match scheme {
-            "sqlite" | "postgres" | "postgresql" => field.mistake(format!(
-                "a `{scheme}` store is not in this version of fanout: nothing would be kept; write \"memory:\" or leave [store] out"
-            )),
-            _ => field.mistake("`url` of [store] must be \"memory:\" in this version of fanout"),
-        }
-    }
-    section.finish();
 }

@@ -285,22 +285,21 @@ fn what_is_not_in_this_version_is_refused() {
     for (text, key, lost) in [
         ("workspace = {}", "workspace", "there are no file tools yet"),
         ("project.a = {}", "project", "there are no teams yet"),
-        ("worker = {}", "worker", "there are no background runs yet"),
         ("notify = [{}]", "notify", "nobody would be notified"),
     ] {
         check(text, &format!("fanout.toml:1:1: {}", later(key, lost)));
     }
     let lost = "nobody would be asked before the tool runs";
     check_tool("approval = \"never\"", &format!("1: {}", later("approval", lost)));
-    check(
-        "[store]\nretention = \"1d\"",
-        &format!("fanout.toml:2:1: {}", later("retention", "nothing is kept beyond the process")),
-    );
-    for scheme in ["sqlite", "postgres"] {
-        let message = format!(
-            "a `{scheme}` store is not in this version of fanout: nothing would be kept; write \"memory:\" or leave [store] out"
-        );
-        check(&format!("[store]\nurl = \"{scheme}://x\""), &format!("fanout.toml:2:7: {message}"));
+    let message = "a PostgreSQL store is not in this version of fanout; write \"sqlite://FILE\", or leave `url` out";
+    check("[store]\nurl = \"postgres://x\"", &format!("fanout.toml:2:7: {message}"));
+}
+
+#[test]
+fn the_journal_is_a_file_or_nothing() {
+    for url in ["", "x", "sqlite://", "sqlite::memory:", "sqlite://x?mode=ro", "mysql://x"] {
+        let message = "`url` of [store] must be \"sqlite://FILE\" or \"memory:\"";
+        check(&format!("[store]\nurl = \"{url}\""), &format!("fanout.toml:2:7: {message}"));
     }
 }
 
@@ -320,14 +319,9 @@ fn a_variable_that_overrides_nothing_names_the_nearest() {
         "FANOUT_RUN__MAX_TURNS: `max_turns` must be a whole number from 1 to 4294967295",
     );
     check(
-        "FANOUT_WORKER__CONCURRENCY",
+        "FANOUT_TEAM__TOOLS",
         "4",
-        "FANOUT_WORKER__CONCURRENCY: there is no section `WORKER` to override; a variable can override keys of [model], [run], [scheduler], [server] and [store]",
-    );
-    check(
-        "FANOUT_STORE__RETENTION",
-        "1d",
-        "FANOUT_STORE__RETENTION: `retention` is not in this version of fanout: nothing is kept beyond the process",
+        "FANOUT_TEAM__TOOLS: there is no section `TEAM` to override; a variable can override keys of [model], [run], [scheduler], [server], [store] and [worker]",
     );
 }
 

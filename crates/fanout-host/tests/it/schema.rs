@@ -116,7 +116,7 @@ fn the_schema_refuses_what_the_reader_refuses() {
         section("server", "listen = \"8787\""),
         section("server", "hosts = [\"a:80\"]"),
         section("server", "writes_after_client = \"maybe\""),
-        section("store", "url = \"sqlite://x\""),
+        section("store", "url = 3"),
         section("prices.m", "input = 1"),
         section("openapi.x", "limit = 3"),
         section("mcp_servers.x", "command = \"a\"\nurl = \"https://a.example\""),

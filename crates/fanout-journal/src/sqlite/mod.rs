@@ -236,7 +236,8 @@ fn add(transaction: &Transaction<'_>, entries: &[Entry], owner: &str) -> rusqlit
             Entry::Event { at_us, text, .. } => {
                 insert.execute(params![n, at_us, FORM, text])?;
             }
-            Entry::End { state, reason, used, .. } => {
+            Entry::End { at_us, text, state, reason, used, .. } => {
+                insert.execute(params![n, at_us, FORM, text])?;
                 let sql = "update fanout_run set state = ?, reason = ?, ended_ms = ?, owner = null, stop = null, turns = ?, calls = ?, \
                            failed = ?, tokens = ?, cost_usd = ?, took_us = ? where n = ?";
                 let took = crate::record::micros(used.elapsed);

@@ -25,7 +25,8 @@ pub fn event(run: &str, fence: u64, text: &str) -> Entry {
 
 pub fn end(run: &str, fence: u64) -> Entry {
     let used = Used { turns: 2, calls: 3, failed: 1, tokens: 40, cost_usd: 0.5, elapsed: Duration::from_micros(9) };
-    Entry::End { run: run.into(), fence, state: RunState::Done, reason: Some("why".to_owned()), used }
+    let text = "over".to_owned();
+    Entry::End { run: run.into(), fence, at_us: 9, text, state: RunState::Done, reason: Some("why".to_owned()), used }
 }
 
 async fn texts(store: &dyn Store, run: &str) -> Vec<String> {
@@ -49,7 +50,7 @@ pub async fn appends_and_lists(store: &dyn Store) {
     assert!(store.append(vec![event("one", 0, "c"), end("one", 0)]).await.unwrap().is_empty());
     assert_eq!(
         (texts(store, "one").await, texts(store, "two").await),
-        (vec!["a".into(), "b".into(), "c".into()], vec!["x".into()])
+        (vec!["a".into(), "b".into(), "c".into(), "over".into()], vec!["x".into()])
     );
     let numbers =
         |stored: Vec<fanout_journal::store::Stored>| stored.into_iter().map(|stored| stored.number).collect::<Vec<_>>();
@@ -96,7 +97,7 @@ pub async fn a_run_is_taken_over_once(gone: Box<dyn Store>, next: &dyn Store, th
     assert_eq!(loser.append(vec![event("old", 1, "no")]).await.unwrap().len(), 1, "not with the fence alone");
     assert_eq!(winner.append(vec![event("old", 0, "no")]).await.unwrap().len(), 1, "not under the old fence");
     assert!(winner.append(vec![event("old", 1, "yes"), end("old", 1)]).await.unwrap().is_empty());
-    assert_eq!(texts(next, "old").await, ["yes"]);
+    assert_eq!(texts(next, "old").await, ["yes", "over"]);
     assert_eq!(winner.append(vec![event("old", 1, "late")]).await.unwrap().len(), 1, "nothing comes after the end");
 }
 

@@ -48,6 +48,8 @@ pub(super) enum Kind {
     Jwt,
     /// `[store]`.
     Store,
+    /// `[worker]`.
+    Worker,
     /// `[prices."MODEL"]`.
     Price,
     /// A table whose keys are names that its author chooses.

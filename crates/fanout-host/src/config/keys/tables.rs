@@ -64,7 +64,7 @@ const STOP_ON_FAILURE: Key = key(
 )
 .or("false");
 
-pub(super) static TABLES: [Table; 20] = [
+pub(super) static TABLES: [Table; 21] = [
     table(
         Kind::Top,
         "the top of the file",
@@ -86,6 +86,7 @@ pub(super) static TABLES: [Table; 20] = [
             key("mcp_servers", TablesByName(Kind::McpServer), r#"{ files = { command = "npx" } }"#, "MCP servers, by name"),
             key("server", Takes::Table(Kind::Server), "{}", "the gateway"),
             key("store", Takes::Table(Kind::Store), "{}", "where runs are kept"),
+            key("worker", Takes::Table(Kind::Worker), "{}", "background runs"),
             key(
                 "prices",
                 TablesByName(Kind::Price),
@@ -414,7 +415,28 @@ pub(super) static TABLES: [Table; 20] = [
         Kind::Store,
         "[store]",
         "Where runs are kept.",
-        &[key("url", OneOf(&["memory:"]), r#""memory:""#, "nothing is kept beyond the process").or(r#""memory:""#)],
+        &[
+            key(
+                "url",
+                Text,
+                r#""memory:""#,
+                "the journal: a SQLite file, relative to the configuration, or `memory:`, which keeps nothing beyond the process",
+            )
+            .or(r#""sqlite://.fanout/fanout.db""#),
+            key("retention", Duration, r#""7d""#, "for how long a run is kept after its end").or(r#""30d""#),
+        ],
+    )
+    .overridden(),
+    table(
+        Kind::Worker,
+        "[worker]",
+        "Background runs.",
+        &[
+            key("concurrency", COUNT, "16", "how many of them go on at once in this process").or("4"),
+            key("lease", Duration, r#""10s""#, "the runs of a process that is gone are looked for three times in so long")
+                .or(r#""30s""#),
+            key("watchdog", Duration, r#""10m""#, "a run in which nothing happens for so long is stopped").or(r#""5m""#),
+        ],
     )
     .overridden(),
     table(

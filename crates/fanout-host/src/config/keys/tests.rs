@@ -97,7 +97,7 @@ fn file(kind: Kind, header: &str, key: &str, line: &str) -> String {
                 others.iter().map(|(name, line)| (name.as_slice(), line.as_str())).collect();
             format!("[prices.m]\n{line}\n{}", beside(&others))
         }
-        Kind::Model | Kind::Run | Kind::Scheduler | Kind::Server | Kind::Store | Kind::Names => {
+        Kind::Model | Kind::Run | Kind::Scheduler | Kind::Server | Kind::Store | Kind::Worker | Kind::Names => {
             format!("{header}\n{line}\n")
         }
     }

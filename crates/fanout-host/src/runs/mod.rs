@@ -1,0 +1,12 @@
+//! Runs in the background, and those that broke off.
+//!
+//! From the journal: runs that wait, and runs whose process is gone. To the agent: each of them, from where it stands. The
+//! [`Worker`] of a process does both for as long as the process serves; `recover` says how a run goes on.
+
+mod given;
+mod recover;
+mod worker;
+
+pub use given::{NewAgentRun, batch_given, calls_given};
+pub use recover::{Broken, Recovery};
+pub use worker::{Equipment, PAUSED, SubmitError, Worker, WorkerOptions, stop, stopped_by_others};
