@@ -22,7 +22,7 @@ use crate::client::{Client, Handover, Offer, Ours, WritesAfterClient, result_blo
 use crate::conversation::Conversation;
 use crate::request::Template;
 use crate::resume::{Resumed, given};
-use crate::running::Running;
+use crate::running::{Asked, Running};
 use crate::stop::{Cancel, End, Report, Status};
 use crate::turn::result_of;
 
@@ -268,9 +268,9 @@ impl Agent {
         let limits = &self.options.limits;
         let budget = settings.budget.unwrap_or_else(|| Budget::new(limits.tokens_max, limits.cost_max_usd));
         let template = self.template.clone();
-        let (model, gate, teller) = (&*self.model, self.scheduler.gate(), run.teller().clone());
-        let mut running =
-            Running::new(model, gate, &self.options, template, conversation, budget, settings.cancel, teller);
+        let asked = Asked { model: &*self.model, gate: self.scheduler.gate() };
+        let teller = run.teller().clone();
+        let mut running = Running::new(asked, &self.options, template, conversation, budget, settings.cancel, teller);
         running.client = self.client.as_ref();
         let open = resumed.and_then(|resumed| {
             running.resume(&resumed);

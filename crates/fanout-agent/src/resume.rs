@@ -178,7 +178,7 @@ impl Resumed {
 }
 
 fn message_of(raw: &str) -> Result<Message, ResumeError> {
-    Raw::parse(raw.to_owned()).and_then(Message::parse).map_err(ResumeError::Message)
+    Raw::parse(raw).and_then(Message::parse).map_err(ResumeError::Message)
 }
 
 fn response(blocks: Vec<Block>, stop_reason: StopReason) -> Response {

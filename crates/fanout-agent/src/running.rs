@@ -37,6 +37,12 @@ const UNSEEN_TOKENS: u64 = 1_000;
 /// A deadline that no clock can count to is this far away: as good as none, and safe to add to any time.
 const DEADLINE_MAX: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
+/// Whom a run asks, and where its requests wait for their turn.
+pub(crate) struct Asked<'a> {
+    pub(crate) model: &'a dyn Model,
+    pub(crate) gate: &'a Gate,
+}
+
 pub(crate) struct Running<'a> {
     pub(crate) conversation: Conversation,
     pub(crate) turns: u32,
@@ -89,8 +95,7 @@ enum Unanswered {
 
 impl<'a> Running<'a> {
     pub(crate) fn new(
-        model: &'a dyn Model,
-        gate: &'a Gate,
+        Asked { model, gate }: Asked<'a>,
         options: &'a AgentOptions,
         template: Template,
         conversation: Conversation,
