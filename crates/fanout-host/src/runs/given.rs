@@ -49,7 +49,7 @@ impl NewAgentRun {
             _ => return Err("there is nothing to ask: give `prompt`, or `messages`".to_owned()),
         };
         for (at, raw) in messages.iter().enumerate() {
-            let message = Raw::parse(raw.get().to_owned()).and_then(Message::parse);
+            let message = Raw::parse(raw.get()).and_then(Message::parse);
             message.map_err(|error| format!("`messages[{at}]` is no message: {error}"))?;
         }
         let title = title_of(messages.last().map_or("", |message| message.get()));

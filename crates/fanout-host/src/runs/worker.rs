@@ -48,6 +48,9 @@ pub struct Equipment {
     pub config: Arc<Config>,
 }
 
+/// Makes the recorder of a run, beside the journal's.
+pub type RecorderOf = Arc<dyn Fn(&Row) -> Arc<dyn Recorder> + Send + Sync>;
+
 /// What a worker is made of.
 #[derive(Clone)]
 pub struct WorkerOptions {
@@ -58,7 +61,7 @@ pub struct WorkerOptions {
     /// What the next run works with.
     pub equipment: Arc<dyn Fn() -> Equipment + Send + Sync>,
     /// Who is told what happens in a run, beside the journal.
-    pub recorder: Arc<dyn Fn(&Row) -> Arc<dyn Recorder> + Send + Sync>,
+    pub recorder: RecorderOf,
 }
 
 /// Why a run was not queued.
