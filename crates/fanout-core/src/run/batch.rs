@@ -425,6 +425,8 @@ impl<'run> Batch<'run> {
             terms: Arc::clone(&tool.terms),
             limit: self.run.limit_of(tool),
             early: self.run.options.early_start && tool.terms.repeatable && effects.only_reads(),
+            resumable: tool.resumable(self.run.options.once.as_deref()),
+            in_doubt: false,
             expected: tool.latency.expected(),
         }
     }

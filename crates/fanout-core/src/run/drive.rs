@@ -245,6 +245,7 @@ impl Batch<'_> {
             idempotency_key: format!("{}/{}", options.run, item.call).into(),
             caller_token: options.caller_token.clone(),
             secrets: Arc::clone(&self.run.secrets),
+            once: options.once.clone().filter(|once| once.holds_for(tool.spec.database.as_deref())),
             hold: Hold(Some(Arc::clone(&lease) as Arc<dyn Backing>)),
             limit,
             atomic: match &mut item.role {

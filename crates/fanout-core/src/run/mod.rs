@@ -31,6 +31,7 @@ use crate::call::{CallerId, GroupName, RunId, ToolName};
 use crate::effects::Paths;
 use crate::event::{Event, Recorder, What};
 use crate::limits::{GroupState, LimitOptions};
+use crate::once::Once;
 use crate::schedule::Limit;
 use crate::secrets::Secrets;
 use crate::tool::CallerToken;
@@ -137,6 +138,8 @@ pub struct RunOptions {
     pub plan_tools: Option<Arc<HashSet<ToolName>>>,
     /// How paths in inputs become keys.
     pub paths: Paths,
+    /// Where tools of the journal's own database keep what their calls came to; such a call is carried out once.
+    pub once: Option<Arc<Once>>,
     /// Who is told what happens.
     pub recorder: Option<Arc<dyn Recorder>>,
 }
@@ -152,6 +155,7 @@ impl RunOptions {
             stop_on_failure: true,
             plan_tools: None,
             paths: Paths::default(),
+            once: None,
             recorder: None,
         }
     }

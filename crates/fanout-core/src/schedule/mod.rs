@@ -327,7 +327,7 @@ impl Schedule {
                 let item = &self.items[call];
                 let error = match &item.failed {
                     // What is not repeatable goes again only if nothing was carried out.
-                    Some(_) if item.treatment.terms.repeatable => self.stopped(call),
+                    Some(_) if item.treatment.terms.repeatable || item.treatment.in_doubt => self.stopped(call),
                     _ => CallError::new(ErrorCode::Cancelled, format!("{reason}; nothing was carried out")),
                 };
                 self.end(call, error, now);
@@ -514,7 +514,10 @@ impl Schedule {
     /// Counts an outcome, and hands it out.
     fn is_answered(&mut self, call: Ix, result: Result<Arc<Output>, CallError>) {
         self.unanswered -= 1;
-        self.steps.push_back(Step::Answer(call, result.map_err(Box::new)));
+        let Treatment { terms, in_doubt, .. } = &self.items[call].treatment;
+        let told = |error| if *in_doubt { retry::in_doubt(terms.tool.as_str(), error) } else { error };
+        let result = result.map_err(|error| Box::new(told(error)));
+        self.steps.push_back(Step::Answer(call, result));
         if let Some(bundle) = self.items[call].bundle {
             self.part_answered(bundle);
         }
