@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fanout_agent::{Cancel, reply};
 use fanout_anthropic::Message;
 use fanout_core::call::RunId;
-use fanout_core::event::What;
+use fanout_core::event::{RunKind, What};
 use fanout_core::outcome::{CallError, ErrorCode, Outcome};
 use fanout_core::run::RunOptions;
 use fanout_host::build::Purpose;
@@ -85,7 +85,7 @@ async fn run_calls(
     let mut options = RunOptions::new(id);
     options.recorder = Some(Arc::clone(watcher) as _);
     let mut run = loaded.scheduler().run(Arc::clone(&loaded.toolbox), options);
-    run.record(|| What::RunStarted);
+    run.record(|| What::RunStarted { kind: RunKind::Batch, given: "".into() });
     let mut batch = run.batch();
     batch.set_bounds(limits(&loaded.config.run).bounds(0, 0));
     for call in asked.calls {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use fanout_agent::reply;
 use fanout_core::call::{Call, CallId, RunId};
-use fanout_core::event::{Event, Recorder, What};
+use fanout_core::event::{Event, Recorder, RunKind, What};
 use fanout_core::outcome::Outcome;
 use fanout_core::run::{BatchError, RunOptions};
 use fanout_host::options::limits;
@@ -179,7 +179,7 @@ async fn drive(order: Order, shared: &Shared, running: &Arc<Running>) -> Result<
     options.caller_token = order.caller.token.clone();
     options.recorder = Some(Arc::new((shared.watch(order.run, &order.caller), (teller, Arc::clone(&touched)))));
     let mut run = shared.scheduler.run(Arc::clone(&current.toolbox), options);
-    run.record(|| What::RunStarted);
+    run.record(|| What::RunStarted { kind: RunKind::Batch, given: "".into() });
     let bounds = &current.config.run;
     let mut batch = run.batch();
     batch.set_bounds(limits(bounds).bounds(0, 0));

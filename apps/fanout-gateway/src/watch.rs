@@ -193,7 +193,7 @@ impl Recorder for RunWatch {
                 let again_ms = again_after.map(|wait| wait.as_millis());
                 tracing::warn!(run = self.run.as_str(), turn, error, again_ms, "model request failed");
             }
-            What::CallReady { call } => self.ready(call, at),
+            What::CallReady { call, .. } => self.ready(call, at),
             What::CallLocked { call } => self.locked(call, at),
             What::AttemptStarted { call, number } => self.attempt_started(call, *number, at),
             What::AttemptEnded { call, number, error } => self.attempt_ended(call, *number, error.is_some(), at),
@@ -282,9 +282,10 @@ mod tests {
             part_of: None,
             position,
             declared: false,
+            input: Arc::default(),
             waits: Arc::from([]),
         };
-        for what in [arrived, What::CallReady { call: "a".into() }] {
+        for what in [arrived, What::CallReady { call: "a".into(), filled: None }] {
             watch.record(&Event { run: "r".into(), at: Duration::ZERO, what });
         }
         watch

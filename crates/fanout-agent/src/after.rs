@@ -105,7 +105,7 @@ impl Running<'_> {
             self.handover = Some(handover(sorted, &outcomes));
             return stopped.map_or(Ok(Next::Done), Err);
         }
-        self.conversation.append_reply(reply(&outcomes));
+        self.append_reply(&outcomes);
         let stuck = self.repeats.take(&calls, &outcomes).map(End::Failed);
         match stopped.or(over.map(End::Budget)).or(stuck) {
             Some(end) => Err(end),
@@ -199,7 +199,7 @@ impl Running<'_> {
     /// stuck.
     async fn answer(&mut self, batch: Batch<'_>, calls: &[Call]) -> Option<End> {
         let outcomes = self.outcomes(batch).await;
-        self.conversation.append_reply(reply(&outcomes));
+        self.append_reply(&outcomes);
         self.repeats.take(calls, &outcomes).map(End::Failed)
     }
 
@@ -212,8 +212,22 @@ impl Running<'_> {
     }
 
     fn append(&mut self, blocks: &[Block]) {
-        self.conversation.append_answer(blocks);
         self.answer = text_of(blocks);
+        // In a turn that broke off it was said before.
+        if !std::mem::take(&mut self.is_appended) && self.conversation.append_answer(blocks).is_some() {
+            self.tell_appended();
+        }
+    }
+
+    fn append_reply(&mut self, outcomes: &[Arc<Outcome>]) {
+        self.conversation.append_reply(reply(outcomes));
+        self.tell_appended();
+    }
+
+    fn tell_appended(&self) {
+        if let Some(last) = self.conversation.messages().last() {
+            self.teller.tell(|| What::Appended { message: last.raw().as_str().into() });
+        }
     }
 }
 

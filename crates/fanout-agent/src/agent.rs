@@ -11,9 +11,9 @@ use std::sync::Arc;
 use fanout_anthropic::{Model, Raw, Request, ToolChoice};
 use fanout_core::call::{CallerId, RunId};
 use fanout_core::effects::Paths;
-use fanout_core::event::{Recorder, What};
+use fanout_core::event::{Recorder, RunKind, What};
 use fanout_core::retry::Backoff;
-use fanout_core::run::{RunOptions, Scheduler};
+use fanout_core::run::{Run, RunOptions, Scheduler};
 use fanout_core::tool::CallerToken;
 use fanout_core::toolbox::Toolbox;
 
@@ -21,6 +21,7 @@ use crate::budget::{Budget, Limits, Price};
 use crate::client::{Client, Handover, Offer, Ours, WritesAfterClient, result_block};
 use crate::conversation::Conversation;
 use crate::request::Template;
+use crate::resume::{Resumed, given};
 use crate::running::Running;
 use crate::stop::{Cancel, End, Report, Status};
 use crate::turn::result_of;
@@ -234,15 +235,44 @@ impl Agent {
     /// and loses the report.
     pub async fn run(&self, conversation: impl Into<Conversation>, settings: RunSettings) -> Report {
         let conversation = conversation.into();
-        let mut run = self.scheduler.run(Arc::clone(&self.toolbox), self.run_options(&settings));
-        run.record(|| What::RunStarted);
+        let run = self.scheduler.run(Arc::clone(&self.toolbox), self.run_options(&settings));
+        run.record(|| What::RunStarted { kind: RunKind::Agent, given: given(&self.options, &conversation) });
+        self.go(run, conversation, settings, None).await
+    }
+
+    /// Goes on with a run whose process ended. Calls that have their outcome are not run again; those that were under way are,
+    /// if that does no harm, and are `outcome_unknown` if it might. What it used up by then counts.
+    ///
+    /// # Cancellation
+    /// As for [`Agent::run`].
+    pub async fn resume(&self, resumed: Resumed, settings: RunSettings) -> Report {
+        let mut options = self.run_options(&settings);
+        options.elapsed = resumed.elapsed;
+        let run = self.scheduler.run(Arc::clone(&self.toolbox), options);
+        run.record(|| What::RunResumed);
+        let conversation = resumed.conversation();
+        self.go(run, conversation, settings, Some(resumed)).await
+    }
+
+    async fn go(
+        &self,
+        mut run: Run,
+        conversation: Conversation,
+        settings: RunSettings,
+        resumed: Option<Resumed>,
+    ) -> Report {
         let limits = &self.options.limits;
         let budget = settings.budget.unwrap_or_else(|| Budget::new(limits.tokens_max, limits.cost_max_usd));
         let template = self.template.clone();
-        let (model, gate) = (&*self.model, self.scheduler.gate());
-        let mut running = Running::new(model, gate, &self.options, template, conversation, budget, settings.cancel);
+        let (model, gate, teller) = (&*self.model, self.scheduler.gate(), run.teller().clone());
+        let mut running =
+            Running::new(model, gate, &self.options, template, conversation, budget, settings.cancel, teller);
         running.client = self.client.as_ref();
-        let end = running.go(&mut run).await;
+        let open = resumed.and_then(|resumed| {
+            running.resume(&resumed);
+            resumed.open
+        });
+        let end = running.go(&mut run, open).await;
         let (status, reason) = match &end {
             Ok(()) => (Status::Done, None),
             Err(end) => (end.status(), end.reason()),
@@ -257,7 +287,7 @@ impl Agent {
             calls: running.calls,
             usage: running.usage,
             cost_usd: self.options.price.map(|price| price.cost(&running.usage)),
-            elapsed: run.elapsed(),
+            elapsed: run.teller().elapsed(),
             conversation: running.conversation,
             handover: running.handover,
         }

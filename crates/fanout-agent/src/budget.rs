@@ -161,6 +161,16 @@ impl Budget {
         Self(Arc::new(Mutex::new(Spending { tokens_max, cost_max_usd, tokens: 0, cost_usd: 0.0 })))
     }
 
+    /// The same, of which so much is spent already.
+    #[must_use]
+    pub fn with_spent(self, tokens: u64, cost_usd: f64) -> Self {
+        let mut spending = self.spending();
+        spending.tokens = spending.tokens.saturating_add(tokens);
+        spending.cost_usd += cost_usd;
+        drop(spending);
+        self
+    }
+
     /// Refuses a budget of dollars that cannot be counted.
     pub(crate) fn check(&self, options: &AgentOptions) -> Result<(), End> {
         match (self.spending().cost_max_usd, options.price) {

@@ -23,10 +23,13 @@ mod rates;
 mod repeats;
 mod stop;
 
+mod resume;
+
 pub use agent::{Agent, AgentError, AgentOptions, RunSettings, new_run_id};
 pub use budget::{Budget, BudgetError, Limits, Price};
 pub use client::{Handed, Handover, Offer, Ours, WritesAfterClient};
 pub use conversation::Conversation;
 pub use rates::MODEL_GROUPS;
+pub use resume::{Given, ResumeError, Resumed};
 pub use stop::{Cancel, Report, Status};
 pub use turn::{calls_of, reply};

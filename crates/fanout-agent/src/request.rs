@@ -79,6 +79,19 @@ impl Template {
         }
     }
 
+    /// What the next request carries beside the conversation because of what was answered: a container. For a journal.
+    pub(crate) fn state(&self) -> Option<Arc<str>> {
+        let (_, container) = self.request.extra.iter().find(|(key, _)| key == "container")?;
+        Some(container.as_str().into())
+    }
+
+    /// Goes on with what [`Template::state`] gave.
+    pub(crate) fn restore(&mut self, state: &str) {
+        let Ok(container) = Raw::parse(state) else { return };
+        self.request.extra.retain(|(key, _)| key != "container");
+        self.request.extra.push(("container".to_owned(), container));
+    }
+
     /// How many bytes it takes beside the messages.
     pub(crate) fn bytes(&self) -> usize {
         let tools = self.request.tools.as_ref().map_or(0, |tools| tools.len());

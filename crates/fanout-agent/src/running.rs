@@ -8,10 +8,10 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanout_anthropic::{Again, Block, Message, Model, ModelError, Part, Request, Response, Usage, View};
+use fanout_anthropic::{Again, Block, Model, ModelError, Part, Request, Response, Usage, View};
 use fanout_core::call::GroupName;
-use fanout_core::event::What;
-use fanout_core::run::{Gate, Pass, Run};
+use fanout_core::event::{Tokens, What};
+use fanout_core::run::{Gate, Pass, Run, Teller};
 use fanout_core::toolbox::Toolbox;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -24,6 +24,7 @@ use crate::early::Early;
 use crate::rates::{self, Crossing};
 use crate::repeats::Repeats;
 use crate::request::Template;
+use crate::resume::{Open, Resumed};
 use crate::stop::{Cancel, End, explained};
 
 /// One token is at least about so many bytes of a request; the estimate of what is not measured yet stays above the
@@ -49,6 +50,9 @@ pub(crate) struct Running<'a> {
     /// Whose request this is, where a client runs tools of its own.
     pub(crate) client: Option<&'a Client>,
     pub(crate) handover: Option<Handover>,
+    /// The model's last answer stands in the conversation already.
+    pub(crate) is_appended: bool,
+    pub(crate) teller: Teller,
     model: &'a dyn Model,
     gate: &'a Gate,
     /// The limit group of the model.
@@ -92,6 +96,7 @@ impl<'a> Running<'a> {
         conversation: Conversation,
         budget: Budget,
         cancel: Cancel,
+        teller: Teller,
     ) -> Self {
         Self {
             begun_with: conversation.messages().len(),
@@ -106,6 +111,8 @@ impl<'a> Running<'a> {
             repeats: Repeats::default(),
             client: None,
             handover: None,
+            is_appended: false,
+            teller,
             model,
             gate,
             api: rates::group(model),
@@ -117,9 +124,27 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Goes on until the model is done.
-    pub(crate) async fn go(&mut self, run: &mut Run) -> Result<(), End> {
+    /// Goes on with a run that broke off. Its template goes on too.
+    pub(crate) fn resume(&mut self, resumed: &Resumed) {
+        self.begun_with = resumed.begun_with;
+        (self.turns, self.calls, self.usage) = (resumed.turns, resumed.calls, resumed.usage);
+        self.measured = resumed.measured;
+        let left = self.options.limits.deadline.saturating_sub(resumed.elapsed);
+        self.deadline = Instant::now() + left.min(DEADLINE_MAX);
+        if let Some(state) = &resumed.state {
+            self.template.restore(state);
+        }
+    }
+
+    /// Goes on until the model is done, from the turn that broke off, if one did.
+    pub(crate) async fn go(&mut self, run: &mut Run, open: Option<Open>) -> Result<(), End> {
         self.budget.check(self.options)?;
+        if let Some(open) = open {
+            match self.close(run, open).await? {
+                Next::Done => return Ok(()),
+                Next::Ask | Next::AskWider(_) | Next::AskAfter(_) => {}
+            }
+        }
         loop {
             match self.turn(run).await? {
                 Next::Done => return Ok(()),
@@ -185,6 +210,18 @@ impl<'a> Running<'a> {
         }
     }
 
+    /// Ends a turn whose answer was appended before its process ended.
+    async fn close(&mut self, run: &mut Run, open: Open) -> Result<Next, End> {
+        let bounds = self.options.limits.bounds(self.turns, self.calls);
+        let sorter = self.sorter(run.toolbox());
+        let mut batch = run.batch();
+        batch.remember(open.past);
+        let early = Early::open(batch, self.turns, bounds, sorter);
+        self.is_appended = true;
+        // It was not asked for again, or it would not have been appended.
+        self.after(early, open.response, true).await
+    }
+
     pub(crate) fn sorter(&self, toolbox: &Arc<Toolbox>) -> Sorter<'a> {
         Sorter::new(self.client, toolbox, &self.options.paths)
     }
@@ -207,8 +244,15 @@ impl<'a> Running<'a> {
         self.template.keep_thread(response, self.conversation.messages().len());
         early.record(|| What::ModelEnded {
             turn,
-            message: Message::assistant(&response.blocks).raw().as_str().into(),
             stop_reason: response.stop_reason.to_string(),
+            tokens: Tokens {
+                input: response.usage.input_tokens,
+                output: response.usage.output_tokens,
+                cache_read: response.usage.cache_read_input_tokens,
+                cache_write: response.usage.cache_creation_input_tokens,
+            },
+            cost_usd: self.options.price.map(|price| price.cost(&response.usage)),
+            state: self.template.state(),
         });
     }
 

@@ -79,6 +79,12 @@ impl Position {
         Self(SmallVec::from_slice(&[index]))
     }
 
+    /// The place that was printed so; `None`: no place is.
+    pub fn printed(text: &str) -> Option<Self> {
+        let path: Option<SmallVec<[u32; 4]>> = text.split('.').map(|index| index.parse().ok()).collect();
+        path.map(Self)
+    }
+
     /// Compares as the order in which things end that contain others: what stands below a place comes before it.
     pub fn cmp_closing(&self, other: &Self) -> Ordering {
         let shared = self.0.iter().zip(&other.0).map(|(mine, theirs)| mine.cmp(theirs)).find(|order| order.is_ne());

@@ -1,24 +1,43 @@
 //! What happened, in one line of order.
 //!
 //! From [`run`](crate::run) for calls, and from the loop around it for runs and turns.
-//! To every [`Recorder`]: progress, figures, later journal and dashboard. They can disagree about looks, never about
-//! facts.
+//! To every [`Recorder`]: progress, figures, journal, later dashboard. They can disagree about looks, never about facts.
 //!
 //! Events are facts of the past; nobody answers one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::call::{CallId, GroupName, Position, RunId, ToolName};
 use crate::effects::Key;
 use crate::outcome::{ErrorCode, Outcome};
-use crate::tool::Progress;
+use crate::tool::{BoxFuture, Progress};
 
 /// Receives what happened. Called from the task that drives a batch, so it must be quick and never block.
 pub trait Recorder: Send + Sync + 'static {
     /// One event. Those of one run come in the order in which they happened.
     fn record(&self, event: &Event);
+
+    /// Waits until all that was recorded so far outlives the process; `None`: there is nothing to wait for, because it does
+    /// already or never will. An attempt at a call that is not repeatable waits for it before anything is sent, so that no
+    /// such attempt is ever unknown to who comes after a crash.
+    ///
+    /// # Errors
+    /// [`NotKept`]: it cannot be written. Nothing is lost yet, and nothing that must not happen twice may start.
+    ///
+    /// # Cancellation
+    /// Dropping the future changes nothing.
+    fn kept(&self) -> Option<BoxFuture<'static, Result<(), NotKept>>> {
+        None
+    }
 }
+
+/// What was recorded cannot be kept; the text says why, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotKept(pub Arc<str>);
 
 /// A recorder that keeps nothing.
 impl Recorder for () {
@@ -30,11 +49,25 @@ impl<A: Recorder, B: Recorder> Recorder for (A, B) {
         self.0.record(event);
         self.1.record(event);
     }
+
+    fn kept(&self) -> Option<BoxFuture<'static, Result<(), NotKept>>> {
+        match (self.0.kept(), self.1.kept()) {
+            (Some(first), Some(second)) => Some(Box::pin(async move {
+                first.await?;
+                second.await
+            })),
+            (first, second) => first.or(second),
+        }
+    }
 }
 
 impl<R: Recorder + ?Sized> Recorder for Arc<R> {
     fn record(&self, event: &Event) {
         (**self).record(event);
+    }
+
+    fn kept(&self) -> Option<BoxFuture<'static, Result<(), NotKept>>> {
+        (**self).kept()
     }
 }
 
@@ -54,20 +87,37 @@ pub struct Event {
 #[non_exhaustive]
 pub enum What {
     /// A run began.
-    RunStarted,
+    RunStarted {
+        /// What kind of run.
+        kind: RunKind,
+        /// What it was given, in the words of whoever began it: enough to go on with it in another process. Opaque here.
+        given: Arc<str>,
+    },
+    /// It goes on in another process, after the one that it ran in was gone. What came in of a turn whose response was not
+    /// whole is thrown away.
+    RunResumed,
     /// The model was asked. Turns count from 1.
     TurnStarted {
         /// Which turn.
         turn: u32,
     },
-    /// The model's response is whole. `message` is the assistant message's exact bytes, opaque here.
+    /// The model's response is whole.
     ModelEnded {
         /// Which turn.
         turn: u32,
-        /// The assistant message as it goes back.
-        message: Arc<str>,
         /// Why it stopped, in the API's word.
         stop_reason: String,
+        /// What it took.
+        tokens: Tokens,
+        /// What that cost in US dollars, where the price is known.
+        cost_usd: Option<f64>,
+        /// What the next request must carry beside the conversation, if anything. Opaque here.
+        state: Option<Arc<str>>,
+    },
+    /// The conversation grew by this message: its exact bytes, opaque here. Nothing is ever taken away from it.
+    Appended {
+        /// The message.
+        message: Arc<str>,
     },
     /// A model request failed.
     ModelFailed {
@@ -90,6 +140,8 @@ pub enum What {
         position: Position,
         /// Whether what it writes is declared, rather than inferred.
         declared: bool,
+        /// What it was given; of a plan's call, before its references are filled.
+        input: Arc<Value>,
         /// The nearest earlier calls that hold it back, ended or not.
         waits: Arc<[Wait]>,
     },
@@ -123,6 +175,8 @@ pub enum What {
     CallReady {
         /// The call.
         call: CallId,
+        /// Its input with the references filled, if it had any.
+        filled: Option<Arc<Value>>,
     },
     /// It holds its locks.
     CallLocked {
@@ -204,6 +258,41 @@ pub enum What {
         /// Why, where the state alone does not say.
         reason: Option<String>,
     },
+}
+
+/// What begins and ends with a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RunKind {
+    /// A model is asked, turn after turn.
+    Agent,
+    /// One batch that was handed over.
+    Batch,
+    /// Calls that come one by one, for as long as somebody stays connected.
+    Session,
+}
+
+impl RunKind {
+    /// The word that every surface uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Batch => "batch",
+            Self::Session => "session",
+        }
+    }
+}
+
+/// What a model's response took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Input that was not cached.
+    pub input: u64,
+    /// Output.
+    pub output: u64,
+    /// Input that was read from the cache.
+    pub cache_read: u64,
+    /// Input that was written to the cache.
+    pub cache_write: u64,
 }
 
 /// One thing that a call waits for.

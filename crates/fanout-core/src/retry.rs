@@ -75,6 +75,7 @@ pub fn again(error: &ToolError, repeatable: bool) -> Again {
         | ToolError::TooLarge(_)
         | ToolError::BadInput(_)
         | ToolError::NotPermitted(_)
+        | ToolError::NotKept(_)
         | ToolError::Panicked(_)
         | ToolError::Stopped => Again::Never,
     }
@@ -96,7 +97,7 @@ pub fn signal(error: &ToolError) -> Option<Signal> {
         ToolError::Busy { .. } => Some(Signal::Refused),
         ToolError::Overloaded { .. } => Some(Signal::Overloaded),
         ToolError::Broken(_) | ToolError::NotSent(_) => Some(Signal::Failed),
-        ToolError::NotPermitted(_) | ToolError::Panicked(_) | ToolError::Stopped => None,
+        ToolError::NotPermitted(_) | ToolError::NotKept(_) | ToolError::Panicked(_) | ToolError::Stopped => None,
     }
 }
 
@@ -134,6 +135,10 @@ pub fn verdict(tool: &str, error: &ToolError, repeatable: bool) -> CallError {
         ToolError::TooLarge(message) => CallError::new(ErrorCode::TooLarge, message),
         ToolError::BadInput(message) => CallError::new(ErrorCode::InvalidInput, message),
         ToolError::NotPermitted(message) => CallError::new(ErrorCode::NotPermitted, message),
+        ToolError::NotKept(message) => CallError::new(
+            ErrorCode::Internal,
+            format!("not run: {message}. Nothing was carried out; what only reads still works"),
+        ),
         ToolError::Panicked(_) => CallError::new(
             ErrorCode::Internal,
             format!("`{tool}` crashed: this is a fault of the tool, not of the input. Go on without it"),

@@ -194,14 +194,14 @@ impl Timeline {
                     turn.answered_at = Some(event.at);
                 }
             }
-            What::CallArrived { call, tool, part_of, position, declared, waits } => {
+            What::CallArrived { call, tool, part_of, position, declared, waits, .. } => {
                 self.arrive(Bar::new(call, tool, part_of, position, waits, event.at).declared(*declared));
             }
             What::BundleArrived { call, tool, part_of, position, waits } => {
                 self.arrive(Bar::new(call, tool, part_of, position, waits, event.at).bundle());
             }
             What::CallWaits { call, waits } => self.mark(call, |bar| bar.waits = waits.to_vec()),
-            What::CallReady { call } => self.mark(call, |bar| bar.ready_at = Some(event.at)),
+            What::CallReady { call, .. } => self.mark(call, |bar| bar.ready_at = Some(event.at)),
             What::CallLocked { call } => self.mark(call, |bar| bar.locked_at = Some(event.at)),
             What::AttemptStarted { call, .. } => self.mark(call, |bar| {
                 bar.attempts.push(AttemptBar { started_at: event.at, ended_at: None, backoff: None });
@@ -228,7 +228,9 @@ impl Timeline {
                 self.places.clear();
             }
             What::RunEnded { status, .. } => self.status = Some(status),
-            What::RunStarted
+            What::RunStarted { .. }
+            | What::RunResumed
+            | What::Appended { .. }
             | What::ModelFailed { .. }
             | What::CallProgress { .. }
             | What::LimitPaused { .. }
@@ -447,10 +449,17 @@ mod tests {
         let mut timeline = Timeline::default();
         let mut at = |ms_: u64, what: What| timeline.take(&Event { run: "r".into(), at: ms(ms_), what });
         let (tool, position) = ("t".into(), Position::block(0));
-        let arrived =
-            What::CallArrived { call: "c".into(), tool, part_of: None, position, declared: true, waits: Arc::from([]) };
+        let arrived = What::CallArrived {
+            call: "c".into(),
+            tool,
+            part_of: None,
+            position,
+            declared: true,
+            input: Arc::default(),
+            waits: Arc::from([]),
+        };
         at(0, arrived);
-        at(0, What::CallReady { call: "c".into() });
+        at(0, What::CallReady { call: "c".into(), filled: None });
         for (ms, what) in events {
             at(*ms, what.clone());
         }

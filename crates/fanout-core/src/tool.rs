@@ -362,6 +362,9 @@ pub enum ToolError {
     /// The input is wrong in a way that the schema cannot say.
     #[error("{0}")]
     BadInput(String),
+    /// That it begins could not be written down, so nothing was sent: after a crash nobody would have known of it.
+    #[error("{0}")]
+    NotKept(String),
     /// Who began the run may not do this, or did not say in whose name. Nothing was sent.
     #[error("{0}")]
     NotPermitted(String),
@@ -395,6 +398,7 @@ impl ToolError {
             | Self::TooLarge(message)
             | Self::BadInput(message)
             | Self::NotPermitted(message)
+            | Self::NotKept(message)
             | Self::Panicked(message) => message,
             Self::Stopped => return self,
         };

@@ -147,7 +147,7 @@ impl Explanation {
             }
         }
         let (calls, waves) = (counted(self.calls.len(), "call"), counted(self.waves, "wave"));
-        let _ = writeln!(text, "{calls} in {waves}; critical path: {}", self.path());
+        let _ = writeln!(text, "{calls} in {waves}; critical path: {}", one_line(&self.path()));
         text
     }
 
@@ -302,7 +302,8 @@ impl Explained {
         for wait in &self.waits {
             let key = wait.key.as_ref().map(|key| format!(" on {key}")).unwrap_or_default();
             let want = if wait.undeclared { ", for want of a declaration" } else { "" };
-            let _ = writeln!(text, "    waits for {}: {}{key}{want}", wait.on, wait.why.as_str());
+            let on = one_line(wait.on.as_str());
+            let _ = writeln!(text, "    waits for {on}: {}{key}{want}", wait.why.as_str());
         }
     }
 }

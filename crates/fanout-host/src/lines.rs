@@ -18,7 +18,8 @@ use crate::explain::wait_json;
 pub fn line(event: &Event) -> Option<Value> {
     let mut line = match &event.what {
         What::RunEnded { .. } => return None,
-        What::RunStarted => json!({ "type": "run_started" }),
+        What::RunStarted { .. } => json!({ "type": "run_started" }),
+        What::RunResumed => json!({ "type": "run_resumed" }),
         What::TurnStarted { turn } => json!({ "type": "turn_started", "turn": turn }),
         What::ModelEnded { turn, stop_reason, .. } => {
             json!({ "type": "model_ended", "turn": turn, "stop_reason": stop_reason })
@@ -26,7 +27,7 @@ pub fn line(event: &Event) -> Option<Value> {
         What::ModelFailed { turn, error, again_after } => json!({
             "type": "model_failed", "turn": turn, "error": error, "again_after_ms": again_after.map(millis),
         }),
-        What::CallArrived { call, tool, part_of, position, declared: _, waits } => json!({
+        What::CallArrived { call, tool, part_of, position, declared: _, input: _, waits } => json!({
             "type": "call_arrived", "call": call.as_str(), "tool": tool.as_str(), "part_of": id(part_of.as_ref()),
             "position": position.to_string(), "waits": waits_json(waits),
         }),
@@ -37,7 +38,7 @@ pub fn line(event: &Event) -> Option<Value> {
         What::CallWaits { call, waits } => {
             json!({ "type": "call_waits", "call": call.as_str(), "waits": waits_json(waits) })
         }
-        What::CallReady { call } => json!({ "type": "call_ready", "call": call.as_str() }),
+        What::CallReady { call, filled: _ } => json!({ "type": "call_ready", "call": call.as_str() }),
         What::CallLocked { call } => json!({ "type": "call_locked", "call": call.as_str() }),
         What::AttemptStarted { call, number } => {
             json!({ "type": "call_started", "call": call.as_str(), "attempt": number })

@@ -212,6 +212,8 @@ mod tests {
     use fanout_core::event::{Event, What, Why};
     use fanout_core::outcome::{CallError, ErrorCode, Outcome, Output};
 
+    use fanout_core::event::Tokens;
+
     use super::*;
 
     /// A timeline of one turn, written event by event.
@@ -221,8 +223,8 @@ mod tests {
         fn begin() -> Self {
             let mut story = Self(Timeline::default());
             story.at(0, What::TurnStarted { turn: 1 });
-            let (message, stop_reason) = ("{}".into(), "tool_use".to_owned());
-            story.at(200, What::ModelEnded { turn: 1, message, stop_reason });
+            let (tokens, stop_reason) = (Tokens::default(), "tool_use".to_owned());
+            story.at(200, What::ModelEnded { turn: 1, stop_reason, tokens, cost_usd: None, state: None });
             story
         }
 
@@ -243,9 +245,17 @@ mod tests {
             let waits: Arc<[Wait]> = after.map(wait).into_iter().collect();
             self.at(
                 200,
-                What::CallArrived { call: call.clone(), tool, part_of: None, position, declared: true, waits },
+                What::CallArrived {
+                    call: call.clone(),
+                    tool,
+                    part_of: None,
+                    position,
+                    declared: true,
+                    input: Arc::default(),
+                    waits,
+                },
             );
-            self.at(from, What::CallReady { call: call.clone() });
+            self.at(from, What::CallReady { call: call.clone(), filled: None });
             self.at(from, What::AttemptStarted { call: call.clone(), number: 1 });
             let result =
                 if fails { Err(CallError::new(ErrorCode::Upstream, "no")) } else { Ok(Arc::new(Output::text("x"))) };
@@ -285,9 +295,17 @@ take           ················███████████
         let (tool, position) = ("pay".into(), Position::block(0));
         story.at(
             200,
-            What::CallArrived { call: call(), tool, part_of: None, position, declared: true, waits: Arc::from([]) },
+            What::CallArrived {
+                call: call(),
+                tool,
+                part_of: None,
+                position,
+                declared: true,
+                input: Arc::default(),
+                waits: Arc::from([]),
+            },
         );
-        story.at(200, What::CallReady { call: call() });
+        story.at(200, What::CallReady { call: call(), filled: None });
         story.at(400, What::AttemptStarted { call: call(), number: 1 });
         story.at(500, What::AttemptEnded { call: call(), number: 1, error: Some("429".to_owned()) });
         story.at(500, What::CallBackoff { call: call(), attempts: 1, wait: Duration::from_millis(300) });

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fanout_agent::{Cancel, new_run_id};
 use fanout_core::call::{Call, CallId, RunId, ToolName};
-use fanout_core::event::{Event, Recorder, What};
+use fanout_core::event::{Event, Recorder, RunKind, What};
 use fanout_core::outcome::{CallError, ErrorCode, Outcome};
 use fanout_core::run::{AtMost, Batch, Bounds, Run, RunOptions, Scheduler};
 use fanout_core::tool::Progress;
@@ -240,7 +240,7 @@ async fn drive(shared: Shared, caller: Caller, mut inbox: Inbox) {
     // Calls of a session are no list that somebody wrote to be stopped at the first failure.
     options.stop_on_failure = false;
     let mut run = shared.scheduler.run(Arc::clone(&shared.offered().toolbox), options);
-    run.record(|| What::RunStarted);
+    run.record(|| What::RunStarted { kind: RunKind::Session, given: "".into() });
     let mut turn = 0;
     loop {
         turn += 1;

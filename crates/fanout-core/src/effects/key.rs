@@ -68,6 +68,11 @@ impl Key {
         }
     }
 
+    /// The key that [`Key::as_str`] printed.
+    pub fn printed(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// The key as text: what people see, and what a declaration would say.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -17,11 +17,12 @@ use tokio::time::Instant;
 use super::shared::{LockGuard, Observed, PermitGuard};
 use crate::call::{CallId, ToolName};
 use crate::effects::Effects;
+use crate::event::NotKept;
 use crate::graph::Ix;
 use crate::limits::{GroupId, Refusal, Signal};
 use crate::outcome::Output;
 use crate::secrets::Secrets;
-use crate::tool::{Attempt, Backing, Progress, ToolError};
+use crate::tool::{Attempt, Backing, BoxFuture, Progress, ToolError};
 use crate::toolbox::Registered;
 
 /// How often an attempt may say how far it is: fast enough to look at, slow enough that a far side which says it without end
@@ -164,10 +165,12 @@ impl Stray {
     }
 }
 
-/// Starts an attempt in a task of its own: a tool that blocks its thread or panics harms nobody else.
+/// Starts an attempt in a task of its own: a tool that blocks its thread or panics harms nobody else. What `kept` waits for
+/// comes first.
 pub(super) fn spawn(
     tool: Arc<Registered>,
     attempt: Attempt,
+    kept: Option<BoxFuture<'static, Result<(), NotKept>>>,
     lease: Arc<Lease>,
     tell: UnboundedSender<Message>,
     call: Ix,
@@ -175,7 +178,13 @@ pub(super) fn spawn(
     let mut report = Report { tell, call, lease: Some(lease) };
     let task = tokio::spawn(async move {
         let secrets = Arc::clone(&attempt.secrets);
-        let result = caught(&tool, attempt).await;
+        let result = match kept {
+            Some(kept) => match kept.await {
+                Ok(()) => caught(&tool, attempt).await,
+                Err(error) => Err(ToolError::NotKept(error.to_string())),
+            },
+            None => caught(&tool, attempt).await,
+        };
         report.send(without(&secrets, result));
     });
     task.abort_handle()

@@ -14,13 +14,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::Run;
 use super::attempt::{Message, Stray};
 use super::item::{Item, Name, Named, New, Role, Running};
+use super::past::{self, Past};
 use super::shared::PermitGuard;
 use crate::call::{Call, CallId, Input, Need, Position, ToolName};
 use crate::effects::{Effects, Source};
 use crate::event::{Wait, What, Why};
 use crate::graph::{Edge, Ix, Of};
 use crate::limits::{Asker, GroupId};
-use crate::outcome::{CallError, ErrorCode, Outcome};
+use crate::outcome::{CallError, ErrorCode, Outcome, Output};
 use crate::schedule::{Schedule, Treatment};
 use crate::toolbox::{Registered, Toolbox};
 
@@ -76,6 +77,7 @@ pub struct Batch<'run> {
     pub(super) tell: UnboundedSender<Message>,
     messages: UnboundedReceiver<Message>,
     cancelled: Option<String>,
+    pub(super) past: Past,
     blocks: usize,
     asked: usize,
     bounds: Bounds,
@@ -133,6 +135,7 @@ impl<'run> Batch<'run> {
             tell,
             messages,
             cancelled: None,
+            past: Past::default(),
             blocks: 0,
             asked: 0,
             bounds: Bounds::default(),
@@ -160,6 +163,7 @@ impl<'run> Batch<'run> {
         self.cancelled = None;
         self.schedule = self.run.shared.schedule(self.asker);
         self.items.clear();
+        self.past = Past::default();
         (self.blocks, self.asked) = (0, 0);
         self.by_id.clear();
         self.followed = Followed::default();
@@ -171,6 +175,11 @@ impl<'run> Batch<'run> {
     /// Keeps what arrives from here on within these bounds.
     pub fn set_bounds(&mut self, bounds: Bounds) {
         self.bounds = bounds;
+    }
+
+    /// Goes on with a batch whose process ended: what arrives from here on and is known of is not begun anew.
+    pub fn remember(&mut self, past: Past) {
+        self.past = past;
     }
 
     /// How many calls were asked for so far, those of plans included and a plan itself not, unless it could not be run at all.
@@ -189,6 +198,11 @@ impl<'run> Batch<'run> {
         let (edges, names) = self.links(&call)?;
         let tool = self.run.toolbox.get(&call.tool).cloned();
         self.blocks = self.blocks.saturating_add(1);
+        if let Some(result) = self.known(&call.id, tool.as_deref()) {
+            self.admit();
+            self.recall(&call, tool, result);
+            return Ok(());
+        }
         let blocks = self.bounds.blocks.as_ref().filter(|most| self.blocks > most.count);
         let block_too_many = blocks.map(|most| most.error.clone());
         if let (Some(tool), None, None) = (tool.as_ref().filter(|tool| tool.is_plan), &self.cancelled, &block_too_many)
@@ -215,6 +229,27 @@ impl<'run> Batch<'run> {
         };
         self.refused(&call, tool, refusal);
         Ok(())
+    }
+
+    /// What a call of a batch that broke off came to, as far as that is settled.
+    fn known(&self, call: &CallId, tool: Option<&Registered>) -> Option<Result<Arc<Output>, CallError>> {
+        if let Some(outcome) = self.past.outcome(call) {
+            return Some(outcome.result.clone());
+        }
+        let (_, is_running) = self.past.attempts(call)?;
+        // Whether a plan may is known once its calls are.
+        let once = self.run.options.once.as_deref();
+        let may_run = tool.is_some_and(|tool| tool.is_plan || tool.resumable(once));
+        let name = tool.map_or_else(|| ToolName::from("a tool that is gone"), |tool| tool.spec.name.clone());
+        (is_running && !may_run).then(|| Err(past::unknown(&name)))
+    }
+
+    /// Takes a call that has its outcome.
+    fn recall(&mut self, call: &Call, tool: Option<Arc<Registered>>, result: Result<Arc<Output>, CallError>) {
+        let ix = self.push_bare(call.id.clone(), tool);
+        self.items[ix].attempts = self.past.attempts(&call.id).map_or(0, |(attempts, _)| attempts);
+        self.schedule.recalled(call.id.clone(), call.tool.clone(), result);
+        self.act();
     }
 
     /// Counts a call; answers why it does not run, if it is one too many.
@@ -432,13 +467,19 @@ impl<'run> Batch<'run> {
     }
 
     pub(super) fn tell_arrival(&self, ix: Ix, position: Position) {
+        if self.past.contains(&self.items[ix].call) {
+            return;
+        }
         let (item, declared) = (&self.items[ix], self.schedule.effects(ix).declared);
         self.run.record(|| {
             let (call, waits) = (item.call.clone(), self.waits(ix));
             let tool = item.tool.as_ref().map_or_else(|| "".into(), |tool| tool.spec.name.clone());
             let part_of = self.part_of(ix);
             match item.role {
-                Role::Call | Role::Atomic(_) => What::CallArrived { call, tool, part_of, position, declared, waits },
+                Role::Call | Role::Atomic(_) => {
+                    let input = Arc::clone(&item.input);
+                    What::CallArrived { call, tool, part_of, position, declared, input, waits }
+                }
                 Role::Plan(_) | Role::Each(_) => What::BundleArrived { call, tool, part_of, position, waits },
             }
         });
@@ -446,7 +487,7 @@ impl<'run> Batch<'run> {
 
     /// Tells what these calls wait for, now that it is known better.
     pub(super) fn tell_waits(&self, calls: &[Ix]) {
-        for call in calls {
+        for call in calls.iter().filter(|call| self.past.outcome(&self.items[**call].call).is_none()) {
             self.run.record(|| What::CallWaits { call: self.items[*call].call.clone(), waits: self.waits(*call) });
         }
     }
@@ -457,14 +498,20 @@ impl<'run> Batch<'run> {
 
     pub(super) fn refused(&mut self, call: &Call, tool: Option<Arc<Registered>>, error: CallError) {
         self.push_bare(call.id.clone(), tool);
-        self.run.record(|| What::CallArrived {
-            call: call.id.clone(),
-            tool: call.tool.clone(),
-            part_of: None,
-            position: call.position.clone(),
-            declared: true,
-            waits: Arc::from([]),
-        });
+        if !self.past.contains(&call.id) {
+            self.run.record(|| What::CallArrived {
+                call: call.id.clone(),
+                tool: call.tool.clone(),
+                part_of: None,
+                position: call.position.clone(),
+                declared: true,
+                input: match &call.input {
+                    Input::Json(input) => Arc::new(input.clone()),
+                    Input::Invalid(raw) => Arc::new(Value::from(raw.as_str())),
+                },
+                waits: Arc::from([]),
+            });
+        }
         self.schedule.refuse(None, call.id.clone(), call.tool.clone(), error);
         self.act();
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::attempt::{Lease, Message, spawn};
 use super::batch::Batch;
 use super::item::{Role, Running};
+use super::past::{self, Reentered};
 use super::shared::{Observed, PermitGuard, Reply};
 use crate::effects::Effects;
 use crate::event::What;
@@ -188,18 +189,50 @@ impl Batch<'_> {
     }
 
     fn lock(&mut self, call: Ix, now: Duration) {
-        let id = &self.items[call].call;
-        self.run.record(|| What::CallReady { call: id.clone() });
+        if self.recall_part(call, now) {
+            return;
+        }
+        let item = &self.items[call];
+        self.run.record(|| What::CallReady {
+            call: item.call.clone(),
+            filled: (!item.names.is_empty()).then(|| Arc::clone(&item.input)),
+        });
         let effects = self.schedule.effects(call);
         if !effects.exclude_between_runs() {
             self.schedule.locked(call, now);
             return;
         }
-        let (guard, held) = self.run.shared.lock(effects, &self.tell, call);
+        let (guard, held) = match self.past.take_place(&item.call) {
+            Some(Reentered(place)) => {
+                let held = self.run.shared.claim(&place, &self.tell, call);
+                (place, held)
+            }
+            None => self.run.shared.lock(effects, &self.tell, call),
+        };
         self.items[call].lock = Some(Arc::new(guard));
         if held {
             self.locked(call, now);
         }
+    }
+
+    /// A part of a plan whose batch broke off goes on from where it was. Answers whether it has its outcome.
+    fn recall_part(&mut self, call: Ix, now: Duration) -> bool {
+        let item = &mut self.items[call];
+        let result = match (self.past.outcome(&item.call), self.past.attempts(&item.call)) {
+            (Some(outcome), _) => outcome.result.clone(),
+            (None, Some((attempts, is_running))) => {
+                item.attempts = attempts;
+                let once = self.run.options.once.as_deref();
+                self.schedule.resume(call, attempts);
+                match &item.tool {
+                    Some(tool) if is_running && !tool.resumable(once) => Err(past::unknown(&tool.spec.name)),
+                    _ => return false,
+                }
+            }
+            (None, None) => return false,
+        };
+        self.schedule.recall(call, result, now);
+        true
     }
 
     fn prepare(&mut self, call: Ix, now: Duration) {
@@ -234,6 +267,7 @@ impl Batch<'_> {
         item.attempts = number;
         let limit = permit.as_ref().and_then(|permit| permit.pauser(&self.tell, call));
         let lease = Lease::new(item.lock.clone(), permit, self.tell.clone(), call, number);
+        let must_be_kept = !tool.terms.repeatable;
         let options = &self.run.options;
         let attempt = Attempt {
             run: options.run.clone(),
@@ -255,8 +289,9 @@ impl Batch<'_> {
         };
         let id = &item.call;
         self.run.record(|| What::AttemptStarted { call: id.clone(), number });
+        let kept = if must_be_kept { self.run.teller().kept() } else { None };
         let weak = Arc::downgrade(&lease);
-        let abort = spawn(tool, attempt, lease, self.tell.clone(), call);
+        let abort = spawn(tool, attempt, kept, lease, self.tell.clone(), call);
         self.items[call].running = Some(Running { abort: Some(abort), lease: weak });
     }
 
@@ -285,10 +320,16 @@ impl Batch<'_> {
         };
         let part_of = self.part_of(call);
         let item = &mut self.items[call];
-        let outcome = Arc::new(Outcome { call: item.call.clone(), part_of, result, shown, attempts: item.attempts });
+        let past = self.past.outcome(&item.call).cloned();
+        let is_told = past.is_none();
+        let outcome = past.unwrap_or_else(|| {
+            Arc::new(Outcome { call: item.call.clone(), part_of, result, shown, attempts: item.attempts })
+        });
         item.outcome = Some(Arc::clone(&outcome));
         item.input = Arc::default();
         match item.role {
+            Role::Plan(_) if !is_told => self.forget_parts(call),
+            _ if !is_told => {}
             Role::Plan(_) => {
                 self.forget_parts(call);
                 self.run.record(|| What::BundleEnded { outcome });

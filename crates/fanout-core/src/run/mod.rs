@@ -12,11 +12,15 @@ mod batch;
 mod drive;
 mod gate;
 mod item;
+mod past;
 mod plan;
 mod shared;
+mod teller;
 
 pub use batch::{Arrived, AtMost, Batch, BatchError, Bounds};
 pub use gate::{Gate, Pass};
+pub use past::{Past, Reentered, Underway};
+pub use teller::Teller;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -28,8 +32,8 @@ use tokio::time::Instant;
 use rustc_hash::FxHashMap;
 
 use crate::call::{CallerId, GroupName, RunId, ToolName};
-use crate::effects::Paths;
-use crate::event::{Event, Recorder, What};
+use crate::effects::{Effects, Paths};
+use crate::event::{Recorder, What};
 use crate::limits::{GroupState, LimitOptions};
 use crate::once::Once;
 use crate::schedule::Limit;
@@ -77,6 +81,7 @@ impl Scheduler {
             Arc::make_mut(&mut secrets).add("caller.token", token.expose());
         }
         Run {
+            teller: Teller::new(&options),
             shared: Arc::clone(&self.shared),
             secrets,
             toolbox,
@@ -86,6 +91,13 @@ impl Scheduler {
             unlimited: Arc::new(Limit::none()),
             limits: FxHashMap::default(),
         }
+    }
+
+    /// Takes a place in the locks for a call that was under way when its process ended, before its run goes on. Who comes
+    /// after a restart takes these places in the order in which the attempts had begun, and admits nothing new before.
+    /// `None`: a call with these effects needs none.
+    pub fn reenter(&self, effects: &Effects) -> Option<Reentered> {
+        effects.exclude_between_runs().then(|| Reentered(self.shared.reenter(effects)))
     }
 
     /// Where requests to models wait for their turn.
@@ -140,6 +152,8 @@ pub struct RunOptions {
     pub paths: Paths,
     /// Where tools of the journal's own database keep what their calls came to; such a call is carried out once.
     pub once: Option<Arc<Once>>,
+    /// How long the run went on in processes before this one; its clock goes on from there.
+    pub elapsed: Duration,
     /// Who is told what happens.
     pub recorder: Option<Arc<dyn Recorder>>,
 }
@@ -156,6 +170,7 @@ impl RunOptions {
             plan_tools: None,
             paths: Paths::default(),
             once: None,
+            elapsed: Duration::ZERO,
             recorder: None,
         }
     }
@@ -175,6 +190,7 @@ pub struct Run {
     /// Those of the toolbox, and the end user's token.
     secrets: Arc<Secrets>,
     options: RunOptions,
+    teller: Teller,
     epoch: Instant,
     strays: Vec<Stray>,
     /// What calls without an external API are limited by.
@@ -223,15 +239,18 @@ impl Run {
         &self.options
     }
 
-    /// The time since the run began.
+    /// The time since the run began in this process.
     pub fn elapsed(&self) -> Duration {
         self.epoch.elapsed()
     }
 
     /// Tells the recorder. `what` is only made if somebody listens.
     pub fn record(&self, what: impl FnOnce() -> What) {
-        if let Some(recorder) = &self.options.recorder {
-            recorder.record(&Event { run: self.options.run.clone(), at: self.elapsed(), what: what() });
-        }
+        self.teller.tell(what);
+    }
+
+    /// What tells the recorder, also while a batch has the run.
+    pub fn teller(&self) -> &Teller {
+        &self.teller
     }
 }

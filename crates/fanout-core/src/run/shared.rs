@@ -44,6 +44,8 @@ struct State {
     set_up: BTreeMap<GroupName, LimitOptions>,
     askers: Asker,
     waiting_locks: FxHashMap<Ticket, (UnboundedSender<Message>, Ix)>,
+    /// Places whose calls have not come for them yet, and whether they hold their locks.
+    reentered: FxHashMap<Ticket, bool>,
     waiting_permits: FxHashMap<Asker, UnboundedSender<Message>>,
 }
 
@@ -67,6 +69,7 @@ impl Shared {
             set_up: options.limits.clone(),
             askers: 0,
             waiting_locks: FxHashMap::default(),
+            reentered: FxHashMap::default(),
             waiting_permits: FxHashMap::default(),
         };
         Self {
@@ -121,6 +124,25 @@ impl Shared {
         }
         drop(state);
         (LockGuard { shared: Arc::clone(self), ticket }, held)
+    }
+
+    /// Enters the locks for a call that comes later: [`Shared::claim`].
+    pub(super) fn reenter(self: &Arc<Self>, effects: &Effects) -> LockGuard {
+        let mut state = self.state();
+        let (ticket, held) = state.locks.enter(effects);
+        state.reentered.insert(ticket, held);
+        drop(state);
+        LockGuard { shared: Arc::clone(self), ticket }
+    }
+
+    /// The call has come for its place. Answers whether it holds its locks; if not, a message will say so.
+    pub(super) fn claim(&self, place: &LockGuard, tell: &UnboundedSender<Message>, call: Ix) -> bool {
+        let mut state = self.state();
+        let held = state.reentered.remove(&place.ticket).unwrap_or(false);
+        if !held {
+            state.waiting_locks.insert(place.ticket, (tell.clone(), call));
+        }
+        held
     }
 
     /// Asks for a permit; if there is none now, a message will bring it, or say that none will come.
@@ -276,7 +298,13 @@ impl Shared {
         let mut granted = Vec::new();
         let mut state = self.state();
         state.waiting_locks.remove(&ticket);
+        state.reentered.remove(&ticket);
         state.locks.leave(ticket, &mut granted);
+        for ticket in &granted {
+            if let Some(held) = state.reentered.get_mut(ticket) {
+                *held = true;
+            }
+        }
         let told: Vec<_> = granted.iter().filter_map(|ticket| state.waiting_locks.remove(ticket)).collect();
         drop(state);
         for (tell, call) in told {

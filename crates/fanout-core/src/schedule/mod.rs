@@ -221,6 +221,33 @@ impl Schedule {
         call
     }
 
+    /// A call that has its outcome from before. It touches nothing any more.
+    pub fn recalled(&mut self, call: CallId, tool: ToolName, result: Result<Arc<Output>, CallError>) -> Ix {
+        let mut changes = Vec::new();
+        self.push(Treatment::inert(call, tool, Arc::clone(&self.unlimited)), Phase::Done, true, None);
+        let call = self.graph.add(Effects::none(Source::function()), true, Vec::new(), &mut changes);
+        let ok = matches!(&result, Ok(output) if !output.is_error);
+        self.is_answered(call, result);
+        self.graph.answer(call, ok, &mut changes);
+        self.graph.leave(call, &mut changes);
+        call
+    }
+
+    /// So many attempts at the call had begun before. Another is made, whatever their number.
+    pub fn resume(&mut self, call: Ix, attempts: u32) {
+        let item = &mut self.items[call];
+        item.attempts = attempts;
+        item.treatment.in_doubt = attempts > 0 && item.treatment.resumable && !item.treatment.terms.repeatable;
+    }
+
+    /// The answer to [`Step::Lock`] for a call that has its outcome from before: it needs no locks.
+    pub fn recall(&mut self, call: Ix, result: Result<Arc<Output>, CallError>, now: Duration) {
+        if self.items[call].phase == Phase::Locking {
+            self.answer(call, result, now);
+            self.gone(call, now);
+        }
+    }
+
     /// Work of an earlier batch that still goes on: calls that conflict with it wait for [`Schedule::gone`], at most
     /// until `until`.
     pub fn stray(&mut self, call: CallId, tool: ToolName, effects: Effects, until: Duration) -> Ix {

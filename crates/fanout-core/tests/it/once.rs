@@ -1,11 +1,14 @@
 //! Calls whose own database keeps what they came to: they may go again though they may have been carried out, and nothing is
 //! claimed that nobody knows.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use fanout_core::call::{Call, CallId, Position};
+use fanout_core::event::What;
 use fanout_core::once::Once;
 use fanout_core::outcome::Output;
-use fanout_core::run::{RunOptions, Scheduler};
+use fanout_core::run::{Past, RunOptions, Scheduler};
 use fanout_core::tool::ToolError;
 use serde_json::json;
 
@@ -54,6 +57,46 @@ async fn a_failure_after_a_doubt_does_not_say_that_nothing_was_done() {
     for (errors, word) in [(vec![refused(), answered], "conflict"), (vec![refused(); 4], "upstream")] {
         assert_eq!(check("journal", &errors).await.0, word, "{errors:?}");
     }
+}
+
+/// A call that was under way when its process ended: its word, and how often it was attempted since.
+async fn resumed(once: &str, fails: Option<ToolError>) -> (String, usize) {
+    let started = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&started);
+    let tool = Does::new("write", move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let result = fails.clone().map_or_else(|| Ok(Output::text("done")), Err);
+        Box::pin(async { result })
+    });
+    let tool = tool.with(|spec| spec.database = Some("journal".into()));
+    let (call, input) = (CallId::from("c0"), Arc::new(json!({"key": "a"})));
+    let mut past = Past::default();
+    let arrived = What::CallArrived {
+        call: call.clone(),
+        tool: "write".into(),
+        part_of: None,
+        position: Position::block(0),
+        declared: true,
+        input: Arc::clone(&input),
+        waits: Arc::from([]),
+    };
+    past.take(&arrived, 1);
+    past.take(&What::AttemptStarted { call: call.clone(), number: 1 }, 2);
+    let once = Some(Arc::new(Once::sqlite(once)));
+    let mut run = Scheduler::default().run(toolbox([tool]), RunOptions { once, ..RunOptions::new("run") });
+    let mut batch = run.batch();
+    batch.remember(past);
+    batch.call(Call::new(0, call, "write", (*input).clone())).unwrap();
+    (words(&batch.finish().await), started.load(Ordering::SeqCst))
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_a_call_goes_on_where_the_row_decides_and_stays_in_doubt() {
+    assert_eq!(resumed("journal", None).await, ("ok".to_owned(), 1));
+    assert_eq!(resumed("elsewhere", None).await, ("outcome_unknown".to_owned(), 0));
+    // That nothing was kept by this attempt says nothing of the one before.
+    let conflict = ToolError::Conflict("somebody was first".into());
+    assert_eq!(resumed("journal", Some(conflict)).await, ("outcome_unknown".to_owned(), 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,195 @@
+//! A run whose process ended, as its events tell it: what [`Agent::resume`](crate::Agent::resume) goes on with.
+//!
+//! From the events of the run, in order, each with its number among those of all runs. To [`running`](crate::running): the
+//! conversation byte for byte, what is used up, and the turn that was open with what its calls came to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanout_anthropic::{Block, Message, Raw, Response, Role, StopReason, Usage};
+use fanout_core::event::{RunKind, Tokens, What};
+use fanout_core::run::Past;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::agent::AgentOptions;
+use crate::conversation::Conversation;
+
+/// What a run was given, as [`What::RunStarted`] keeps it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Given {
+    /// The model's name.
+    pub model: String,
+    /// The most tokens of one answer.
+    pub max_tokens: u32,
+    /// What the model is told before anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// The messages that it began with.
+    pub messages: Vec<Box<RawValue>>,
+}
+
+/// What a run is given, for its first event.
+pub(crate) fn given(options: &AgentOptions, conversation: &Conversation) -> Arc<str> {
+    let raw = |message: &Message| RawValue::from_string(message.raw().as_str().to_owned()).ok();
+    let given = Given {
+        model: options.model.clone(),
+        max_tokens: options.max_tokens,
+        system: options.system.clone(),
+        messages: conversation.messages().iter().filter_map(raw).collect(),
+    };
+    serde_json::to_string(&given).unwrap_or_default().into()
+}
+
+/// Why a run cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    /// It does not begin as a run of an agent does.
+    #[error("its journal does not begin with what an agent was given")]
+    NotBegun,
+    /// What it was given cannot be read.
+    #[error("what it was given cannot be read")]
+    Given(#[source] serde_json::Error),
+    /// A message of its conversation cannot be read.
+    #[error("a message of its conversation cannot be read")]
+    Message(#[source] fanout_anthropic::WireError),
+    /// It is over.
+    #[error("it ended as `{0}`")]
+    Ended(&'static str),
+}
+
+/// A run that broke off.
+#[derive(Debug)]
+pub struct Resumed {
+    /// What it was given.
+    pub given: Given,
+    /// How long it went on.
+    pub elapsed: Duration,
+    /// How often the model answered.
+    pub turns: u32,
+    /// How many calls of whole turns were given an outcome.
+    pub calls: u32,
+    /// What all requests took.
+    pub usage: Usage,
+    /// What they cost, in US dollars, where that was known.
+    pub cost_usd: f64,
+    pub(crate) begun_with: usize,
+    /// What the last answer took, and how long the conversation was when it was asked for.
+    pub(crate) measured: Option<(u64, usize)>,
+    pub(crate) state: Option<Arc<str>>,
+    pub(crate) open: Option<Open>,
+    messages: Vec<Message>,
+}
+
+/// A turn whose answer stands in the conversation, and whose calls have no reply there.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub(crate) response: Response,
+    pub(crate) past: Past,
+}
+
+impl Resumed {
+    /// Reads the events of a run.
+    ///
+    /// # Errors
+    /// [`ResumeError`].
+    pub fn read<'e>(events: impl IntoIterator<Item = (u64, Duration, &'e What)>) -> Result<Self, ResumeError> {
+        let mut events = events.into_iter();
+        let mut resumed = match events.next() {
+            Some((_, _, What::RunStarted { kind: RunKind::Agent, given })) => Self::begin(given)?,
+            _ => return Err(ResumeError::NotBegun),
+        };
+        let (mut past, mut stop) = (Past::default(), None);
+        for (number, at, what) in events {
+            resumed.elapsed = resumed.elapsed.max(at);
+            match what {
+                What::TurnStarted { .. } | What::TurnDiscarded { .. } => past = Past::default(),
+                What::RunResumed if resumed.open.is_none() => past = Past::default(),
+                What::ModelEnded { stop_reason, tokens, cost_usd, state, .. } => {
+                    resumed.answered(*tokens, *cost_usd, state.clone());
+                    stop = Some(StopReason::from_name(stop_reason));
+                }
+                What::Appended { message } => {
+                    let message = message_of(message)?;
+                    resumed.open = match (message.role(), stop.clone()) {
+                        (Role::Assistant, Some(stop)) => {
+                            let blocks = message.blocks().map_err(ResumeError::Message)?;
+                            Some(Open { response: response(blocks, stop), past: Past::default() })
+                        }
+                        _ => {
+                            resumed.calls = resumed.calls.saturating_add(past.asked());
+                            None
+                        }
+                    };
+                    resumed.messages.push(message);
+                }
+                What::RunEnded { status, .. } => return Err(ResumeError::Ended(status)),
+                other => past.take(other, number),
+            }
+        }
+        if let Some(open) = &mut resumed.open {
+            open.past = past;
+        }
+        Ok(resumed)
+    }
+
+    fn begin(given: &str) -> Result<Self, ResumeError> {
+        let given: Given = serde_json::from_str(given).map_err(ResumeError::Given)?;
+        let messages: Vec<Message> =
+            given.messages.iter().map(|raw| message_of(raw.get())).collect::<Result<_, _>>()?;
+        Ok(Self {
+            given,
+            elapsed: Duration::ZERO,
+            turns: 0,
+            calls: 0,
+            usage: Usage::default(),
+            cost_usd: 0.0,
+            begun_with: messages.len(),
+            measured: None,
+            state: None,
+            open: None,
+            messages,
+        })
+    }
+
+    fn answered(&mut self, tokens: Tokens, cost_usd: Option<f64>, state: Option<Arc<str>>) {
+        let usage = Usage {
+            input_tokens: tokens.input,
+            output_tokens: tokens.output,
+            cache_read_input_tokens: tokens.cache_read,
+            cache_creation_input_tokens: tokens.cache_write,
+        };
+        self.turns = self.turns.saturating_add(1);
+        self.usage = self.usage + usage;
+        self.cost_usd += cost_usd.unwrap_or_default();
+        self.measured = Some((usage.total(), self.conversation().bytes()));
+        self.state = state;
+    }
+
+    /// Everything that was said.
+    pub fn conversation(&self) -> Conversation {
+        Conversation::new(self.messages.clone())
+    }
+
+    /// What is known of the calls of the turn that was open; `None`: none was.
+    pub fn past(&mut self) -> Option<&mut Past> {
+        self.open.as_mut().map(|open| &mut open.past)
+    }
+}
+
+fn message_of(raw: &str) -> Result<Message, ResumeError> {
+    Raw::parse(raw.to_owned()).and_then(Message::parse).map_err(ResumeError::Message)
+}
+
+fn response(blocks: Vec<Block>, stop_reason: StopReason) -> Response {
+    Response {
+        id: String::new(),
+        model: String::new(),
+        blocks,
+        stop_reason,
+        usage: Usage::default(),
+        usage_raw: None,
+        request_id: None,
+        extra: Vec::new(),
+    }
+}

@@ -1,0 +1,22 @@
+//! The memory: every event of every run, kept, so that a broken run can go on.
+//!
+//! From [`fanout_core`]: events. To it, after a restart: the same events again. What a run does with them is not known here.
+//!
+//! The modules in the order of an event:
+
+pub mod record;
+
+mod recorder;
+mod writer;
+
+pub mod store;
+
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+mod journal;
+
+pub use journal::{Journal, JournalOptions, Told};
+pub use recorder::RunRecorder;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;

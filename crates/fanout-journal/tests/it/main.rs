@@ -1,0 +1,5 @@
+//! The journal over real stores.
+
+mod records;
+mod sqlite;
+mod suite;
