@@ -185,6 +185,18 @@ impl Database {
         }
     }
 
+    /// Opens a connection that is none of the pool's, if it is a PostgreSQL: for the journal, which has words of its own for
+    /// it. The task that carries it ends with the client.
+    ///
+    /// # Errors
+    /// What the connecting client was told.
+    pub async fn connect(&self) -> Option<Result<tokio_postgres::Client, tokio_postgres::Error>> {
+        match &self.shared.backend {
+            Backend::Postgres(postgres) => Some(postgres.connect().await),
+            Backend::Sqlite(_) => None,
+        }
+    }
+
     /// Whose SQL it speaks.
     pub fn dialect(&self) -> Dialect {
         match self.shared.backend {

@@ -29,8 +29,8 @@ use fanout_core::tool::{Hold, ToolError};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use tokio_postgres::Error;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error};
 
 pub use address::AddressError;
 
@@ -97,6 +97,16 @@ impl Postgres {
     /// Whether the line to it leaves this machine and nobody proves who is at its other end.
     pub(super) fn is_unproven(&self) -> bool {
         self.address.is_unproven
+    }
+
+    /// A connection that is none of the pool's. The task that carries it ends with the client.
+    pub(super) async fn connect(&self) -> Result<Client, Error> {
+        let (client, connection) = self.address.config.connect(self.address.tls.clone()).await?;
+        tokio::spawn(async move {
+            // How it ended is told to whoever waits for an answer.
+            let _ = connection.await;
+        });
+        Ok(client)
     }
 
     /// The one name of the database, whoever comes and however.
