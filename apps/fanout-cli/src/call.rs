@@ -31,7 +31,7 @@ struct Stopped {
 pub fn call(common: &Common) -> anyhow::Result<Ended> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let mut loaded = Loaded::read(common, Purpose::Run).await?;
-        loaded.open_journal()?;
+        loaded.open_journal().await?;
         let asked = from_stdin()?;
         let watcher = Arc::new(Watcher::new(common.json));
         let cancel = Cancel::default();

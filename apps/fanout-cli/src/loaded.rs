@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use fanout_core::call::RunId;
 use fanout_core::event::{Recorder, RunKind};
-use fanout_core::run::Scheduler;
+use fanout_core::run::{Scheduler, SchedulerOptions};
 use fanout_core::toolbox::Toolbox;
 use fanout_host::build::{Purpose, add_plan, build_toolbox};
 use fanout_host::config::Config;
@@ -130,8 +130,8 @@ impl Loaded {
 
     /// Opens the journal that the configuration names. What is not kept cannot be gone on with, so it is said at once if that
     /// fails.
-    pub fn open_journal(&mut self) -> anyhow::Result<()> {
-        self.kept = Opened::open(&self.config.store, &self.environment)?;
+    pub async fn open_journal(&mut self) -> anyhow::Result<()> {
+        self.kept = Opened::open(&self.config, &self.environment).await?;
         Ok(())
     }
 
@@ -164,7 +164,8 @@ impl Loaded {
 
     /// A scheduler within the configuration's bounds.
     pub fn scheduler(&self) -> Scheduler {
-        Scheduler::new(self.config.scheduler_options())
+        let once = self.kept.as_ref().map(|kept| Arc::clone(&kept.once));
+        Scheduler::new(SchedulerOptions { once, ..self.config.scheduler_options() })
     }
 }
 

@@ -24,7 +24,7 @@ pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut loaded = runtime.block_on(Loaded::read(common, Purpose::Run))?;
-    runtime.block_on(async { loaded.open_journal() })?;
+    runtime.block_on(loaded.open_journal())?;
     if loaded.toolbox.is_empty() {
         say("warning: the configuration has no tools, so there is nothing to offer");
     }

@@ -45,7 +45,7 @@ pub fn run(common: &Common, run: &Run) -> anyhow::Result<Ended> {
     let model: Arc<dyn Model> = Arc::new(model);
     let conversation = Conversation::from_prompt(&run.prompt);
     runtime.block_on(async {
-        loaded.open_journal()?;
+        loaded.open_journal().await?;
         let ran = converse(common, &loaded, model, options, conversation, &run.prompt).await;
         loaded.close_journal().await;
         Ok(ran?.ended)

@@ -35,7 +35,7 @@ pub fn runs(common: &Common, runs: &Runs) -> anyhow::Result<Ended> {
         if let Runs::Resume = runs {
             return resume(common).await;
         }
-        let (opened, retention) = open(common)?;
+        let (opened, retention) = open(common).await?;
         let journal = &opened.journal;
         match runs {
             Runs::List(wanted) => list(common, journal, wanted).await?,
@@ -53,7 +53,7 @@ pub fn runs(common: &Common, runs: &Runs) -> anyhow::Result<Ended> {
 pub fn pause(common: &Common, pause: bool) -> anyhow::Result<Ended> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (opened, _) = open(common)?;
+        let (opened, _) = open(common).await?;
         opened.journal.store().set(PAUSED, pause.then(|| "the terminal".to_owned())).await?;
         match common.json {
             true => print_line(&json!({ "type": "paused", "paused": pause })),
@@ -66,10 +66,10 @@ pub fn pause(common: &Common, pause: bool) -> anyhow::Result<Ended> {
 }
 
 /// The journal of the configuration, and for how long it keeps runs.
-fn open(common: &Common) -> anyhow::Result<(Opened, Duration)> {
+async fn open(common: &Common) -> anyhow::Result<(Opened, Duration)> {
     let environment = Environment::of_process();
     let config = configuration(common, &environment)?;
-    let opened = Opened::open(&config.store, &environment)?;
+    let opened = Opened::open(&config, &environment).await?;
     let opened = opened.context("nothing is kept: `url` of [store] is \"memory:\"")?;
     Ok((opened, config.store.retention))
 }
@@ -197,7 +197,7 @@ async fn prune(common: &Common, journal: &Journal, wanted: &RunsPrune, retention
 /// Goes on with the runs whose process is gone, and waits for them.
 async fn resume(common: &Common) -> anyhow::Result<Ended> {
     let mut loaded = Loaded::read(common, Purpose::Run).await?;
-    loaded.open_journal()?;
+    loaded.open_journal().await?;
     let journal = loaded.journal().cloned().context("nothing is kept: `url` of [store] is \"memory:\"")?;
     let model: Arc<dyn Model> = Arc::new(build_model(&loaded.config.model, &loaded.environment)?);
     let (toolbox, config) = (Arc::clone(&loaded.toolbox), Arc::new(loaded.config.clone()));

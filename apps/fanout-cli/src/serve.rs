@@ -39,7 +39,7 @@ pub fn serve(common: &Common, serve: &Serve) -> anyhow::Result<Ended> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         if !serve.demo {
             let mut loaded = Loaded::read(common, Purpose::Serve).await?;
-            loaded.open_journal()?;
+            loaded.open_journal().await?;
             let upstream = build_upstream(&loaded.config.model, &loaded.environment)?;
             let reload = reload(common.clone(), &loaded);
             return until_stopped(common, loaded, upstream, Some(reload)).await;

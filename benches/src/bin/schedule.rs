@@ -201,6 +201,8 @@ impl<'a> Batch<'a> {
             terms: Arc::clone(&self.tool.terms),
             limit: Arc::clone(&self.tool.limit),
             early: false,
+            resumable: false,
+            in_doubt: false,
             expected: Duration::from_millis(200),
         };
         self.tickets.push(None);

@@ -19,6 +19,7 @@ pub mod schedule;
 mod timers;
 
 pub mod layer;
+pub mod once;
 pub mod tool;
 pub mod toolbox;
 pub mod validate;

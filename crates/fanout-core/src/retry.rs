@@ -81,6 +81,11 @@ pub fn again(error: &ToolError, repeatable: bool) -> Again {
     }
 }
 
+/// Whether the work may have been carried out all the same. What goes again only where that does no harm.
+pub fn may_be_done(error: &ToolError) -> bool {
+    again(error, false) != again(error, true)
+}
+
 /// What an attempt's error says about the API behind it; `None` for what is no matter of its.
 pub fn signal(error: &ToolError) -> Option<Signal> {
     match error {
@@ -142,6 +147,21 @@ pub fn verdict(tool: &str, error: &ToolError, repeatable: bool) -> CallError {
             CallError::new(ErrorCode::Cancelled, "the run was stopped before the tool could answer")
         }
         ToolError::Stopped => unknown("The run was stopped before the tool could answer"),
+    }
+}
+
+/// What a call is told that failed, where an attempt before may have been carried out.
+pub fn in_doubt(tool: &str, error: CallError) -> CallError {
+    match error.code {
+        ErrorCode::OutcomeUnknown => error,
+        _ => CallError::new(
+            ErrorCode::OutcomeUnknown,
+            format!(
+                "`{tool}` was sent and may or may not have been carried out, and another attempt, which would have shown it, \
+                 came to nothing (`{}`): check before trying again",
+                error.code
+            ),
+        ),
     }
 }
 

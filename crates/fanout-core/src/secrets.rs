@@ -156,7 +156,7 @@ impl Secrets {
     }
 
     /// The same for all that a tool gave back. A picture that holds a secret is left out: half of one shows nothing.
-    pub(crate) fn hide_in_output(&self, output: &mut Output) {
+    pub fn hide_in_output(&self, output: &mut Output) {
         if self.is_empty() {
             return;
         }

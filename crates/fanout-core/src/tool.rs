@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::call::{CallId, CallerId, GroupName, RunId, ToolName};
 use crate::effects::{EffectsSpec, Source};
+use crate::once::Once;
 use crate::outcome::Output;
 use crate::plan::{Atomic, AtomicPart};
 use crate::secrets::Secrets;
@@ -66,6 +67,9 @@ pub struct ToolSpec {
     /// Its calls can be carried out together with those of other tools of its source, all or none: this is what those need
     /// of it. The attempt at such a plan is given to the tool of its first call: [`Attempt::atomic`].
     pub atomic: Option<AtomicPart>,
+    /// The database that its calls change, in transactions that can hold their outcomes too, by the one name of it: see
+    /// [`Once`].
+    pub database: Option<Arc<str>>,
 }
 
 /// A declaration that a source proposes for a person to review, and where it would stand.
@@ -94,6 +98,7 @@ impl ToolSpec {
             proposal: None,
             reasons: Vec::new(),
             atomic: None,
+            database: None,
         }
     }
 
@@ -161,6 +166,9 @@ pub struct Attempt {
     /// What is hidden in all that the attempt comes to, without the tool's doing. A tool that shows only a part of a text
     /// hides it before it cuts.
     pub secrets: Arc<Secrets>,
+    /// Where its outcome is to be kept by the tool itself, in the transaction that does the work. Only tools of that
+    /// [`ToolSpec::database`] are given it.
+    pub once: Option<Arc<Once>>,
     /// What keeps the call's locks while work goes on.
     pub(crate) hold: Hold,
     /// The limit group of the attempt's permit, if it has one.
@@ -203,6 +211,7 @@ impl Attempt {
             idempotency_key: "detached/detached".into(),
             caller_token: None,
             secrets: Arc::default(),
+            once: None,
             hold: Hold(None),
             limit: None,
             atomic: None,

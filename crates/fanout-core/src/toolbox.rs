@@ -17,6 +17,7 @@ use crate::call::ToolName;
 use crate::effects::{Effects, Paths, Source};
 use crate::layer::ToolService;
 use crate::limits::LimitOptions;
+use crate::once::Once;
 use crate::outcome::Output;
 use crate::plan::{self, PLAN};
 use crate::schedule::Terms;
@@ -83,6 +84,12 @@ impl Registered {
     /// [`ToolSpec::repeatable`], asked once.
     pub fn repeatable(&self) -> bool {
         self.terms.repeatable
+    }
+
+    /// Whether a call of it may go again though it may have been carried out: it is repeatable, or its outcome is kept with
+    /// what it does, as [`Once`] says.
+    pub fn resumable(&self, once: Option<&Once>) -> bool {
+        self.repeatable() || once.is_some_and(|once| once.holds_for(self.spec.database.as_deref()))
     }
 
     /// Whether it is the built-in tool `plan`, whose calls are run in its place.

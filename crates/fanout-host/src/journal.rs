@@ -1,6 +1,6 @@
 //! The journal that `[store]` names.
 //!
-//! From [`StoreConfig`]. To whoever begins runs: a [`Journal`], or none where nothing is to be kept.
+//! From [`Config`]. To whoever begins runs: a [`Journal`], or none where nothing is to be kept.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use fanout_core::call::{CallerId, RunId};
 use fanout_core::event::RunKind;
-use fanout_journal::store::{NewRun, RunState, StoreError};
-use fanout_journal::{Journal, JournalOptions, RunRecorder, SqliteStore};
+use fanout_core::once::Once;
+use fanout_journal::store::{NewRun, RunState, Store, StoreError};
+use fanout_journal::{Connect, Journal, JournalOptions, PostgresStore, RunRecorder, SqliteStore};
 use fanout_tools::kept::make_ignored_folder;
+use fanout_tools::sql::{Database, DatabaseError, DatabaseOptions};
 use tokio::task::JoinHandle;
 
-use crate::config::{StoreConfig, StorePlace};
+use crate::config::{Config, SettingError, StorePlace};
 use crate::environment::Environment;
 
 /// The most bytes of what people know a run by.
@@ -35,17 +37,26 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
-    /// The file cannot be used.
-    #[error("{0}; another file: `url` of [store]; \"memory:\" keeps nothing")]
+    /// It cannot be used.
+    #[error("{0}; another place: `url` of [store]; \"memory:\" keeps nothing")]
     Store(#[from] StoreError),
+    /// Its URL needs something that is not there.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// Its URL is not right.
+    #[error("`url` of [store]: {0}")]
+    Url(#[from] DatabaseError),
 }
 
-/// A journal that is open, and the task that writes it.
+/// A journal that is open, and the tasks that write it and say that this process lives.
 #[derive(Debug)]
 pub struct Opened {
     /// The journal.
     pub journal: Journal,
+    /// Where tools of the same database keep what their calls came to.
+    pub once: Arc<Once>,
     writing: JoinHandle<()>,
+    beating: JoinHandle<()>,
 }
 
 impl Opened {
@@ -53,14 +64,33 @@ impl Opened {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(config: &StoreConfig, environment: &Environment) -> Result<Option<Self>, OpenError> {
-        let StorePlace::Sqlite(path) = &config.place else { return Ok(None) };
-        make_ignored_folder(path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
-        let store = SqliteStore::open(path)?;
+    pub async fn open(config: &Config, environment: &Environment) -> Result<Option<Self>, OpenError> {
+        let lease = config.worker.lease;
+        let (store, once): (Arc<dyn Store>, Once) = match &config.store.place {
+            StorePlace::Memory => return Ok(None),
+            StorePlace::Sqlite(path) => {
+                make_ignored_folder(path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
+                let store = SqliteStore::open(path)?;
+                let url = format!("sqlite://{}", path.display());
+                (Arc::new(store), Database::new("store", DatabaseOptions::new(url))?.once())
+            }
+            StorePlace::Postgres(url) => {
+                let database = Database::new("store", DatabaseOptions::new(url.fill(environment)?))?;
+                let (place, once) = (database.place(), database.once());
+                (Arc::new(PostgresStore::open(connect(database), place, lease).await?), once)
+            }
+        };
         let kill_after = environment.get(KILL_AFTER).filter(|_| cfg!(debug_assertions));
         let options = JournalOptions { kill_after: kill_after.and_then(|count| count.parse().ok()) };
-        let (journal, writing) = Journal::new(Arc::new(store), options);
-        Ok(Some(Self { journal, writing }))
+        let (journal, writing) = Journal::new(Arc::clone(&store), options);
+        let beating = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(lease / 3).await;
+                // What is wrong with the journal is said where something is to be written.
+                let _ = store.beat().await;
+            }
+        });
+        Ok(Some(Self { journal, once: Arc::new(once), writing, beating }))
     }
 
     /// Writes what was recorded, and ends.
@@ -68,6 +98,7 @@ impl Opened {
     /// # Errors
     /// Why not all of it could be written; the rest is lost with the process.
     pub async fn close(self) -> Result<(), StoreError> {
+        self.beating.abort();
         self.journal.close();
         let mut writing = self.writing;
         loop {
@@ -85,6 +116,20 @@ impl Opened {
 
 /// How often is looked whether a journal that is being closed can be written at all.
 const CLOSE_LOOK: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// How the journal reaches its PostgreSQL.
+fn connect(database: Database) -> Connect {
+    Arc::new(move || {
+        let database = database.clone();
+        Box::pin(async move {
+            match database.connect().await {
+                Some(connected) => connected,
+                // Its URL is a PostgreSQL's.
+                None => std::future::pending().await,
+            }
+        })
+    })
+}
 
 /// Begins a run that is under way at once, and answers its recorder.
 pub fn begin(

@@ -11,12 +11,16 @@ mod writer;
 
 pub mod store;
 
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 mod journal;
 
 pub use journal::{Journal, JournalOptions, Told};
+#[cfg(feature = "postgres")]
+pub use postgres::{Connect, PostgresStore};
 pub use recorder::RunRecorder;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;

@@ -274,6 +274,8 @@ impl Stage<'_> {
                 }),
                 limit: Arc::clone(&self.limit),
                 early: plan.early(),
+                resumable: plan.repeatable,
+                in_doubt: false,
                 expected: plan.takes,
             };
             let effects = plan.wide.as_ref().unwrap_or(&plan.touches).effects();

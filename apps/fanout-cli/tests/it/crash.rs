@@ -26,7 +26,7 @@ use crate::process::fanout;
 const RUNS: usize = 4;
 
 /// More events than a workload has.
-const EVENTS: u64 = 320;
+const EVENTS: u64 = 400;
 
 /// One request as the world saw it.
 #[derive(Clone, Debug)]
@@ -60,6 +60,12 @@ impl World {
         let schema =
             "create table stock (sku text primary key, n integer not null); insert into stock values ('s', 0);";
         shop.execute_batch(schema).unwrap();
+        // A table of ours beside the journal's: what is done to it and what came of it are kept as one.
+        std::fs::create_dir(folder.path().join(".fanout")).unwrap();
+        let own = rusqlite::Connection::open(folder.path().join(".fanout/fanout.db")).unwrap();
+        let schema =
+            "create table counted (id integer primary key, total integer not null); insert into counted values (1, 0);";
+        own.execute_batch(schema).unwrap();
         let config = format!(
             r#"[model]
 base_url = "{claude}"
@@ -90,8 +96,16 @@ name = "bump"
 input = {{ sku = {{ type = "string" }} }}
 sql = {{ database = "shop", statement = "update stock set n = n + 1 where sku = :sku returning n", expect_rows = 1 }}
 
+[[tool]]
+name = "add"
+input = {{ id = {{ type = "integer" }} }}
+sql = {{ database = "own", statement = "update counted set total = total + 1 where id = :id returning total", expect_rows = 1 }}
+
 [database.shop]
 url = "sqlite://shop.db"
+
+[database.own]
+url = "sqlite://.fanout/fanout.db"
 "#,
             claude = claude.base_url(),
         );
@@ -103,6 +117,14 @@ url = "sqlite://shop.db"
     fn stock(&self) -> i64 {
         let shop = rusqlite::Connection::open(self.folder.path().join("shop.db")).unwrap();
         shop.query_row("select n from stock", [], |row| row.get(0)).unwrap()
+    }
+}
+
+impl World {
+    /// How often what stands beside the journal was raised.
+    fn counted(&self) -> i64 {
+        let own = rusqlite::Connection::open(self.folder.path().join(".fanout/fanout.db")).unwrap();
+        own.query_row("select total from counted", [], |row| row.get(0)).unwrap()
     }
 }
 
@@ -123,8 +145,10 @@ fn turn(run: &str, turns: usize) -> Turn {
             call("pay", json!({"id": format!("{run}-0")})),
             call("set", json!({"k": "a", "v": format!("{run}-0")})),
             call("bump", json!({"sku": "s"})),
+            call("add", json!({"id": 1})),
         ]),
         1 => Turn::calls([
+            call("add", json!({"id": 1})),
             call("set", json!({"k": "a", "v": format!("{run}-1")})),
             call("read", json!({"k": "a"})),
             call("bump", json!({"sku": "s"})),
@@ -269,10 +293,10 @@ struct Result {
 /// Holds what the model was told against what the world saw.
 fn judge(world: &World, runs: &BTreeMap<String, String>, label: &str) {
     let seen = world.seen.lock().unwrap().clone();
-    let mut bumped = (0, 0);
+    let (mut bumped, mut added) = ((0, 0), 0);
     for (run, prompt) in runs {
         let results = results_of(world, prompt);
-        assert_eq!(results.len(), 8, "{label}: {run}");
+        assert_eq!(results.len(), 10, "{label}: {run}");
         for (call, result) in &results {
             let key = format!("{run}/{call}");
             let times = seen.iter().filter(|seen| seen.key == key).count();
@@ -284,6 +308,10 @@ fn judge(world: &World, runs: &BTreeMap<String, String>, label: &str) {
                 "set" => assert!(times >= 1 && !is_unknown, "{label}: {key}"),
                 "bump" if is_unknown => bumped.1 += 1,
                 "bump" => bumped.0 += 1,
+                "add" => {
+                    assert!(!is_unknown, "{label}: {key} is unknown, and its row would say");
+                    added += 1;
+                }
                 _ => assert!(!is_unknown, "{label}: a read is unknown"),
             }
         }
@@ -298,6 +326,7 @@ fn judge(world: &World, runs: &BTreeMap<String, String>, label: &str) {
     }
     let stock = world.stock();
     assert!((bumped.0..=bumped.0 + bumped.1).contains(&stock), "{label}: {stock} of {bumped:?}");
+    assert_eq!(world.counted(), added, "{label}: exactly once");
     // Nothing happened that nobody was told of.
     let strangers = seen.iter().filter(|seen| seen.kind == "pay" && !runs.keys().any(|run| seen.key.starts_with(run)));
     assert_eq!(strangers.count(), 0, "{label}");

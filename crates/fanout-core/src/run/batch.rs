@@ -237,7 +237,9 @@ impl<'run> Batch<'run> {
             return Some(outcome.result.clone());
         }
         let (_, is_running) = self.past.attempts(call)?;
-        let may_run = tool.is_some_and(Registered::repeatable);
+        // Whether a plan may is known once its calls are.
+        let once = self.run.options.once.as_deref();
+        let may_run = tool.is_some_and(|tool| tool.is_plan || tool.resumable(once));
         let name = tool.map_or_else(|| ToolName::from("a tool that is gone"), |tool| tool.spec.name.clone());
         (is_running && !may_run).then(|| Err(past::unknown(&name)))
     }
@@ -458,6 +460,8 @@ impl<'run> Batch<'run> {
             terms: Arc::clone(&tool.terms),
             limit: self.run.limit_of(tool),
             early: self.run.options.early_start && tool.terms.repeatable && effects.only_reads(),
+            resumable: tool.resumable(self.run.options.once.as_deref()),
+            in_doubt: false,
             expected: tool.latency.expected(),
         }
     }

@@ -222,9 +222,10 @@ impl Batch<'_> {
             (Some(outcome), _) => outcome.result.clone(),
             (None, Some((attempts, is_running))) => {
                 item.attempts = attempts;
+                let once = self.run.options.once.as_deref();
                 self.schedule.resume(call, attempts);
                 match &item.tool {
-                    Some(tool) if is_running && !tool.repeatable() => Err(past::unknown(&tool.spec.name)),
+                    Some(tool) if is_running && !tool.resumable(once) => Err(past::unknown(&tool.spec.name)),
                     _ => return false,
                 }
             }
@@ -278,6 +279,7 @@ impl Batch<'_> {
             idempotency_key: format!("{}/{}", options.run, item.call).into(),
             caller_token: options.caller_token.clone(),
             secrets: Arc::clone(&self.run.secrets),
+            once: options.once.clone().filter(|once| once.holds_for(tool.spec.database.as_deref())),
             hold: Hold(Some(Arc::clone(&lease) as Arc<dyn Backing>)),
             limit,
             atomic: match &mut item.role {

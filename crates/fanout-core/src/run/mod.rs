@@ -35,6 +35,7 @@ use crate::call::{CallerId, GroupName, RunId, ToolName};
 use crate::effects::{Effects, Paths};
 use crate::event::{Recorder, What};
 use crate::limits::{GroupState, LimitOptions};
+use crate::once::Once;
 use crate::schedule::Limit;
 use crate::secrets::Secrets;
 use crate::tool::CallerToken;
@@ -47,6 +48,7 @@ use shared::Shared;
 pub struct Scheduler {
     shared: Arc<Shared>,
     gate: Gate,
+    once: Option<Arc<Once>>,
 }
 
 /// Bounds of a scheduler. The defaults are the configuration's.
@@ -59,22 +61,28 @@ pub struct SchedulerOptions {
     /// The limit groups, by name. A source whose name none of them has gets one of its own, if it is an external API: see
     /// [`LimitOptions::unasked`]. A group that a tool names and nobody set up is like that of the tool's source.
     pub limits: BTreeMap<GroupName, LimitOptions>,
+    /// Where tools of the journal's own database keep what their calls came to; such a call is carried out once.
+    pub once: Option<Arc<Once>>,
 }
 
 impl Default for SchedulerOptions {
     fn default() -> Self {
-        Self { in_flight_max: 1024, stray_hold: Duration::from_secs(5), limits: BTreeMap::new() }
+        Self { in_flight_max: 1024, stray_hold: Duration::from_secs(5), limits: BTreeMap::new(), once: None }
     }
 }
 
 impl Scheduler {
     /// A scheduler without any runs. It starts no task and no runtime.
     pub fn new(options: SchedulerOptions) -> Self {
-        Self { shared: Arc::new(Shared::new(options)), gate: Gate::new() }
+        let once = options.once.clone();
+        Self { shared: Arc::new(Shared::new(options)), gate: Gate::new(), once }
     }
 
     /// Begins a run. Its clock starts now.
-    pub fn run(&self, toolbox: Arc<Toolbox>, options: RunOptions) -> Run {
+    pub fn run(&self, toolbox: Arc<Toolbox>, mut options: RunOptions) -> Run {
+        if options.once.is_none() {
+            options.once.clone_from(&self.once);
+        }
         let mut secrets = Arc::clone(toolbox.secrets());
         if let Some(token) = &options.caller_token {
             Arc::make_mut(&mut secrets).add("caller.token", token.expose());
@@ -97,6 +105,11 @@ impl Scheduler {
     /// `None`: a call with these effects needs none.
     pub fn reenter(&self, effects: &Effects) -> Option<Reentered> {
         effects.exclude_between_runs().then(|| Reentered(self.shared.reenter(effects)))
+    }
+
+    /// Where calls of the journal's own database keep what they came to.
+    pub fn once(&self) -> Option<&Once> {
+        self.once.as_deref()
     }
 
     /// Where requests to models wait for their turn.
@@ -149,6 +162,8 @@ pub struct RunOptions {
     pub plan_tools: Option<Arc<HashSet<ToolName>>>,
     /// How paths in inputs become keys.
     pub paths: Paths,
+    /// Where tools of the journal's own database keep what their calls came to; that of the scheduler if absent.
+    pub once: Option<Arc<Once>>,
     /// How long the run went on in processes before this one; its clock goes on from there.
     pub elapsed: Duration,
     /// Who is told what happens.
@@ -166,6 +181,7 @@ impl RunOptions {
             stop_on_failure: true,
             plan_tools: None,
             paths: Paths::default(),
+            once: None,
             elapsed: Duration::ZERO,
             recorder: None,
         }

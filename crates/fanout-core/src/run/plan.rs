@@ -531,6 +531,8 @@ fn as_one(plan: &Registered, first: &Registered, members: &[AtomicMember]) -> Re
     let terms = Terms { timeout, deadline, repeatable, ..(*plan.terms).clone() };
     let mut spec = plan.spec.clone();
     spec.source = first.spec.source.clone();
+    let is_one = members.iter().all(|member| member.tool.spec.database == first.spec.database);
+    spec.database = first.spec.database.clone().filter(|_| is_one);
     Registered {
         spec,
         terms: Arc::new(terms),

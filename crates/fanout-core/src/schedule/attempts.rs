@@ -61,8 +61,8 @@ impl Schedule {
     pub(super) fn again(&mut self, call: Ix, error: &ToolError, has_retry: bool, now: Duration) -> Option<Duration> {
         let random = self.random();
         let item = &self.items[call];
-        let (terms, limit) = (&item.treatment.terms, &item.treatment.limit);
-        match retry::again(error, terms.repeatable) {
+        let (limit, resumable) = (&item.treatment.limit, item.treatment.resumable);
+        match retry::again(error, resumable) {
             Again::Never => return None,
             Again::Spend if !has_retry => return None,
             Again::Spend | Again::Asked => {}
@@ -77,6 +77,7 @@ impl Schedule {
 
     pub(super) fn back_off(&mut self, call: Ix, error: ToolError, wait: Duration, now: Duration) {
         let item = &mut self.items[call];
+        item.treatment.in_doubt |= !item.treatment.terms.repeatable && retry::may_be_done(&error);
         item.phase = Phase::Backoff;
         item.failed = Some(Box::new(Failed { error, again_at: now.saturating_add(wait), is_gone: false }));
         let at = item.deadline_at;

@@ -235,7 +235,9 @@ impl Schedule {
 
     /// So many attempts at the call had begun before. Another is made, whatever their number.
     pub fn resume(&mut self, call: Ix, attempts: u32) {
-        self.items[call].attempts = attempts;
+        let item = &mut self.items[call];
+        item.attempts = attempts;
+        item.treatment.in_doubt = attempts > 0 && item.treatment.resumable && !item.treatment.terms.repeatable;
     }
 
     /// The answer to [`Step::Lock`] for a call that has its outcome from before: it needs no locks.
@@ -352,7 +354,7 @@ impl Schedule {
                 let item = &self.items[call];
                 let error = match &item.failed {
                     // What is not repeatable goes again only if nothing was carried out.
-                    Some(_) if item.treatment.terms.repeatable => self.stopped(call),
+                    Some(_) if item.treatment.terms.repeatable || item.treatment.in_doubt => self.stopped(call),
                     _ => CallError::new(ErrorCode::Cancelled, format!("{reason}; nothing was carried out")),
                 };
                 self.end(call, error, now);
@@ -539,7 +541,10 @@ impl Schedule {
     /// Counts an outcome, and hands it out.
     fn is_answered(&mut self, call: Ix, result: Result<Arc<Output>, CallError>) {
         self.unanswered -= 1;
-        self.steps.push_back(Step::Answer(call, result.map_err(Box::new)));
+        let Treatment { terms, in_doubt, .. } = &self.items[call].treatment;
+        let told = |error| if *in_doubt { retry::in_doubt(terms.tool.as_str(), error) } else { error };
+        let result = result.map_err(|error| Box::new(told(error)));
+        self.steps.push_back(Step::Answer(call, result));
         if let Some(bundle) = self.items[call].bundle {
             self.part_answered(bundle);
         }

@@ -74,7 +74,7 @@ impl Schedule {
         let item = &mut self.items[call];
         item.phase = Phase::Queued;
         let limit = &item.treatment.limit;
-        let spends = |failed: &Failed| retry::again(&failed.error, item.treatment.terms.repeatable) == Again::Spend;
+        let spends = |failed: &Failed| retry::again(&failed.error, item.treatment.resumable) == Again::Spend;
         let (group, again) = (limit.group, item.failed.as_deref().is_some_and(spends));
         let at = now.saturating_add(limit.wait_max).min(item.deadline_at);
         self.ready.push(group, call, at.saturating_sub(now));

@@ -69,6 +69,10 @@ pub struct Treatment {
     pub limit: Arc<Limit>,
     /// It may enter before the response has ended.
     pub early: bool,
+    /// It may go again though it may have been carried out: it is repeatable, or it is never carried out twice.
+    pub resumable: bool,
+    /// An attempt at it may have been carried out, and that would do harm once more: no failure can be told as one.
+    pub in_doubt: bool,
     /// How long it is expected to take, for the order in which permits are used.
     pub expected: Duration,
 }
@@ -123,7 +127,15 @@ impl Treatment {
     /// That of a call which never runs.
     pub fn inert(call: CallId, tool: ToolName, limit: Arc<Limit>) -> Self {
         let terms = Terms { tool, timeout: Duration::ZERO, deadline: Duration::ZERO, repeatable: false, nested: false };
-        Self { call, terms: Arc::new(terms), limit, early: false, expected: Duration::ZERO }
+        Self {
+            call,
+            terms: Arc::new(terms),
+            limit,
+            early: false,
+            resumable: false,
+            in_doubt: false,
+            expected: Duration::ZERO,
+        }
     }
 }
 

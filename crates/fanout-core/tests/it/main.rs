@@ -11,6 +11,7 @@ mod driver;
 mod effects;
 mod limits;
 mod locks;
+mod once;
 mod past;
 mod plans;
 mod plans_hostile;

@@ -221,7 +221,7 @@ impl Config {
         let pools = self.databases.iter().map(|(name, database)| (Source::sql(name), database));
         let pools = pools.map(|(source, database)| (source.as_str().into(), database.limit()));
         let limits = self.limits.iter().map(|(name, limit)| (name.as_str().into(), limit.options.clone()));
-        SchedulerOptions { in_flight_max: max_in_flight, stray_hold, limits: pools.chain(limits).collect() }
+        SchedulerOptions { in_flight_max: max_in_flight, stray_hold, limits: pools.chain(limits).collect(), once: None }
     }
 
     /// The limit group that a source has unasked, if it has one: [`LimitOptions::unasked`], with the pools of the databases.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use super::field::Field;
 use super::page::{Page, Section};
 use super::sections::{count, or};
+use super::setting::Setting;
 
 /// `[store]`: where runs are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct StoreConfig {
     /// The journal.
     pub place: StorePlace,
@@ -19,12 +20,14 @@ pub struct StoreConfig {
 }
 
 /// Where the journal is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum StorePlace {
     /// Nothing is kept beyond the process.
     Memory,
     /// In this SQLite file.
     Sqlite(PathBuf),
+    /// In the PostgreSQL of this URL.
+    Postgres(Setting),
 }
 
 /// The file that is used if none is named, beside the configuration.
@@ -68,17 +71,15 @@ fn place(page: &Page<'_>, field: &Field<'_>) -> Option<StorePlace> {
     if url == "memory:" {
         return Some(StorePlace::Memory);
     }
-    if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-        field.mistake(
-            "a PostgreSQL store is not in this version of fanout; write \"sqlite://FILE\", or leave `url` out",
-        );
-        return None;
+    // Who keeps a URL in a variable has a password in it, so it is no file's.
+    if ["postgres:", "postgresql:", "${"].iter().any(|start| url.starts_with(start)) {
+        return field.setting().map(StorePlace::Postgres);
     }
     let file = url.strip_prefix("sqlite:").map(|file| file.strip_prefix("//").unwrap_or(file));
     match file.filter(|file| !file.is_empty() && !file.contains(":memory:") && !file.contains('?')) {
         Some(file) => Some(StorePlace::Sqlite(page.folder.join(file))),
         None => {
-            field.mistake("`url` of [store] must be \"sqlite://FILE\" or \"memory:\"");
+            field.mistake("`url` of [store] must be \"sqlite://FILE\", \"postgres://…\" or \"memory:\"");
             None
         }
     }

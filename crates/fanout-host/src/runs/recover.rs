@@ -166,7 +166,7 @@ fn reenter(broken: &mut [Broken], scheduler: &Scheduler, toolbox: &Toolbox) {
     }
     underway.sort_by_key(|(_, call)| call.started);
     for (at, call) in underway {
-        let Some(tool) = toolbox.get(&call.tool).filter(|tool| tool.repeatable()) else { continue };
+        let Some(tool) = toolbox.get(&call.tool).filter(|tool| tool.resumable(scheduler.once())) else { continue };
         let Some(place) = scheduler.reenter(&tool.effects_of(&call.input, &Paths::default())) else { continue };
         match &mut broken[at].recovery {
             Recovery::Agent(resumed) => {

@@ -267,7 +267,8 @@ impl Crowd<'_> {
                 nested: false,
             };
             let expected = Duration::from_millis(200);
-            let treatment = Treatment { call: id, terms: Arc::new(terms), limit, early: false, expected };
+            let (terms, resumable) = (Arc::new(terms), wanted.repeatable);
+            let treatment = Treatment { call: id, terms, limit, early: false, resumable, in_doubt: false, expected };
             batch.schedule.arrive(treatment, touches.effects(), true, Vec::new(), now);
         });
     }

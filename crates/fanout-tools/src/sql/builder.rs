@@ -238,6 +238,7 @@ impl SqlToolBuilder {
             safe: reads_only,
             policy: self.policy,
             reasons: why,
+            database: Some(self.database.place()),
             ..ToolSpec::new(self.name, self.database.source())
         };
         let (steps, rows_max) = (self.draft.steps(statements, catalog.as_deref()), self.draft.rows_max);

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use fanout_core::effects::Source;
 use fanout_core::limits::POOL_CONNECTIONS;
+use fanout_core::once::Once;
+use fanout_core::outcome::Output;
 use fanout_core::tool::{Attempt, ToolError};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -17,7 +19,6 @@ use super::infer::Catalog;
 use super::postgres::{AddressError, Postgres};
 use super::sqlite::{FileError, Sqlite};
 use super::statement::{Dialect, Statement};
-use super::transaction::Rows;
 use super::unit::Unit;
 use super::user::user;
 
@@ -167,6 +168,35 @@ impl Database {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
+    /// The one name of the database that its URL leads to, whoever comes and however: the file, or the servers and the
+    /// database there. Two names may still be one database; one name is never two.
+    pub fn place(&self) -> Arc<str> {
+        match &self.shared.backend {
+            Backend::Postgres(postgres) => postgres.place().into(),
+            Backend::Sqlite(sqlite) => sqlite.place().into(),
+        }
+    }
+
+    /// What the journal's own database offers to tools: see [`Once`]. Its table must be there.
+    pub fn once(&self) -> Once {
+        match self.dialect() {
+            Dialect::Postgres => Once::postgres(self.place()),
+            Dialect::Sqlite => Once::sqlite(self.place()),
+        }
+    }
+
+    /// Opens a connection that is none of the pool's, if it is a PostgreSQL: for the journal, which has words of its own for
+    /// it. The task that carries it ends with the client.
+    ///
+    /// # Errors
+    /// What the connecting client was told.
+    pub async fn connect(&self) -> Option<Result<tokio_postgres::Client, tokio_postgres::Error>> {
+        match &self.shared.backend {
+            Backend::Postgres(postgres) => Some(postgres.connect().await),
+            Backend::Sqlite(_) => None,
+        }
+    }
+
     /// Whose SQL it speaks.
     pub fn dialect(&self) -> Dialect {
         match self.shared.backend {
@@ -199,14 +229,15 @@ impl Database {
 
     /// Carries out a unit in one transaction, and answers with what its last member came to. Dropping the future stops it; see
     /// the backends.
-    pub(super) async fn run(&self, unit: &Arc<Unit>, attempt: &Attempt) -> Result<Vec<Rows>, ToolError> {
-        match &self.shared.backend {
+    pub(super) async fn run(&self, unit: &Arc<Unit>, attempt: &Attempt) -> Result<Output, ToolError> {
+        let mut outputs = match &self.shared.backend {
             Backend::Postgres(postgres) => {
                 let user = if self.options().role_from_claims { Some(user(attempt)?) } else { None };
                 postgres.run(unit, attempt.hold(), user).await
             }
             Backend::Sqlite(sqlite) => sqlite.run(unit, attempt.hold()).await,
-        }
+        }?;
+        Ok(outputs.pop().unwrap_or_default())
     }
 }
 

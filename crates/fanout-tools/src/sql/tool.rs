@@ -16,7 +16,7 @@ use fanout_core::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
 use super::builder::SqlToolBuilder;
 use super::database::Database;
 use super::transaction::Transaction;
-use super::unit::{Unit, output};
+use super::unit::Unit;
 
 /// Statements as a tool: one transaction per call. Cloning it shares everything.
 #[derive(Clone)]
@@ -55,7 +55,7 @@ impl Tool for SqlTool {
         let part = Arc::clone(&self.part);
         Box::pin(async move {
             let unit = Arc::new(Unit::of(&part, &attempt)?);
-            output(&part.database.run(&unit, &attempt).await?)
+            part.database.run(&unit, &attempt).await
         })
     }
 }

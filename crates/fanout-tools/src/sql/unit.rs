@@ -14,6 +14,7 @@ use fanout_core::tool::{Attempt, ToolError};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::once::OutcomeRow;
 use super::tool::Part;
 use super::transaction::{Rows, Transaction};
 
@@ -24,6 +25,8 @@ pub(super) struct Unit {
     pub(super) who: String,
     /// At least one.
     pub(super) members: Vec<Member>,
+    /// What keeps it from being carried out twice; nothing that only reads has one.
+    pub(super) row: Option<OutcomeRow>,
     given: Given,
 }
 
@@ -52,7 +55,7 @@ impl Unit {
         let who = format!("`{}`", attempt.tool);
         let Some(atomic) = attempt.atomic() else {
             let member = Member { who: who.clone(), transaction: Arc::clone(&part.transaction) };
-            return Ok(Self { who, members: vec![member], given: Given::Input(Arc::clone(&attempt.input)) });
+            return Ok(Self::new(who, vec![member], Given::Input(Arc::clone(&attempt.input)), attempt));
         };
         let mut members = Vec::with_capacity(atomic.members().len());
         for (at, member) in atomic.members().iter().enumerate() {
@@ -66,7 +69,13 @@ impl Unit {
             };
             members.push(Member { who, transaction: Arc::clone(&its.transaction) });
         }
-        Ok(Self { who, members, given: Given::Plan(Arc::clone(atomic)) })
+        Ok(Self::new(who, members, Given::Plan(Arc::clone(atomic)), attempt))
+    }
+
+    fn new(who: String, members: Vec<Member>, given: Given, attempt: &Attempt) -> Self {
+        let unit = Self { who, members, row: None, given };
+        let row = if unit.reads_only() { None } else { OutcomeRow::of(attempt) };
+        Self { row, ..unit }
     }
 
     /// The input of a member. Those before it have answered.
@@ -77,12 +86,24 @@ impl Unit {
         }
     }
 
-    /// What the next member came to, for those that refer to it.
-    pub(super) fn answered(&self, rows: &[Rows]) -> Result<(), ToolError> {
+    /// What the next member came to, also for those that refer to it.
+    pub(super) fn answered(&self, rows: &[Rows]) -> Result<Output, ToolError> {
+        let output = output(rows)?;
+        self.tell(&output);
+        Ok(output)
+    }
+
+    /// What all members came to in an attempt before this one, by the text of their row.
+    pub(super) fn before(&self, row: &OutcomeRow, text: &str) -> Result<Vec<Output>, ToolError> {
+        let outputs = row.outputs(&self.who, text, self.members.len())?;
+        outputs.iter().for_each(|output| self.tell(output));
+        Ok(outputs)
+    }
+
+    fn tell(&self, output: &Output) {
         if let Given::Plan(atomic) = &self.given {
-            atomic.answer(output(rows)?);
+            atomic.answer(output.clone());
         }
-        Ok(())
     }
 
     /// The database itself refuses every write.
@@ -160,7 +181,7 @@ impl Kept {
 }
 
 /// One statement's answer stands by itself; those of several in a list, in their order.
-pub(super) fn output(answers: &[Rows]) -> Result<Output, ToolError> {
+fn output(answers: &[Rows]) -> Result<Output, ToolError> {
     match answers {
         [one] => shown(one),
         all => shown(&Results { results: all }),

@@ -420,7 +420,7 @@ pub(super) static TABLES: [Table; 21] = [
                 "url",
                 Text,
                 r#""memory:""#,
-                "the journal: a SQLite file, relative to the configuration, or `memory:`, which keeps nothing beyond the process",
+                "the journal: a SQLite file, relative to the configuration; a PostgreSQL (`postgres://…`, or `${DATABASE_URL}`); or `memory:`, which keeps nothing beyond the process",
             )
             .or(r#""sqlite://.fanout/fanout.db""#),
             key("retention", Duration, r#""7d""#, "for how long a run is kept after its end").or(r#""30d""#),

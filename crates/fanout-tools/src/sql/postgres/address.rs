@@ -19,12 +19,15 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 use tokio_postgres::Config;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::form_urlencoded;
 
 /// A server that is not there by then will hardly come.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// Where a PostgreSQL listens unless said.
+pub(super) const PORT: u16 = 5432;
 
 /// What other programs write into such URLs, and what means nothing to this one.
 const OF_OTHERS: [&str; 5] = ["pgbouncer", "connection_limit", "pool_timeout", "supa", "prepared_statements"];
@@ -122,16 +125,33 @@ impl Address {
             .with_no_client_auth();
         Ok(Self { config, tls: MakeRustlsConnect::new(tls), is_unproven: !is_near && !is_verified })
     }
+
+    /// The one name of the database there: the servers with their ports, and what it is called. User and options are of the
+    /// connection and not of the database.
+    pub(super) fn place(&self) -> String {
+        let (hosts, ports) = (self.config.get_hosts(), self.config.get_ports());
+        let server = |(at, host): (usize, &Host)| {
+            let port = ports.get(at).or(ports.first().filter(|_| ports.len() == 1)).copied().unwrap_or(PORT);
+            match host {
+                Host::Tcp(name) => format!("{}:{port}", name.to_ascii_lowercase()),
+                #[cfg(unix)]
+                Host::Unix(folder) => format!("{}:{port}", folder.display()),
+            }
+        };
+        let servers: Vec<String> = hosts.iter().enumerate().map(server).collect();
+        let name = self.config.get_dbname().or(self.config.get_user()).unwrap_or_default();
+        format!("postgres://{}/{name}", servers.join(","))
+    }
 }
 
-fn is_near(host: &tokio_postgres::config::Host) -> bool {
+fn is_near(host: &Host) -> bool {
     match host {
-        tokio_postgres::config::Host::Tcp(name) => {
+        Host::Tcp(name) => {
             let address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
             name == "localhost" || address.is_ok_and(|address| address.is_loopback())
         }
         #[cfg(unix)]
-        tokio_postgres::config::Host::Unix(_) => true,
+        Host::Unix(_) => true,
     }
 }
 
@@ -250,6 +270,18 @@ mod tests {
             ("postgres://a:b@db.example.com/c?sslmode=disable", true),
         ] {
             assert_eq!(Address::parse(url, Path::new("")).unwrap().is_unproven, unproven, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_database_has_one_name_whoever_comes_and_however() {
+        let place = |url: &str| Address::parse(url, Path::new("")).unwrap().place();
+        assert_eq!(place("postgres://a:b@DB.example.com/c"), "postgres://db.example.com:5432/c");
+        assert_eq!(place("postgres://db.example.com:5432/c?sslmode=require"), place("postgresql://x@db.example.com/c"));
+        assert_eq!(place("postgres://a@h,g:5433/c"), "postgres://h:5432,g:5433/c");
+        assert_eq!(place("postgres://a@h"), place("postgres://b@h/a"));
+        for other in ["postgres://a@h/c", "postgres://a@h:6543/b", "postgres://a@g/b"] {
+            assert_ne!(place("postgres://a@h/b"), place(other));
         }
     }
 

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanout_core::outcome::Output;
 use fanout_core::tool::ToolError;
 use futures_util::TryStreamExt;
 use tokio::time::timeout;
@@ -22,6 +23,7 @@ use super::progress::Progress;
 use super::session::Session;
 use super::statements::Statements;
 use super::value::Text;
+use crate::sql::once::{Claimed, OutcomeRow};
 use crate::sql::pool::Place;
 use crate::sql::transaction::Rows;
 use crate::sql::unit::{Kept, Member, Unit};
@@ -45,6 +47,14 @@ pub(super) struct Carrying {
     pub(super) progress: Arc<Progress>,
 }
 
+/// What came of all that stands between BEGIN and COMMIT.
+enum Worked {
+    /// What each member came to.
+    Done(Vec<Output>),
+    /// The same of an attempt before this one: nothing was done now.
+    Before(Vec<Output>),
+}
+
 /// Which transaction it is, to a server that is asked later.
 struct Which {
     number: String,
@@ -52,16 +62,20 @@ struct Which {
 }
 
 impl Carrying {
-    pub(super) async fn run(self, place: Place<Session>) -> Result<Vec<Rows>, ToolError> {
+    pub(super) async fn run(self, place: Place<Session>) -> Result<Vec<Output>, ToolError> {
         let begun = timeout(self.unit.begin_max(), self.begun(&place)).await;
         let (session, number) = begun.unwrap_or_else(|_| Err(self.unit.not_begun("no connection to")))?;
         let client = &session.client;
         let ended = match self.work(client).await {
             // It was ended with its last statement.
-            Ok(rows) if self.unit.reads_only() => Ok(rows),
-            Ok(rows) => {
+            Ok(Worked::Done(outputs)) if self.unit.reads_only() => Ok(outputs),
+            Ok(Worked::Done(outputs)) => {
                 let which = number.map(|number| Which { number, server: session.started.clone() });
-                self.commit(client, rows, which).await
+                self.commit(client, outputs, which).await
+            }
+            Ok(Worked::Before(outputs)) => {
+                self.end(client, "ROLLBACK").await;
+                Ok(outputs)
             }
             Err(error) => {
                 self.end(client, "ROLLBACK").await;
@@ -82,19 +96,24 @@ impl Carrying {
     }
 
     /// Keeps what was written, and knows afterwards whether it was kept.
-    async fn commit(&self, client: &Client, rows: Vec<Rows>, which: Option<Which>) -> Result<Vec<Rows>, ToolError> {
+    async fn commit(
+        &self,
+        client: &Client,
+        outputs: Vec<Output>,
+        which: Option<Which>,
+    ) -> Result<Vec<Output>, ToolError> {
         self.progress.commits();
-        let Err(error) = client.batch_execute("COMMIT").await else { return Ok(rows) };
+        let Err(error) = client.batch_execute("COMMIT").await else { return Ok(outputs) };
         self.progress.spoil();
         match which {
             _ if disproves_commit(&error) => Err(self.failed(self.who(), &error)),
-            Some(which) => self.fate(&which, rows, &error).await,
+            Some(which) => self.fate(&which, outputs, &error).await,
             None => Err(self.unknown(&error)),
         }
     }
 
     /// What became of a transaction whose COMMIT was not answered, asked on another connection.
-    async fn fate(&self, which: &Which, rows: Vec<Rows>, lost: &Error) -> Result<Vec<Rows>, ToolError> {
+    async fn fate(&self, which: &Which, outputs: Vec<Output>, lost: &Error) -> Result<Vec<Output>, ToolError> {
         for _ in 0..FATE_ASKED {
             if let Ok(session) = Session::open(&self.postgres.address).await {
                 let number = Text(Some(which.number.clone()));
@@ -105,7 +124,7 @@ impl Carrying {
                     break;
                 }
                 match text(0).as_str() {
-                    "committed" => return Ok(rows),
+                    "committed" => return Ok(outputs),
                     "aborted" => return Err(before_commit(self.who(), lost)),
                     "in progress" => {}
                     _ => break,
@@ -173,18 +192,83 @@ impl Carrying {
         format!("BEGIN {mode}; {first}{number}")
     }
 
-    /// All that stands between BEGIN and COMMIT. Answers with what the last member came to.
-    async fn work(&self, client: &Client) -> Result<Vec<Rows>, ToolError> {
+    /// All that stands between BEGIN and COMMIT.
+    async fn work(&self, client: &Client) -> Result<Worked, ToolError> {
+        let claimed = match &self.unit.row {
+            Some(row) => Some((row, self.claim(client, row).await?)),
+            None => None,
+        };
+        if let Some((row, Claimed::Before(text))) = &claimed {
+            return self.unit.before(row, text).map(Worked::Before);
+        }
         if let Some(user) = &self.user {
             self.become_user(client, user).await?;
         }
-        let (mut kept, mut rows) = (Kept::default(), Vec::new());
+        let (mut kept, mut outputs) = (Kept::default(), Vec::with_capacity(self.unit.members.len()));
         for at in 0..self.unit.members.len() {
             kept.next();
-            rows = self.member(client, at, &mut kept).await?;
-            self.unit.answered(&rows)?;
+            let rows = self.member(client, at, &mut kept).await?;
+            outputs.push(self.unit.answered(&rows)?);
         }
-        Ok(rows)
+        if let Some((row, Claimed::At(place))) = claimed {
+            self.keep(client, row, place, &mut outputs).await?;
+        }
+        Ok(Worked::Done(outputs))
+    }
+
+    /// Looks whether the call was carried out before, and has whoever else is at it wait.
+    async fn claim(&self, client: &Client, row: &OutcomeRow) -> Result<Claimed, ToolError> {
+        match self.texts(client, row.once.claim, &row.key).await.map_err(|error| self.unclaimed(&error))? {
+            Some(place) => Ok(Claimed::At(place)),
+            None => {
+                let found = self.texts(client, row.once.find, &row.key).await;
+                let found = found.map_err(|error| self.unclaimed(&error))?;
+                found.map(Claimed::Before).ok_or_else(|| OutcomeRow::vanished(self.who()))
+            }
+        }
+    }
+
+    /// Fills the row. An end user has no right to it: the role is put off for that, and on again, since what is deferred to
+    /// COMMIT is the user's.
+    async fn keep(
+        &self,
+        client: &Client,
+        row: &OutcomeRow,
+        place: String,
+        outputs: &mut [Output],
+    ) -> Result<(), ToolError> {
+        let text = row.text(outputs);
+        if self.user.is_some() {
+            let set = client.batch_execute("SET LOCAL ROLE NONE").await;
+            set.map_err(|error| self.failed(self.who(), &error))?;
+        }
+        self.texts(client, row.once.keep, &[place, text]).await.map_err(|error| self.unclaimed(&error))?;
+        match &self.user {
+            Some(user) => self.become_user(client, user).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Runs a statement on texts; answers with the first value of its first row.
+    async fn texts(&self, client: &Client, statement: &str, values: &[String]) -> Result<Option<String>, Error> {
+        let values = values.iter().map(|value| (Text(Some(value.clone())), Type::TEXT)).collect();
+        one(client, statement, values).await?.map(|row| row.try_get(0)).transpose()
+    }
+
+    /// What an error at the row of the outcome means: nothing of this attempt is kept.
+    fn unclaimed(&self, error: &Error) -> ToolError {
+        let who = self.who();
+        match error.code() {
+            // What the other attempt comes to is not known.
+            Some(code) if [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE].contains(code) => {
+                ToolError::Broken(format!("another attempt at {who} was still going on in its database"))
+            }
+            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => ToolError::NotPermitted(format!(
+                "{who} may not keep its outcome in the journal, so nothing was done: the user of its database needs usage of \
+                 the schema `fanout`, and select, insert and update of `fanout.outcome`"
+            )),
+            _ => self.failed(who, error),
+        }
     }
 
     /// The statements of one member. One that only reads is held to that also where others write.

@@ -24,12 +24,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use fanout_core::outcome::Output;
 use fanout_core::tool::{Hold, ToolError};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use tokio_postgres::Error;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error};
 
 pub use address::AddressError;
 
@@ -42,7 +43,6 @@ use session::Session;
 use super::infer::Catalog;
 use super::pool::Pool;
 use super::statement::Statement;
-use super::transaction::Rows;
 use super::unit::Unit;
 use super::user::User;
 
@@ -99,12 +99,27 @@ impl Postgres {
         self.address.is_unproven
     }
 
+    /// A connection that is none of the pool's. The task that carries it ends with the client.
+    pub(super) async fn connect(&self) -> Result<Client, Error> {
+        let (client, connection) = self.address.config.connect(self.address.tls.clone()).await?;
+        tokio::spawn(async move {
+            // How it ended is told to whoever waits for an answer.
+            let _ = connection.await;
+        });
+        Ok(client)
+    }
+
+    /// The one name of the database, whoever comes and however.
+    pub(super) fn place(&self) -> String {
+        self.address.place()
+    }
+
     /// Waits until no transaction runs, not even one that is being stopped.
     pub(super) async fn unused(&self) {
         self.pool.unused().await;
     }
 
-    /// Carries out a unit in one transaction.
+    /// Carries out a unit in one transaction. Answers with what each member came to.
     ///
     /// # Cancellation
     /// Dropping the future stops the statement in the server; until it is stopped, the attempt's locks are held. Once COMMIT
@@ -114,7 +129,7 @@ impl Postgres {
         unit: &Arc<Unit>,
         hold: Hold,
         user: Option<User>,
-    ) -> Result<Vec<Rows>, ToolError> {
+    ) -> Result<Vec<Output>, ToolError> {
         let free = timeout(unit.begin_max(), self.pool.place()).await;
         let place = free.map_err(|_| unit.not_begun("no free connection to"))?;
         let progress: Arc<Progress> = Arc::default();
@@ -153,7 +168,7 @@ impl Postgres {
     }
 }
 
-type Work = Pin<Box<dyn Future<Output = Result<Vec<Rows>, ToolError>> + Send>>;
+type Work = Pin<Box<dyn Future<Output = Result<Vec<Output>, ToolError>> + Send>>;
 
 /// A transaction that somebody waits for. Where nobody does any more, it is stopped and ended by itself.
 struct Carried {
@@ -164,7 +179,7 @@ struct Carried {
 }
 
 impl Future for Carried {
-    type Output = Result<Vec<Rows>, ToolError>;
+    type Output = Result<Vec<Output>, ToolError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(work) = &mut self.work else { return Poll::Ready(Err(ToolError::Stopped)) };

@@ -14,10 +14,7 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{CancelToken, Client, Config, Error, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::address::Address;
-
-/// Where a PostgreSQL listens unless said.
-const PORT: u16 = 5432;
+use super::address::{Address, PORT};
 
 /// An open connection. Dropped, it is closed, whatever it is waiting for.
 pub(super) struct Session {

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use fanout_core::outcome::Output;
 use fanout_core::tool::ToolError;
-use rusqlite::{Connection, Error, ErrorCode};
+use rusqlite::{Connection, Error, ErrorCode, OptionalExtension};
 use serde_json::Value;
 
 use super::Sqlite;
 use super::value::{json, size, value};
+use crate::sql::once::{Claimed, OutcomeRow};
 use crate::sql::pool::Place;
 use crate::sql::statement::Statement;
 use crate::sql::transaction::{Rows, Transaction, distinct};
@@ -29,7 +31,7 @@ pub(super) struct Carrying {
 }
 
 impl Carrying {
-    pub(super) fn run(&self, place: &Place<Connection>) -> Result<Vec<Rows>, ToolError> {
+    pub(super) fn run(&self, place: &Place<Connection>) -> Result<Vec<Output>, ToolError> {
         let connection = match place.kept() {
             Some(connection) => connection,
             None => self.sqlite.open().map_err(|error| {
@@ -44,7 +46,7 @@ impl Carrying {
         ended
     }
 
-    fn transact(&self, connection: &Connection) -> Result<Vec<Rows>, ToolError> {
+    fn transact(&self, connection: &Connection) -> Result<Vec<Output>, ToolError> {
         if self.unwanted.load(Ordering::Relaxed) {
             return Err(ToolError::Stopped);
         }
@@ -55,7 +57,12 @@ impl Carrying {
         let failed = |error| failed(&self.unit.who, None, &error);
         connection.pragma_update(None, "query_only", reads_only).map_err(failed)?;
         connection.execute_batch(begin).map_err(failed)?;
-        let (mut kept, mut rows, mut is_held) = (Kept::default(), Vec::new(), reads_only);
+        let claimed = self.unit.row.as_ref().map(|row| Ok((row, self.claim(connection, row)?))).transpose()?;
+        if let Some((row, Claimed::Before(text))) = &claimed {
+            return self.unit.before(row, text);
+        }
+        let (mut kept, mut is_held) = (Kept::default(), reads_only);
+        let mut outputs = Vec::with_capacity(self.unit.members.len());
         for (at, member) in self.unit.members.iter().enumerate() {
             if self.unwanted.load(Ordering::Relaxed) {
                 return Err(ToolError::Stopped);
@@ -67,11 +74,33 @@ impl Carrying {
                 connection.pragma_update(None, "query_only", is_held).map_err(failed)?;
             }
             kept.next();
-            rows = Statements { carrying: self, connection, member, input: &input }.run(&mut kept)?;
-            self.unit.answered(&rows)?;
+            let rows = Statements { carrying: self, connection, member, input: &input }.run(&mut kept)?;
+            outputs.push(self.unit.answered(&rows)?);
+        }
+        if let Some((row, Claimed::At(place))) = claimed {
+            connection.progress_handler(0, None::<fn() -> bool>).map_err(failed)?;
+            connection.pragma_update(None, "query_only", false).map_err(failed)?;
+            let text = row.text(&mut outputs);
+            connection
+                .prepare_cached(row.once.keep)
+                .and_then(|mut keep| keep.execute([place, text]))
+                .map_err(failed)?;
         }
         connection.execute_batch("COMMIT").map_err(failed)?;
-        Ok(rows)
+        Ok(outputs)
+    }
+
+    /// Looks whether the call was carried out before, and sees to it that nobody else does now.
+    fn claim(&self, connection: &Connection, row: &OutcomeRow) -> Result<Claimed, ToolError> {
+        let who = &self.unit.who;
+        let one = |statement: &str| {
+            connection.prepare_cached(statement)?.query_row(row.key.each_ref(), |row| row.get(0)).optional()
+        };
+        let failed = |error| failed(who, None, &error);
+        match one(row.once.claim).map_err(failed)? {
+            Some(place) => Ok(Claimed::At(place)),
+            None => one(row.once.find).map_err(failed)?.map(Claimed::Before).ok_or_else(|| OutcomeRow::vanished(who)),
+        }
     }
 }
 

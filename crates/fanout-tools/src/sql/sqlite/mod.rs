@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use fanout_core::outcome::Output;
 use fanout_core::tool::{Hold, ToolError};
 use rusqlite::{Connection, OpenFlags};
 use tokio::task::JoinError;
@@ -23,7 +24,6 @@ use carrying::Carrying;
 use super::infer::Catalog;
 use super::pool::Pool;
 use super::statement::Statement;
-use super::transaction::Rows;
 use super::unit::Unit;
 
 /// So long a connection waits for another one's lock; then the call gives its connection up, backs off and comes again.
@@ -67,6 +67,18 @@ impl Sqlite {
         Ok(Self { path: folder.join(path), flags, pool: Pool::new(connections) })
     }
 
+    /// The one name of the file, as far as it is there.
+    pub(super) fn place(&self) -> String {
+        let whole = |path: &Path| path.canonicalize();
+        let path = whole(&self.path).or_else(|error| match (self.path.parent(), self.path.file_name()) {
+            (Some(folder), Some(name)) => {
+                Ok(whole(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?.join(name))
+            }
+            _ => Err(error),
+        });
+        format!("sqlite:{}", path.unwrap_or_else(|_| self.path.clone()).display())
+    }
+
     /// Opens a connection. Blocks.
     pub(super) fn open(&self) -> rusqlite::Result<Connection> {
         let connection = Connection::open_with_flags(&self.path, self.flags)?;
@@ -100,12 +112,12 @@ impl Sqlite {
         self.pool.unused().await;
     }
 
-    /// Carries out a unit in one transaction.
+    /// Carries out a unit in one transaction. Answers with what each member came to.
     ///
     /// # Cancellation
     /// Dropping the future stops the statement within moments; until then the attempt's locks are held. What waits for
     /// another process's lock stops after a second.
-    pub(super) async fn run(self: &Arc<Self>, unit: &Arc<Unit>, hold: Hold) -> Result<Vec<Rows>, ToolError> {
+    pub(super) async fn run(self: &Arc<Self>, unit: &Arc<Unit>, hold: Hold) -> Result<Vec<Output>, ToolError> {
         let free = timeout(unit.begin_max(), self.pool.place()).await;
         let place = free.map_err(|_| unit.not_begun("no free connection to"))?;
         let wanted = Wanted::default();
@@ -135,6 +147,19 @@ impl Drop for Wanted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_has_one_name_however_it_is_reached_and_before_it_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = folder.path().join("shop.db");
+        let place = |url: &str| Sqlite::new(url, folder.path(), 1).unwrap().place();
+        let names =
+            || ["sqlite://shop.db", "sqlite:./shop.db?mode=rwc", &format!("sqlite://{}", whole.display())].map(place);
+        let before = names();
+        std::fs::write(&whole, "").unwrap();
+        assert_eq!((&before[0], &before[0], &before), (&before[1], &before[2], &names()));
+        assert_ne!(before[0], place("sqlite://other.db"));
+    }
 
     #[test]
     fn a_file_is_named_by_a_url_and_is_not_made_unasked() {

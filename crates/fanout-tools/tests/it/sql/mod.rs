@@ -3,6 +3,7 @@
 mod commits;
 mod crowd;
 mod lines;
+mod once;
 mod plans;
 mod transactions;
 mod users;

@@ -2,5 +2,5 @@
 
 mod broken;
 mod met;
-mod shop;
+pub(super) mod shop;
 mod whole;
