@@ -17,3 +17,4 @@ mod schema;
 mod secrets;
 mod snapshots;
 mod sql;
+mod trace;
