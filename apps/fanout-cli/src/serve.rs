@@ -23,7 +23,7 @@ use serde_json::json;
 use crate::args::{Common, Serve};
 use crate::exit::{Ended, INTERRUPTED};
 use crate::interrupt::{Hangups, Signal, Signals};
-use crate::loaded::{Before, Loaded};
+use crate::loaded::{Before, Loaded, NOTICES_MAX};
 use crate::log::{Clock, Last, Lines};
 use crate::show::{ERROR, QUIET, STRONG, Unwritten, filter, give, give_styled, say, styled};
 
@@ -103,12 +103,14 @@ async fn until_stopped(
     let address = listener.local_addr()?;
     let keys = KeysFile::at(&loaded.config.server.keys_file);
     let (programs, servers, databases) = (loaded.programs.clone(), loaded.servers.clone(), loaded.databases.clone());
+    let notices = loaded.notices()?;
     let has_upstream_key = upstream.api_key.is_some();
     let gateway = Gateway::new(GatewayOptions {
         scheduler: loaded.scheduler(),
         setup: Setup { config: loaded.config, toolbox: loaded.toolbox, upstream, verifier },
         reload,
         address,
+        notices: notices.clone(),
     })?;
     // Whoever reads where it listens may stop it at once.
     let signals = Signals::listen()?;
@@ -123,7 +125,7 @@ async fn until_stopped(
     let mut ended = Ended::Done;
     fanout_gateway::serve(listener, &gateway, async { ended = stopped(signals, programs.clone()).await }, GRACE).await;
     reloading.abort();
-    tokio::join!(programs.gone(), databases.unused());
+    tokio::join!(programs.gone(), databases.unused(), notices.close(NOTICES_MAX));
     Ok(ended)
 }
 

@@ -17,6 +17,7 @@ use fanout_core::event::Recorder;
 use fanout_core::run::Scheduler;
 use fanout_host::changes::Changes;
 use fanout_host::keys::KeysFile;
+use fanout_host::notify::Notices;
 use tokio::sync::watch;
 
 use crate::door::{self, Names, RequestIds};
@@ -41,6 +42,8 @@ pub struct GatewayOptions {
     pub scheduler: Scheduler,
     /// Where it is reached. Any address but loopback demands keys.
     pub address: SocketAddr,
+    /// Who is told what happens. Whoever made them closes them, after the gateway.
+    pub notices: Notices,
 }
 
 /// Why there can be no gateway.
@@ -71,6 +74,7 @@ pub(crate) struct Shared {
     pub(crate) id: GatewayId,
     pub(crate) request_ids: RequestIds,
     pub(crate) metrics: Arc<Metrics>,
+    notices: Notices,
     pub(crate) repeats: Repeats,
     /// No new calls are taken from now on.
     pub(crate) closing: Cancel,
@@ -105,7 +109,7 @@ impl Shared {
 
     /// Counts and logs one run, for as long as what is returned lives. It is the run's recorder.
     pub(crate) fn watch(&self, run: RunId, caller: &Caller) -> Arc<RunWatch> {
-        Arc::new(RunWatch::begin(run, caller, Arc::clone(&self.metrics)))
+        Arc::new(RunWatch::begin(run, caller, Arc::clone(&self.metrics), self.notices.clone()))
     }
 }
 
@@ -144,6 +148,7 @@ impl Gateway {
             names,
             keyring,
             metrics,
+            notices: options.notices,
             repeats: Repeats::default(),
             closing: Cancel::default(),
             stop: Cancel::default(),
@@ -202,11 +207,11 @@ impl Gateway {
 
 /// What the Messages API's own paths are made of.
 fn messages_options(shared: &Arc<Shared>) -> MessagesOptions {
-    let metrics = Arc::clone(&shared.metrics);
+    let (metrics, notices) = (Arc::clone(&shared.metrics), shared.notices.clone());
     let spending = Arc::clone(&metrics);
     let spent = move |caller: &Caller, model: &str, usd: f64| spending.cost(caller.project.as_deref(), model, usd);
     let recorder = move |run: &RunId, caller: &Caller| {
-        Arc::new(RunWatch::begin(run.clone(), caller, Arc::clone(&metrics))) as Arc<dyn Recorder>
+        Arc::new(RunWatch::begin(run.clone(), caller, Arc::clone(&metrics), notices.clone())) as Arc<dyn Recorder>
     };
     MessagesOptions {
         closing: shared.closing.clone(),

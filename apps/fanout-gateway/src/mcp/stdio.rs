@@ -8,6 +8,7 @@ use std::sync::Arc;
 use fanout_agent::Cancel;
 use fanout_core::run::Scheduler;
 use fanout_core::toolbox::Toolbox;
+use fanout_host::notify::Notices;
 use rmcp::RoleServer;
 use rmcp::model::{ClientRequest, JsonRpcMessage};
 use rmcp::service::{RxJsonRpcMessage, ServerInitializeError, TxJsonRpcMessage, serve_server};
@@ -32,6 +33,8 @@ pub struct McpOptions {
     pub scheduler: Scheduler,
     /// The most calls that are unanswered at once: `max_calls` of `[run]`. One more is answered `budget` and not run.
     pub calls_max: usize,
+    /// Who is told what happens.
+    pub notices: Notices,
 }
 
 /// Why a session ended badly.
@@ -73,7 +76,9 @@ pub async fn serve_mcp(
     let metrics = Arc::new(Metrics::new(&options.toolbox));
     let offered = watch::Sender::new(Arc::new(Offered::at_most(options.toolbox, options.calls_max)));
     let shared = Shared {
-        watch: Arc::new(move |run, caller| Arc::new(RunWatch::begin(run, caller, Arc::clone(&metrics)))),
+        watch: Arc::new(move |run, caller| {
+            Arc::new(RunWatch::begin(run, caller, Arc::clone(&metrics), options.notices.clone()))
+        }),
         offered: offered.subscribe(),
         scheduler: options.scheduler,
         closing: Cancel::default(),

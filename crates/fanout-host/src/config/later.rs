@@ -6,11 +6,10 @@
 use super::keys::Kind;
 
 /// Where, which key, and what would be lost if it were ignored.
-const LATER: [(Kind, &str, &str); 7] = [
+const LATER: [(Kind, &str, &str); 6] = [
     (Kind::Top, "workspace", "there are no file tools yet"),
     (Kind::Top, "project", "there are no teams yet"),
     (Kind::Top, "worker", "there are no background runs yet"),
-    (Kind::Top, "notify", "nobody would be notified"),
     (Kind::Tool, "approval", "nobody would be asked before the tool runs"),
     (Kind::SourceTool, "approval", "nobody would be asked before the tool runs"),
     (Kind::Store, "retention", "nothing is kept beyond the process"),

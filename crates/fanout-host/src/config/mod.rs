@@ -4,7 +4,7 @@
 //! To [`build`](crate::build) and to the surfaces, as plain structs; every mistake comes with its place.
 //!
 //! In reading order: `page` is the text with its places, `syntax` says what is no TOML, `field` reads one value of it, `units` durations, rates and sizes,
-//! `setting` texts with `${NAME}` in them; `keys` describes every key, and `schema` and `reference` are made of it; `sections`, `limits`, `server`, `database`, `tool`, `command`, `sql`, `source`, `openapi`, `mcp`, `mcp_file`, `oauth` and `jwt` know the keys; `later` the keys of later versions; `find`
+//! `setting` texts with `${NAME}` in them; `keys` describes every key, and `schema` and `reference` are made of it; `sections`, `limits`, `server`, `database`, `tool`, `command`, `sql`, `source`, `openapi`, `mcp`, `mcp_file`, `oauth`, `notify` and `jwt` know the keys; `later` the keys of later versions; `find`
 //! looks for the file. Nothing is connected to and nothing is built.
 
 mod command;
@@ -17,6 +17,7 @@ mod later;
 mod limits;
 mod mcp;
 mod mcp_file;
+mod notify;
 mod oauth;
 mod openapi;
 mod page;
@@ -38,6 +39,7 @@ pub use jwt::{JwtConfig, JwtKeys};
 pub(crate) use limits::written;
 pub use limits::{IN_FLIGHT, LimitConfig};
 pub use mcp::{McpReachConfig, McpServerConfig};
+pub use notify::NotifyConfig;
 pub use oauth::OauthConfig;
 pub use openapi::{OpenapiConfig, OpenapiTool};
 pub use page::{ConfigErrors, Mistake, Place};
@@ -89,6 +91,8 @@ pub struct Config {
     pub openapi: Vec<OpenapiConfig>,
     /// `[mcp_servers.NAME]` and those of `mcp_config`, by name.
     pub mcp_servers: BTreeMap<String, McpServerConfig>,
+    /// `[[notify]]`, in the order of the file.
+    pub notify: Vec<NotifyConfig>,
     /// `[prices."MODEL"]`.
     pub prices: BTreeMap<String, Price>,
     /// What is allowed and perhaps not meant, in the order of the file.

@@ -12,6 +12,7 @@ mod limits;
 mod lines;
 mod mcp;
 mod mistakes;
+mod notify;
 mod openapi;
 mod schema;
 mod secrets;

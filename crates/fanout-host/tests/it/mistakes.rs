@@ -286,7 +286,6 @@ fn what_is_not_in_this_version_is_refused() {
         ("workspace = {}", "workspace", "there are no file tools yet"),
         ("project.a = {}", "project", "there are no teams yet"),
         ("worker = {}", "worker", "there are no background runs yet"),
-        ("notify = [{}]", "notify", "nobody would be notified"),
     ] {
         check(text, &format!("fanout.toml:1:1: {}", later(key, lost)));
     }
@@ -302,6 +301,34 @@ fn what_is_not_in_this_version_is_refused() {
         );
         check(&format!("[store]\nurl = \"{scheme}://x\""), &format!("fanout.toml:2:7: {message}"));
     }
+}
+
+#[test]
+fn who_is_told_needs_an_address_a_secret_and_events_that_there_are() {
+    let whole = "url = \"https://a.example\"\nsecret = \"${S}\"\n";
+    check(&format!("[[notify]]\n{whole}"), "none");
+    for (lines, answer) in [
+        ("secret = \"${S}\"", "1:1: [[notify]] number 1 needs a `url`"),
+        ("url = \"https://a.example\"", "1:1: [[notify]] number 1 needs a `secret`"),
+        ("url = \"https://a.example\"\nsecret = \" \"", "3:10: `secret` is empty: anybody could sign with it"),
+        (
+            "secret = \"${S}\"\nurl = \"a.example\"",
+            "3:7: `url` must be an address such as \"https://example.com/hook\"",
+        ),
+    ] {
+        check(&format!("[[notify]]\n{lines}"), &format!("fanout.toml:{answer}"));
+    }
+    for (line, answer) in [
+        ("events = []", "4:10: `events` is empty, so nobody would be told anything; take the [[notify]] away"),
+        (
+            "events = [\"budget\", \"run_end\"]",
+            "4:21: `events` takes \"run_ended\", \"budget\", \"breaker_open\", \"approval\", not \"run_end\"",
+        ),
+        ("event = []", "4:1: unknown key `event` in [[notify]] number 1; did you mean `events`?"),
+    ] {
+        check(&format!("[[notify]]\n{whole}{line}"), &format!("fanout.toml:{answer}"));
+    }
+    check("[notify]\nurl = 1", "fanout.toml:1:1: `notify` must be written as [[notify]], once for each");
 }
 
 #[test]

@@ -202,6 +202,7 @@ impl Scene {
         let listener = open(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let gateway = Gateway::new(GatewayOptions {
+            notices: fanout_host::notify::Notices::default(),
             scheduler: Scheduler::new(config.scheduler_options()),
             setup: Setup {
                 config,

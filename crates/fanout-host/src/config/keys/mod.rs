@@ -46,6 +46,8 @@ pub(super) enum Kind {
     Server,
     /// `jwt` of `[server]`.
     Jwt,
+    /// A `[[notify]]`.
+    Notify,
     /// `[store]`.
     Store,
     /// `[prices."MODEL"]`.

@@ -64,7 +64,7 @@ const STOP_ON_FAILURE: Key = key(
 )
 .or("false");
 
-pub(super) static TABLES: [Table; 20] = [
+pub(super) static TABLES: [Table; 21] = [
     table(
         Kind::Top,
         "the top of the file",
@@ -85,6 +85,12 @@ pub(super) static TABLES: [Table; 20] = [
             key("openapi", TablesByName(Kind::Openapi), r#"{ shop = { spec = "shop.yaml" } }"#, "OpenAPI documents, by name"),
             key("mcp_servers", TablesByName(Kind::McpServer), r#"{ files = { command = "npx" } }"#, "MCP servers, by name"),
             key("server", Takes::Table(Kind::Server), "{}", "the gateway"),
+            key(
+                "notify",
+                Takes::Tables(Kind::Notify),
+                r#"[{ url = "https://example.com/hook", secret = "${HOOK_SECRET}" }]"#,
+                "who is told what happened",
+            ),
             key("store", Takes::Table(Kind::Store), "{}", "where runs are kept"),
             key(
                 "prices",
@@ -410,6 +416,22 @@ pub(super) static TABLES: [Table; 20] = [
         ],
     )
     .rules(&[Rule::ExactlyOneOf(&["jwks_url", "secret"])]),
+    table(
+        Kind::Notify,
+        "[[notify]]",
+        "Who is told what happened, by a signed webhook: see [notify.md](notify.md).",
+        &[
+            key("url", Setting, r#""https://example.com/hook""#, "where notices are sent").needed(),
+            key("secret", Setting, r#""${HOOK_SECRET}""#, "what they are signed with").needed(),
+            key(
+                "events",
+                ListLike("^(run_ended|budget|breaker_open|approval)$", "events"),
+                r#"["run_ended", "budget"]"#,
+                "what is told",
+            )
+            .or(r#"["run_ended", "budget", "breaker_open", "approval"]"#),
+        ],
+    ),
     table(
         Kind::Store,
         "[store]",
