@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use fanout_agent::MemoryLedger;
 use fanout_gateway::{Gateway, GatewayOptions, Reload, Setup};
 use fanout_host::build::{Purpose, Upstream, build_upstream};
 use fanout_host::claims::build_verifier;
@@ -110,6 +111,8 @@ async fn until_stopped(
         setup: Setup { config: loaded.config, toolbox: loaded.toolbox, upstream, verifier },
         reload,
         address,
+        // What was spent is known to this process alone.
+        ledger: Arc::new(MemoryLedger::default()),
         notices: notices.clone(),
     })?;
     // Whoever reads where it listens may stop it at once.

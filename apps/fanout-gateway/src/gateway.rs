@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use fanout_agent::Cancel;
+use fanout_agent::{Cancel, Ledger};
 use fanout_anthropic::{OptionsError, WireError};
 use fanout_core::call::RunId;
 use fanout_core::event::Recorder;
@@ -42,6 +42,8 @@ pub struct GatewayOptions {
     pub scheduler: Scheduler,
     /// Where it is reached. Any address but loopback demands keys.
     pub address: SocketAddr,
+    /// Where it is added up what projects and keys spend in a day.
+    pub ledger: Arc<dyn Ledger>,
     /// Who is told what happens. Whoever made them closes them, after the gateway.
     pub notices: Notices,
 }
@@ -154,7 +156,7 @@ impl Gateway {
             stop: Cancel::default(),
         };
         let shared = Arc::new(shared);
-        let messages = Messages::new(messages_options(&shared));
+        let messages = Messages::new(messages_options(&shared, options.ledger));
         Ok(Self { shared, messages })
     }
 
@@ -206,7 +208,7 @@ impl Gateway {
 }
 
 /// What the Messages API's own paths are made of.
-fn messages_options(shared: &Arc<Shared>) -> MessagesOptions {
+fn messages_options(shared: &Arc<Shared>, ledger: Arc<dyn Ledger>) -> MessagesOptions {
     let (metrics, notices) = (Arc::clone(&shared.metrics), shared.notices.clone());
     let spending = Arc::clone(&metrics);
     let spent = move |caller: &Caller, model: &str, usd: f64| spending.cost(caller.project.as_deref(), model, usd);
@@ -221,6 +223,7 @@ fn messages_options(shared: &Arc<Shared>) -> MessagesOptions {
             shared.scheduler.clone(),
             Arc::new(recorder),
             Arc::new(spent),
+            ledger,
         )
     }
 }

@@ -20,6 +20,7 @@ use fanout_core::toolbox::Toolbox;
 use crate::budget::{Budget, Limits, Price};
 use crate::client::{Client, Handover, Offer, Ours, WritesAfterClient, result_block};
 use crate::conversation::Conversation;
+use crate::daily::Daily;
 use crate::request::Template;
 use crate::running::Running;
 use crate::stop::{Cancel, End, Report, Status};
@@ -115,6 +116,8 @@ pub struct RunSettings {
     pub cancel: Cancel,
     /// A budget of tokens and dollars that it shares with others; its own if absent.
     pub budget: Option<Budget>,
+    /// What may be spent in a day, with others; `None`: no bound.
+    pub daily: Option<Daily>,
 }
 
 impl fmt::Debug for RunSettings {
@@ -241,7 +244,7 @@ impl Agent {
         let template = self.template.clone();
         let (model, gate) = (&*self.model, self.scheduler.gate());
         let mut running = Running::new(model, gate, &self.options, template, conversation, budget, settings.cancel);
-        running.client = self.client.as_ref();
+        (running.client, running.daily) = (self.client.as_ref(), settings.daily);
         let end = running.go(&mut run).await;
         let (status, reason) = match &end {
             Ok(()) => (Status::Done, None),

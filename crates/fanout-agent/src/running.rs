@@ -20,6 +20,7 @@ use crate::agent::AgentOptions;
 use crate::budget::{Budget, BudgetError, Reservation};
 use crate::client::{Client, Handover, Sorter};
 use crate::conversation::Conversation;
+use crate::daily::Daily;
 use crate::early::Early;
 use crate::rates::{self, Crossing};
 use crate::repeats::Repeats;
@@ -49,6 +50,8 @@ pub(crate) struct Running<'a> {
     /// Whose request this is, where a client runs tools of its own.
     pub(crate) client: Option<&'a Client>,
     pub(crate) handover: Option<Handover>,
+    /// What may be spent in a day.
+    pub(crate) daily: Option<Daily>,
     model: &'a dyn Model,
     gate: &'a Gate,
     /// The limit group of the model.
@@ -106,6 +109,7 @@ impl<'a> Running<'a> {
             repeats: Repeats::default(),
             client: None,
             handover: None,
+            daily: None,
             model,
             gate,
             api: rates::group(model),
@@ -120,6 +124,9 @@ impl<'a> Running<'a> {
     /// Goes on until the model is done.
     pub(crate) async fn go(&mut self, run: &mut Run) -> Result<(), End> {
         self.budget.check(self.options)?;
+        if let Some(daily) = &self.daily {
+            daily.check(self.options)?;
+        }
         loop {
             match self.turn(run).await? {
                 Next::Done => return Ok(()),
@@ -136,7 +143,7 @@ impl<'a> Running<'a> {
         let turn = self.turns + 1;
         let widening = if self.cut_off.is_some() { 2 } else { 1 };
         let max_tokens = self.options.max_tokens.saturating_mul(widening);
-        let reserved = self.afford(max_tokens);
+        let reserved = self.afford(max_tokens).await;
         let bounds = self.options.limits.bounds(turn, self.calls);
         let pass = match reserved {
             Ok(_) => Some(self.enter(run, max_tokens).await?),
@@ -147,13 +154,14 @@ impl<'a> Running<'a> {
         }
         let (sorter, secrets) = (self.sorter(run.toolbox()), Arc::clone(run.secrets()));
         let mut early = Early::open(run.batch(), turn, bounds, sorter);
-        let reservation = match (reserved, self.cut_off.is_some()) {
+        let mut reservation = match (reserved, self.cut_off.is_some()) {
             (Ok(reservation), _) => reservation,
-            (Err(error), false) => return Err(End::Budget(error)),
+            (Err(error), false) => return Err(End::unaffordable(error)),
             (Err(_), true) => return self.settle_for_cut_off(early).await,
         };
         let is_first = self.conversation.messages().len() == self.begun_with;
         let request = self.template.request(is_first, max_tokens, &self.conversation);
+        reservation.sent();
         match self.respond(&request, &mut early, pass).await {
             Ok(response) => {
                 reservation.spend(&response.usage, self.options.price);
@@ -167,10 +175,14 @@ impl<'a> Running<'a> {
             }
             // So many tokens are more than this model writes.
             Err(Unanswered::Model(ModelError::Status { status: 400, .. })) if self.cut_off.is_some() => {
+                reservation.not_charged();
                 drop(reservation);
                 self.settle_for_cut_off(early).await
             }
             Err(Unanswered::Model(error)) => {
+                if matches!(error, ModelError::Status { .. } | ModelError::Connect { .. }) {
+                    reservation.not_charged();
+                }
                 // A server or a proxy may repeat the key that it was sent.
                 early.discard(&secrets.hide(&error.to_string()));
                 let said = secrets.hide(&explained(&error)).into_owned();
@@ -190,12 +202,13 @@ impl<'a> Running<'a> {
     }
 
     /// Sets aside what the next request can take at most.
-    fn afford(&self, max_tokens: u32) -> Result<Reservation, BudgetError> {
+    async fn afford(&self, max_tokens: u32) -> Result<Reservation, BudgetError> {
         let turns_max = self.options.limits.turns_max;
         if self.turns >= turns_max {
             return Err(BudgetError::Turns(turns_max));
         }
-        self.budget.reserve(self.estimate(), u64::from(max_tokens), self.options.price)
+        let reserved = self.budget.reserve(self.estimate(), u64::from(max_tokens), self.options.price)?;
+        reserved.of_day(self.daily.as_ref()).await
     }
 
     /// Counts a response, whatever it means.

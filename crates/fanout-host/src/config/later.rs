@@ -6,10 +6,12 @@
 use super::keys::Kind;
 
 /// Where, which key, and what would be lost if it were ignored.
-const LATER: [(Kind, &str, &str); 6] = [
+const LATER: [(Kind, &str, &str); 8] = [
     (Kind::Top, "workspace", "there are no file tools yet"),
-    (Kind::Top, "project", "there are no teams yet"),
     (Kind::Top, "worker", "there are no background runs yet"),
+    (Kind::Project, "tools", "all its keys could use every tool"),
+    (Kind::Project, "limits", "they would not be kept"),
+    (Kind::Project, "credentials", "the tools would use those of everybody"),
     (Kind::Tool, "approval", "nobody would be asked before the tool runs"),
     (Kind::SourceTool, "approval", "nobody would be asked before the tool runs"),
     (Kind::Store, "retention", "nothing is kept beyond the process"),

@@ -19,6 +19,13 @@ pub struct NotifyConfig {
     pub kinds: Vec<NoticeKind>,
 }
 
+impl NotifyConfig {
+    /// Whether another one says the same, wherever it stands.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.url.is_like(&other.url) && self.secret.is_like(&other.secret) && self.kinds == other.kinds
+    }
+}
+
 /// Reads every `[[notify]]`; those with mistakes that leave nothing to go on with are left out.
 pub(super) fn read_all(top: &Section<'_>) -> Vec<NotifyConfig> {
     let tables = top.get("notify").map(|field| field.tables()).unwrap_or_default();

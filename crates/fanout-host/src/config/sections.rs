@@ -17,7 +17,7 @@ use super::keys::Kind;
 use super::page::{Page, Section, Spot};
 use super::setting::Setting;
 use super::source::Names;
-use super::{database, limits, mcp, notify, openapi, server, tool};
+use super::{database, limits, mcp, notify, openapi, project, server, tool};
 
 /// `[model]`: whom to ask.
 #[derive(Clone, Debug)]
@@ -137,6 +137,7 @@ pub(super) fn read(page: &Page<'_>) -> Config {
         limits,
         databases,
         notify: notify::read_all(&top),
+        projects: project::read_all(&top),
         prices: prices(&top),
         warnings: Vec::new(),
         text: super::Text::default(),

@@ -284,11 +284,12 @@ fn what_is_not_in_this_version_is_refused() {
     let later = |key: &str, lost: &str| format!("`{key}` is not in this version of fanout: {lost}");
     for (text, key, lost) in [
         ("workspace = {}", "workspace", "there are no file tools yet"),
-        ("project.a = {}", "project", "there are no teams yet"),
         ("worker = {}", "worker", "there are no background runs yet"),
     ] {
         check(text, &format!("fanout.toml:1:1: {}", later(key, lost)));
     }
+    let lost = "all its keys could use every tool";
+    check("[project.a]\ntools = []", &format!("fanout.toml:2:1: {}", later("tools", lost)));
     let lost = "nobody would be asked before the tool runs";
     check_tool("approval = \"never\"", &format!("1: {}", later("approval", lost)));
     check(
@@ -301,6 +302,24 @@ fn what_is_not_in_this_version_is_refused() {
         );
         check(&format!("[store]\nurl = \"{scheme}://x\""), &format!("fanout.toml:2:7: {message}"));
     }
+}
+
+#[test]
+fn a_team_has_a_name_and_amounts() {
+    check("[project.a]\nmax_cost_usd_per_day = 0", "none");
+    check(
+        "[project.a]\nmax_cost_usd_per_day = -1",
+        "fanout.toml:2:24: `max_cost_usd_per_day` must be a number of at least 0, not -1",
+    );
+    check(
+        "[project.a]\nmax_cost_usd = 1",
+        "fanout.toml:2:1: unknown key `max_cost_usd` in [project.a]; did you mean `max_cost_usd_per_day`? `max_cost_usd` is a key of [run]",
+    );
+    check("[project.\"\"]", "fanout.toml:1:10: a project needs a name, as in [project.support]");
+    check(
+        "[project]\nmax_cost_usd_per_day = 1",
+        "fanout.toml:2:24: `max_cost_usd_per_day` is a key of [project.NAME]: what it is about needs a name before it",
+    );
 }
 
 #[test]

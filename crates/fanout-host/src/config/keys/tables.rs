@@ -64,7 +64,7 @@ const STOP_ON_FAILURE: Key = key(
 )
 .or("false");
 
-pub(super) static TABLES: [Table; 21] = [
+pub(super) static TABLES: [Table; 22] = [
     table(
         Kind::Top,
         "the top of the file",
@@ -85,6 +85,7 @@ pub(super) static TABLES: [Table; 21] = [
             key("openapi", TablesByName(Kind::Openapi), r#"{ shop = { spec = "shop.yaml" } }"#, "OpenAPI documents, by name"),
             key("mcp_servers", TablesByName(Kind::McpServer), r#"{ files = { command = "npx" } }"#, "MCP servers, by name"),
             key("server", Takes::Table(Kind::Server), "{}", "the gateway"),
+            key("project", TablesByName(Kind::Project), "{ support = { max_cost_usd_per_day = 50.0 } }", "what teams may spend, by name"),
             key(
                 "notify",
                 Takes::Tables(Kind::Notify),
@@ -416,6 +417,15 @@ pub(super) static TABLES: [Table; 21] = [
         ],
     )
     .rules(&[Rule::ExactlyOneOf(&["jwks_url", "secret"])]),
+    table(
+        Kind::Project,
+        "[project.NAME]",
+        "What a team may spend through a gateway. A key belongs to a team by `fanout keys add --project NAME`. A day is one of UTC. A request of which nobody knows what it took, since its answer broke off, counts as the most that it could have cost. What was spent is known to one process, and forgotten when it ends.",
+        &[
+            key("max_cost_usd_per_day", Amount, "50.0", "the most US dollars a day, by `[prices]`, for all its keys together"),
+            key("max_cost_usd_per_key_per_day", Amount, "10.0", "the most US dollars a day for each of its keys"),
+        ],
+    ),
     table(
         Kind::Notify,
         "[[notify]]",
