@@ -49,7 +49,7 @@ async fn what_a_run_cost_is_what_the_day_has_less() {
 
 #[tokio::test]
 async fn a_cap_that_is_reached_ends_the_run_and_says_which_and_until_when() {
-    let usage = Usage { input_tokens: 400, output_tokens: 600, ..Usage::default() };
+    let usage = Usage { input_tokens: 400, output_tokens: 1_000, ..Usage::default() };
     let turns = [calls("read r1").usage(usage), Turn::text("ok").usage(usage)];
     let stage = Stage::open(turns).with(|options| options.price = Some(PRICE));
     let ledger = Arc::new(MemoryLedger::default());
