@@ -126,6 +126,11 @@ Examples:
   fanout runs show run_0123
   fanout runs show run_0123 --json")]
     Show(RunId),
+    /// Print a run as a trace in the Chrome trace event format, which Perfetto opens (ui.perfetto.dev).
+    #[command(after_help = "\
+Example:
+  fanout runs export run_0123 > trace.json")]
+    Export(RunId),
     /// Stop a run, or all: what waits ends at once, what is under way within about a second, its calls answered.
     #[command(after_help = "\
 Examples:

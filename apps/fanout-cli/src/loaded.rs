@@ -3,6 +3,7 @@
 use std::env::current_dir;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use fanout_core::call::RunId;
@@ -17,11 +18,16 @@ use fanout_host::documents::{Downloaded, fetch};
 use fanout_host::environment::Environment;
 use fanout_host::groups::unused;
 use fanout_host::journal::{Opened, begin};
+use fanout_host::notify::{Notices, hooks};
 use fanout_journal::Journal;
 use fanout_tools::command::Programs;
+use fanout_tools::http::HttpClient;
 
 use crate::args::Common;
 use crate::show::say;
+
+/// How long notices that wait have to be sent when the process ends.
+pub const NOTICES_MAX: Duration = Duration::from_secs(5);
 
 /// The configuration that the flags name, or the one that is found. Nothing is built and nobody is asked.
 pub fn configuration(common: &Common, environment: &Environment) -> anyhow::Result<Config> {
@@ -160,6 +166,11 @@ impl Loaded {
     /// Waits until nothing that the tools began goes on.
     pub async fn gone(&self) {
         tokio::join!(self.programs.gone(), self.databases.unused());
+    }
+
+    /// Those who are to be told what happens. Each call starts tasks of its own.
+    pub fn notices(&self) -> anyhow::Result<Notices> {
+        Ok(Notices::start(hooks(&self.config, &self.environment)?, &HttpClient::new()))
     }
 
     /// A scheduler within the configuration's bounds.

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::args::{Client, Common, Mcp};
 use crate::exit::Ended;
 use crate::interrupt::{Signal, Signals};
-use crate::loaded::{Loaded, configuration};
+use crate::loaded::{Loaded, NOTICES_MAX, configuration};
 use crate::show::{give, say};
 
 /// Serves one client until it goes, or prints what to tell it.
@@ -28,11 +28,16 @@ pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
     if loaded.toolbox.is_empty() {
         say("warning: the configuration has no tools, so there is nothing to offer");
     }
+    let notices = {
+        let _runtime = runtime.enter();
+        loaded.notices()?
+    };
     let options = McpOptions {
         toolbox: Arc::clone(&loaded.toolbox),
         scheduler: loaded.scheduler(),
         calls_max: usize::try_from(loaded.config.run.max_calls).unwrap_or(usize::MAX),
         journal: loaded.journal().cloned(),
+        notices: notices.clone(),
     };
     let ended = runtime.block_on(async {
         let mut ended = Ended::Done;
@@ -44,7 +49,7 @@ pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
             }
         };
         let served = serve_mcp_stdio(options, stopped).await;
-        loaded.gone().await;
+        tokio::join!(loaded.gone(), notices.close(NOTICES_MAX));
         loaded.close_journal().await;
         served?;
         anyhow::Ok(ended)

@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::args::{Common, Run};
 use crate::exit::Ended;
 use crate::interrupt::on_interrupt;
-use crate::loaded::Loaded;
+use crate::loaded::{Loaded, NOTICES_MAX};
 use crate::show::{
     ERROR, Unwritten, Watcher, advise, figures, give, give_answer, plain, print_line, say, styled, waterfall,
 };
@@ -69,12 +69,12 @@ pub async fn converse(
     title: &str,
 ) -> anyhow::Result<Ran> {
     let agent = Agent::new(model, loaded.scheduler(), Arc::clone(&loaded.toolbox), options).map_err(explained)?;
-    let watcher = Arc::new(Watcher::new(common.json));
+    let (watcher, notices) = (Arc::new(Watcher::new(common.json)), loaded.notices()?);
     let cancel = Cancel::default();
     let run = fanout_agent::new_run_id();
     let settings = RunSettings {
         run: Some(run.clone()),
-        recorder: Some(loaded.recorder(&run, RunKind::Agent, title, Arc::clone(&watcher) as _)),
+        recorder: Some(loaded.recorder(&run, RunKind::Agent, title, Arc::new((Arc::clone(&watcher), notices.clone())))),
         cancel: cancel.clone(),
         ..RunSettings::default()
     };
@@ -94,7 +94,7 @@ pub async fn converse(
     } else {
         close(&report, &watcher, loaded)?;
     }
-    loaded.gone().await;
+    tokio::join!(loaded.gone(), notices.close(NOTICES_MAX));
     // What the API's limits leave no room for is a limit too.
     let ended = if report.retry_after.is_some() { Ended::Limit } else { report.status.into() };
     let figures = watcher.timeline().figures();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
+use fanout_agent::MemoryLedger;
 use fanout_anthropic::Model;
 use fanout_core::event::Event;
 use fanout_core::timeline::Timeline;
@@ -15,8 +16,9 @@ use fanout_host::environment::Environment;
 use fanout_host::journal::Opened;
 use fanout_host::lines::{Used, line, row, run_ended, time as moment};
 use fanout_host::runs::{Equipment, PAUSED, Worker, WorkerOptions, stop};
-use fanout_journal::Journal;
+use fanout_host::trace::trace;
 use fanout_journal::store::{Row, RunState, Wanted};
+use fanout_journal::{Journal, Told};
 use serde_json::json;
 
 use crate::args::{Common, Runs, RunsCancel, RunsList, RunsPrune};
@@ -40,6 +42,7 @@ pub fn runs(common: &Common, runs: &Runs) -> anyhow::Result<Ended> {
         match runs {
             Runs::List(wanted) => list(common, journal, wanted).await?,
             Runs::Show(wanted) => show(common, journal, &find(journal, &wanted.run).await?).await?,
+            Runs::Export(wanted) => export(journal, &find(journal, &wanted.run).await?).await?,
             Runs::Cancel(wanted) => cancel(common, journal, wanted).await?,
             Runs::Prune(wanted) => prune(common, journal, wanted, retention).await?,
             Runs::Resume => {}
@@ -164,6 +167,14 @@ async fn show(common: &Common, journal: &Journal, found: &Row) -> anyhow::Result
     Ok(())
 }
 
+/// Prints a run in the format that trace viewers open.
+async fn export(journal: &Journal, found: &Row) -> anyhow::Result<()> {
+    let told = journal.events(&found.run).await?;
+    let event = |told: Told| Event { run: found.run.clone(), at: told.at, what: told.what };
+    give(&trace(told.into_iter().map(event)).to_string())?;
+    Ok(())
+}
+
 async fn cancel(common: &Common, journal: &Journal, wanted: &RunsCancel) -> anyhow::Result<()> {
     let run = match &wanted.run {
         Some(id) => Some(find(journal, id).await?),
@@ -207,6 +218,7 @@ async fn resume(common: &Common) -> anyhow::Result<Ended> {
         journal: journal.clone(),
         scheduler: loaded.scheduler(),
         equipment: Arc::new(equipment),
+        ledger: Arc::new(MemoryLedger::default()),
         recorder: Arc::new(|_| Arc::new(())),
     });
     let stopping = Arc::clone(&worker);

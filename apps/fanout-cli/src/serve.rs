@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use fanout_agent::MemoryLedger;
 use fanout_gateway::{Gateway, GatewayOptions, Reload, Setup};
 use fanout_host::build::{Purpose, Upstream, build_upstream};
 use fanout_host::claims::build_verifier;
@@ -23,7 +24,7 @@ use serde_json::json;
 use crate::args::{Common, Serve};
 use crate::exit::{Ended, INTERRUPTED};
 use crate::interrupt::{Hangups, Signal, Signals};
-use crate::loaded::{Before, Loaded};
+use crate::loaded::{Before, Loaded, NOTICES_MAX};
 use crate::log::{Clock, Last, Lines};
 use crate::show::{ERROR, QUIET, STRONG, Unwritten, filter, give, give_styled, say, styled};
 
@@ -104,6 +105,7 @@ async fn until_stopped(
     let address = listener.local_addr()?;
     let keys = KeysFile::at(&loaded.config.server.keys_file);
     let (programs, servers, databases) = (loaded.programs.clone(), loaded.servers.clone(), loaded.databases.clone());
+    let notices = loaded.notices()?;
     let has_upstream_key = upstream.api_key.is_some();
     let gateway = Gateway::new(GatewayOptions {
         scheduler: loaded.scheduler(),
@@ -111,6 +113,9 @@ async fn until_stopped(
         setup: Setup { config: loaded.config.clone(), toolbox: Arc::clone(&loaded.toolbox), upstream, verifier },
         reload,
         address,
+        // What was spent is known to this process alone.
+        ledger: Arc::new(MemoryLedger::default()),
+        notices: notices.clone(),
     })?;
     let resumed = gateway.recover().await?;
     if resumed > 0 {
@@ -131,7 +136,7 @@ async fn until_stopped(
         fanout_gateway::serve(listener, &gateway, async { ended = stopped(signals, programs.clone()).await }, GRACE);
     tokio::join!(serving, gateway.work(GRACE));
     reloading.abort();
-    tokio::join!(programs.gone(), databases.unused());
+    tokio::join!(programs.gone(), databases.unused(), notices.close(NOTICES_MAX));
     loaded.close_journal().await;
     Ok(ended)
 }

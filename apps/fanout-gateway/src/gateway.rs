@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use fanout_agent::Cancel;
+use fanout_agent::{Cancel, Ledger};
 use fanout_anthropic::{OptionsError, WireError};
 use fanout_core::call::RunId;
 use fanout_core::event::{Recorder, RunKind};
@@ -19,6 +19,7 @@ use fanout_core::run::Scheduler;
 use fanout_host::changes::Changes;
 use fanout_host::journal::begin;
 use fanout_host::keys::KeysFile;
+use fanout_host::notify::Notices;
 use fanout_host::runs::{Equipment, Worker, WorkerOptions};
 use fanout_journal::Journal;
 use fanout_journal::store::{Row, StoreError};
@@ -48,6 +49,10 @@ pub struct GatewayOptions {
     pub journal: Option<Journal>,
     /// Where it is reached. Any address but loopback demands keys.
     pub address: SocketAddr,
+    /// Where it is added up what projects and keys spend in a day.
+    pub ledger: Arc<dyn Ledger>,
+    /// Who is told what happens. Whoever made them closes them, after the gateway.
+    pub notices: Notices,
 }
 
 /// Why there can be no gateway.
@@ -78,6 +83,7 @@ pub(crate) struct Shared {
     pub(crate) id: GatewayId,
     pub(crate) request_ids: RequestIds,
     pub(crate) metrics: Arc<Metrics>,
+    notices: Notices,
     pub(crate) repeats: Repeats,
     /// Works on what runs in the background, where runs are kept.
     pub(crate) worker: Option<Arc<Worker>>,
@@ -115,7 +121,7 @@ impl Shared {
     /// Counts, logs and keeps one run, for as long as what is returned lives. It is the run's recorder.
     pub(crate) fn watch(&self, run: &RunId, kind: RunKind, caller: &Caller, title: &str) -> Arc<dyn Recorder> {
         let journal = self.worker.as_ref().map(|worker| worker.journal());
-        recorder(journal, &self.metrics, run, kind, caller, title)
+        recorder(journal, &self.metrics, &self.notices, run, kind, caller, title)
     }
 }
 
@@ -138,14 +144,14 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`].
     pub fn new(options: GatewayOptions) -> Result<Self, GatewayError> {
-        let current = Current::new(options.setup)?;
+        let current = Current::new(options.setup.clone())?;
         let server = &current.config.server;
         let names = Names::new(options.address, &server.hosts);
         let keyring = Keyring::new(KeysFile::at(&server.keys_file), names.is_exposed());
         let metrics = Arc::new(Metrics::new(&current.toolbox));
         let offered = watch::Sender::new(Arc::clone(&current.offered));
         let current = watch::Sender::new(Arc::new(current));
-        let worker = options.journal.map(|journal| worker(journal, &options.scheduler, &current, &metrics));
+        let worker = options.journal.clone().map(|journal| worker(journal, &options, &current, &metrics));
         let shared = Shared {
             worker,
             id: GatewayId::draw().map_err(GatewayError::Random)?,
@@ -158,12 +164,13 @@ impl Gateway {
             names,
             keyring,
             metrics,
+            notices: options.notices,
             repeats: Repeats::default(),
             closing: Cancel::default(),
             stop: Cancel::default(),
         };
         let shared = Arc::new(shared);
-        let messages = Messages::new(messages_options(&shared));
+        let messages = Messages::new(messages_options(&shared, options.ledger));
         Ok(Self { shared, messages })
     }
 
@@ -238,13 +245,13 @@ impl Gateway {
 }
 
 /// What the Messages API's own paths are made of.
-fn messages_options(shared: &Arc<Shared>) -> MessagesOptions {
-    let metrics = Arc::clone(&shared.metrics);
+fn messages_options(shared: &Arc<Shared>, ledger: Arc<dyn Ledger>) -> MessagesOptions {
+    let (metrics, notices) = (Arc::clone(&shared.metrics), shared.notices.clone());
     let spending = Arc::clone(&metrics);
     let spent = move |caller: &Caller, model: &str, usd: f64| spending.cost(caller.project.as_deref(), model, usd);
     let journal = shared.worker.as_ref().map(|worker| worker.journal().clone());
     let recorder = move |run: &RunId, caller: &Caller, title: &str| {
-        recorder(journal.as_ref(), &metrics, run, RunKind::Message, caller, title)
+        recorder(journal.as_ref(), &metrics, &notices, run, RunKind::Message, caller, title)
     };
     MessagesOptions {
         closing: shared.closing.clone(),
@@ -254,6 +261,7 @@ fn messages_options(shared: &Arc<Shared>) -> MessagesOptions {
             shared.scheduler.clone(),
             Arc::new(recorder),
             Arc::new(spent),
+            ledger,
         )
     }
 }
@@ -262,12 +270,13 @@ fn messages_options(shared: &Arc<Shared>) -> MessagesOptions {
 pub(crate) fn recorder(
     journal: Option<&Journal>,
     metrics: &Arc<Metrics>,
+    notices: &Notices,
     run: &RunId,
     kind: RunKind,
     caller: &Caller,
     title: &str,
 ) -> Arc<dyn Recorder> {
-    let watch = RunWatch::begin(run.clone(), caller.id.clone(), Arc::clone(metrics));
+    let watch = RunWatch::begin(run.clone(), caller.id.clone(), Arc::clone(metrics), notices.clone());
     match journal {
         Some(journal) => {
             let kept = begin(journal, run, kind, &caller.id, caller.project.as_deref(), title);
@@ -280,11 +289,11 @@ pub(crate) fn recorder(
 /// Works on runs with what is current when each begins.
 fn worker(
     journal: Journal,
-    scheduler: &Scheduler,
+    options: &GatewayOptions,
     current: &watch::Sender<Arc<Current>>,
     metrics: &Arc<Metrics>,
 ) -> Arc<Worker> {
-    let (current, metrics) = (current.subscribe(), Arc::clone(metrics));
+    let (current, metrics, notices) = (current.subscribe(), Arc::clone(metrics), options.notices.clone());
     let equipment = move || {
         let current = Arc::clone(&current.borrow());
         let (model, toolbox) = (Arc::clone(&current.model), Arc::clone(&current.toolbox));
@@ -292,12 +301,13 @@ fn worker(
     };
     let recorder = move |row: &Row| {
         let caller = row.caller.as_str().into();
-        Arc::new(RunWatch::begin(row.run.clone(), caller, Arc::clone(&metrics))) as Arc<dyn Recorder>
+        Arc::new(RunWatch::begin(row.run.clone(), caller, Arc::clone(&metrics), notices.clone())) as Arc<dyn Recorder>
     };
     Worker::new(WorkerOptions {
         journal,
-        scheduler: scheduler.clone(),
+        scheduler: options.scheduler.clone(),
         equipment: Arc::new(equipment),
+        ledger: Arc::clone(&options.ledger),
         recorder: Arc::new(recorder),
     })
 }

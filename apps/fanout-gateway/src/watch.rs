@@ -1,6 +1,6 @@
-//! What happened in one run, counted and logged.
+//! What happened in one run, counted, logged and told.
 //!
-//! From the events of the run. To [`metrics`](crate::metrics), and to the log: with run, call and attempt, and never with
+//! From the events of the run. To [`metrics`](crate::metrics), to whoever `[[notify]]` names, and to the log: with run, call and attempt, and never with
 //! what a call was given or gave back, which may be secret.
 
 use std::collections::HashMap;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use fanout_core::call::{CallId, CallerId, RunId, ToolName};
 use fanout_core::event::{Event, Recorder, Wait, What, outcome_word};
 use fanout_core::outcome::Outcome;
+use fanout_host::notify::Notices;
 
 use crate::metrics::Metrics;
 
@@ -19,6 +20,7 @@ pub(crate) struct RunWatch {
     run: RunId,
     caller: CallerId,
     metrics: Arc<Metrics>,
+    notices: Notices,
     calls: Mutex<HashMap<CallId, Seen>>,
 }
 
@@ -43,10 +45,10 @@ struct Seen {
 }
 
 impl RunWatch {
-    pub(crate) fn begin(run: RunId, caller: CallerId, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn begin(run: RunId, caller: CallerId, metrics: Arc<Metrics>, notices: Notices) -> Self {
         metrics.run_began();
         tracing::info!(run = run.as_str(), caller = caller.as_str(), "run began");
-        Self { run, caller, metrics, calls: Mutex::default() }
+        Self { run, caller, metrics, notices, calls: Mutex::default() }
     }
 
     fn calls(&self) -> MutexGuard<'_, HashMap<CallId, Seen>> {
@@ -171,6 +173,7 @@ impl RunWatch {
 impl Recorder for RunWatch {
     fn record(&self, event: &Event) {
         let at = event.at;
+        self.notices.record(event);
         match &event.what {
             What::CallArrived { call, tool, declared, waits, .. } => {
                 let seen = Seen {
@@ -273,7 +276,7 @@ mod tests {
 
     /// A watch of one undeclared call that waits.
     fn waiting(metrics: &Arc<Metrics>) -> RunWatch {
-        let watch = RunWatch::begin("r".into(), "nobody".into(), Arc::clone(metrics));
+        let watch = RunWatch::begin("r".into(), "nobody".into(), Arc::clone(metrics), Notices::default());
         let (tool, position) = (ToolName::from("t"), Position::block(0));
         let arrived = What::CallArrived {
             call: "a".into(),

@@ -20,6 +20,7 @@ use fanout_core::toolbox::Toolbox;
 use crate::budget::{Budget, Limits, Price};
 use crate::client::{Client, Handover, Offer, Ours, WritesAfterClient, result_block};
 use crate::conversation::Conversation;
+use crate::daily::Daily;
 use crate::request::Template;
 use crate::resume::{Resumed, given};
 use crate::running::{Asked, Running};
@@ -116,6 +117,8 @@ pub struct RunSettings {
     pub cancel: Cancel,
     /// A budget of tokens and dollars that it shares with others; its own if absent.
     pub budget: Option<Budget>,
+    /// What may be spent in a day, with others; `None`: no bound.
+    pub daily: Option<Daily>,
 }
 
 impl fmt::Debug for RunSettings {
@@ -271,7 +274,7 @@ impl Agent {
         let asked = Asked { model: &*self.model, gate: self.scheduler.gate() };
         let teller = run.teller().clone();
         let mut running = Running::new(asked, &self.options, template, conversation, budget, settings.cancel, teller);
-        running.client = self.client.as_ref();
+        (running.client, running.daily) = (self.client.as_ref(), settings.daily);
         let open = resumed.and_then(|resumed| {
             running.resume(&resumed);
             resumed.open

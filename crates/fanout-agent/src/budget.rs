@@ -6,13 +6,14 @@
 //! together; what a request did not take is given back when its usage is known.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fanout_anthropic::Usage;
 use fanout_core::outcome::{CallError, ErrorCode};
 use fanout_core::run::{AtMost, Bounds};
 
 use crate::agent::{AgentError, AgentOptions};
+use crate::daily::{Daily, DailyReservation, in_words};
 use crate::stop::End;
 
 /// What tokens of a model cost, in US dollars per million.
@@ -130,6 +131,26 @@ pub enum BudgetError {
         /// The bound.
         max: f64,
     },
+    /// The next request could cost more than is left of a day.
+    #[error(
+        "the next request may cost ${wanted:.4} and ${left:.4} of ${max:.2} a day is left ({name}); the day ends at 00:00 UTC, in {}",
+        in_words(*ends_in)
+    )]
+    Day {
+        /// What it may cost.
+        wanted: f64,
+        /// What is left.
+        left: f64,
+        /// The bound.
+        max: f64,
+        /// How people know the bound.
+        name: Arc<str>,
+        /// How long the day lasts.
+        ends_in: Duration,
+    },
+    /// What was spent in the day cannot be known, so nothing more is.
+    #[error("what was spent today cannot be known: {0}")]
+    Unknown(String),
     /// Time is up.
     #[error("the run has used its {0:?} (`deadline`)")]
     Deadline(Duration),
@@ -147,12 +168,13 @@ struct Spending {
     cost_usd: f64,
 }
 
-/// A part of a budget that is set aside. Dropping it gives it back.
+/// A part of a budget that is set aside. Dropping it gives it back; of the day, only what was not sent.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     budget: Budget,
     tokens: u64,
     cost_usd: f64,
+    day: Option<DailyReservation>,
 }
 
 impl Budget {
@@ -199,7 +221,7 @@ impl Budget {
         spending.tokens += wanted;
         spending.cost_usd += cost;
         drop(spending);
-        Ok(Reservation { budget: self.clone(), tokens: wanted, cost_usd: cost })
+        Ok(Reservation { budget: self.clone(), tokens: wanted, cost_usd: cost, day: None })
     }
 
     /// Tokens and US dollars that are spent or set aside.
@@ -214,6 +236,28 @@ impl Budget {
 }
 
 impl Reservation {
+    /// Sets the same dollars aside of the day.
+    pub(crate) async fn of_day(mut self, daily: Option<&Daily>) -> Result<Self, BudgetError> {
+        if let Some(daily) = daily {
+            self.day = Some(daily.reserve(self.cost_usd, SystemTime::now()).await?);
+        }
+        Ok(self)
+    }
+
+    /// The request is on its way.
+    pub(crate) fn sent(&mut self) {
+        if let Some(day) = &mut self.day {
+            day.sent();
+        }
+    }
+
+    /// The request was surely not charged.
+    pub(crate) fn not_charged(&mut self) {
+        if let Some(day) = &mut self.day {
+            day.spend(0.0);
+        }
+    }
+
     /// Spends what was really taken, and gives the rest back.
     pub(crate) fn spend(mut self, usage: &Usage, price: Option<Price>) {
         let (tokens, cost) = (usage.total(), price.map_or(0.0, |price| price.cost(usage)));
@@ -222,6 +266,9 @@ impl Reservation {
         spending.cost_usd += cost - self.cost_usd;
         drop(spending);
         (self.tokens, self.cost_usd) = (0, 0.0);
+        if let Some(day) = &mut self.day {
+            day.spend(cost);
+        }
     }
 }
 

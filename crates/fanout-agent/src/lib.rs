@@ -19,6 +19,7 @@ mod turn;
 mod conversation;
 
 mod budget;
+mod daily;
 mod rates;
 mod repeats;
 mod stop;
@@ -29,6 +30,7 @@ pub use agent::{Agent, AgentError, AgentOptions, RunSettings, new_run_id};
 pub use budget::{Budget, BudgetError, Limits, Price};
 pub use client::{Handed, Handover, Offer, Ours, WritesAfterClient};
 pub use conversation::Conversation;
+pub use daily::{Daily, DailyCap, Day, Ledger, LedgerError, MemoryLedger, nano_usd};
 pub use rates::MODEL_GROUPS;
 pub use resume::{Given, ResumeError, Resumed};
 pub use stop::{Cancel, Report, Status};

@@ -20,6 +20,7 @@ use crate::agent::AgentOptions;
 use crate::budget::{Budget, BudgetError, Reservation};
 use crate::client::{Client, Handover, Sorter};
 use crate::conversation::Conversation;
+use crate::daily::Daily;
 use crate::early::Early;
 use crate::rates::{self, Crossing};
 use crate::repeats::Repeats;
@@ -59,6 +60,8 @@ pub(crate) struct Running<'a> {
     /// The model's last answer stands in the conversation already.
     pub(crate) is_appended: bool,
     pub(crate) teller: Teller,
+    /// What may be spent in a day.
+    pub(crate) daily: Option<Daily>,
     model: &'a dyn Model,
     gate: &'a Gate,
     /// The limit group of the model.
@@ -118,6 +121,7 @@ impl<'a> Running<'a> {
             handover: None,
             is_appended: false,
             teller,
+            daily: None,
             model,
             gate,
             api: rates::group(model),
@@ -144,6 +148,9 @@ impl<'a> Running<'a> {
     /// Goes on until the model is done, from the turn that broke off, if one did.
     pub(crate) async fn go(&mut self, run: &mut Run, open: Option<Open>) -> Result<(), End> {
         self.budget.check(self.options)?;
+        if let Some(daily) = &self.daily {
+            daily.check(self.options)?;
+        }
         if let Some(open) = open {
             match self.close(run, open).await? {
                 Next::Done => return Ok(()),
@@ -166,7 +173,7 @@ impl<'a> Running<'a> {
         let turn = self.turns + 1;
         let widening = if self.cut_off.is_some() { 2 } else { 1 };
         let max_tokens = self.options.max_tokens.saturating_mul(widening);
-        let reserved = self.afford(max_tokens);
+        let reserved = self.afford(max_tokens).await;
         let bounds = self.options.limits.bounds(turn, self.calls);
         let pass = match reserved {
             Ok(_) => Some(self.enter(run, max_tokens).await?),
@@ -177,13 +184,14 @@ impl<'a> Running<'a> {
         }
         let (sorter, secrets) = (self.sorter(run.toolbox()), Arc::clone(run.secrets()));
         let mut early = Early::open(run.batch(), turn, bounds, sorter);
-        let reservation = match (reserved, self.cut_off.is_some()) {
+        let mut reservation = match (reserved, self.cut_off.is_some()) {
             (Ok(reservation), _) => reservation,
-            (Err(error), false) => return Err(End::Budget(error)),
+            (Err(error), false) => return Err(End::unaffordable(error)),
             (Err(_), true) => return self.settle_for_cut_off(early).await,
         };
         let is_first = self.conversation.messages().len() == self.begun_with;
         let request = self.template.request(is_first, max_tokens, &self.conversation);
+        reservation.sent();
         match self.respond(&request, &mut early, pass).await {
             Ok(response) => {
                 reservation.spend(&response.usage, self.options.price);
@@ -197,10 +205,14 @@ impl<'a> Running<'a> {
             }
             // So many tokens are more than this model writes.
             Err(Unanswered::Model(ModelError::Status { status: 400, .. })) if self.cut_off.is_some() => {
+                reservation.not_charged();
                 drop(reservation);
                 self.settle_for_cut_off(early).await
             }
             Err(Unanswered::Model(error)) => {
+                if matches!(error, ModelError::Status { .. } | ModelError::Connect { .. }) {
+                    reservation.not_charged();
+                }
                 // A server or a proxy may repeat the key that it was sent.
                 early.discard(&secrets.hide(&error.to_string()));
                 let said = secrets.hide(&explained(&error)).into_owned();
@@ -232,12 +244,13 @@ impl<'a> Running<'a> {
     }
 
     /// Sets aside what the next request can take at most.
-    fn afford(&self, max_tokens: u32) -> Result<Reservation, BudgetError> {
+    async fn afford(&self, max_tokens: u32) -> Result<Reservation, BudgetError> {
         let turns_max = self.options.limits.turns_max;
         if self.turns >= turns_max {
             return Err(BudgetError::Turns(turns_max));
         }
-        self.budget.reserve(self.estimate(), u64::from(max_tokens), self.options.price)
+        let reserved = self.budget.reserve(self.estimate(), u64::from(max_tokens), self.options.price)?;
+        reserved.of_day(self.daily.as_ref()).await
     }
 
     /// Counts a response, whatever it means.

@@ -45,7 +45,7 @@ pub struct Report {
     pub status: Status,
     /// A short word or sentence, where the state alone does not say why.
     pub reason: Option<String>,
-    /// When trying again makes sense: the model's API left no room before the run's time was over.
+    /// When trying again makes sense: the model's API left no room before the run's time was over, or the day's cap is reached.
     pub retry_after: Option<Duration>,
     /// The text of the model's last answer; what there is of it, if the run did not end as `done`.
     pub answer: String,
@@ -80,6 +80,14 @@ pub(crate) enum End {
 }
 
 impl End {
+    /// Nothing more can be afforded, or it cannot be known.
+    pub(crate) fn unaffordable(error: BudgetError) -> Self {
+        match error {
+            BudgetError::Unknown(_) => Self::Failed(error.to_string()),
+            _ => Self::Budget(error),
+        }
+    }
+
     pub(crate) fn status(&self) -> Status {
         match self {
             Self::Failed(_) | Self::RateLimited { .. } => Status::Failed,
@@ -92,7 +100,7 @@ impl End {
     /// When trying again makes sense, where that is known.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited { wait, .. } => Some(*wait),
+            Self::RateLimited { wait, .. } | Self::Budget(BudgetError::Day { ends_in: wait, .. }) => Some(*wait),
             Self::Failed(_) | Self::Budget(_) | Self::Refused | Self::Cancelled(_) => None,
         }
     }

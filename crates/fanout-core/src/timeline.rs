@@ -16,8 +16,8 @@ use crate::outcome::ErrorCode;
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
     turns: Vec<Turn>,
-    /// Where each call of the present turn stands.
-    places: FxHashMap<CallId, usize>,
+    /// The turn and the bar of each call. What was stopped can end in a later turn.
+    places: FxHashMap<CallId, (usize, usize)>,
     ended_at: Duration,
     status: Option<&'static str>,
 }
@@ -73,6 +73,8 @@ pub struct AttemptBar {
     pub started_at: Duration,
     /// When it was gone; one that was stopped can end after its call.
     pub ended_at: Option<Duration>,
+    /// Whether it ended with an error.
+    pub failed: bool,
     /// How long its call was to wait after it, and from when, before it asks for a permit again.
     pub backoff: Option<(Duration, Duration)>,
 }
@@ -204,12 +206,12 @@ impl Timeline {
             What::CallReady { call, .. } => self.mark(call, |bar| bar.ready_at = Some(event.at)),
             What::CallLocked { call } => self.mark(call, |bar| bar.locked_at = Some(event.at)),
             What::AttemptStarted { call, .. } => self.mark(call, |bar| {
-                bar.attempts.push(AttemptBar { started_at: event.at, ended_at: None, backoff: None });
+                bar.attempts.push(AttemptBar { started_at: event.at, ended_at: None, failed: false, backoff: None });
             }),
             // A failed attempt is gone before its call goes again, so the latest one is meant.
-            What::AttemptEnded { call, .. } => self.mark(call, |bar| {
+            What::AttemptEnded { call, error, .. } => self.mark(call, |bar| {
                 if let Some(latest) = bar.attempts.last_mut() {
-                    latest.ended_at = Some(event.at);
+                    (latest.ended_at, latest.failed) = (Some(event.at), error.is_some());
                 }
             }),
             What::CallBackoff { call, wait, .. } => self.mark(call, |bar| {
@@ -222,10 +224,10 @@ impl Timeline {
                 bar.error = outcome.error_code();
             }),
             What::TurnDiscarded { turn, .. } => {
-                if let Some(turn) = self.turns.iter_mut().find(|other| other.number == *turn) {
-                    turn.bars.clear();
+                if let Some(at) = self.turns.iter().position(|other| other.number == *turn) {
+                    self.turns[at].bars.clear();
+                    self.places.retain(|_, (turn, _)| *turn != at);
                 }
-                self.places.clear();
             }
             What::RunEnded { status, .. } => self.status = Some(status),
             What::RunStarted { .. }
@@ -245,10 +247,10 @@ impl Timeline {
         &self.turns
     }
 
-    /// The call of the present turn.
+    /// The call; of several with one id, the latest.
     pub fn bar(&self, call: &CallId) -> Option<&Bar> {
-        let place = self.places.get(call)?;
-        self.turns.last()?.bars.get(*place)
+        let (turn, bar) = self.places.get(call)?;
+        self.turns.get(*turn)?.bars.get(*bar)
     }
 
     /// The final state, once there is one.
@@ -286,7 +288,6 @@ impl Timeline {
     }
 
     fn turn(&mut self, number: u32, at: Duration) {
-        self.places.clear();
         if self.turns.last().is_none_or(|last| last.number != number) {
             self.turns.push(Turn { number, asked_at: at, ..Turn::default() });
         }
@@ -296,14 +297,15 @@ impl Timeline {
         if self.turns.is_empty() {
             self.turn(0, bar.arrived_at);
         }
+        let latest = self.turns.len().saturating_sub(1);
         let Some(turn) = self.turns.last_mut() else { return };
-        self.places.insert(bar.call.clone(), turn.bars.len());
+        self.places.insert(bar.call.clone(), (latest, turn.bars.len()));
         turn.bars.push(bar);
     }
 
     fn mark(&mut self, call: &CallId, mark: impl FnOnce(&mut Bar)) {
-        if let Some(place) = self.places.get(call)
-            && let Some(bar) = self.turns.last_mut().and_then(|turn| turn.bars.get_mut(*place))
+        if let Some((turn, bar)) = self.places.get(call)
+            && let Some(bar) = self.turns.get_mut(*turn).and_then(|turn| turn.bars.get_mut(*bar))
         {
             mark(bar);
         }
@@ -507,6 +509,16 @@ mod tests {
         let events = [(0, started(1)), (100, failed(1)), (100, backoff(1, 200))];
         check(&story(&events, 250, true), 250, 150, 0);
         check(&story(&events, 1_300, true), 300, 200, 1_000);
+    }
+
+    #[test]
+    fn work_that_outlives_its_turn_is_gone_when_it_says_so() {
+        let mut timeline = story(&[(0, started(1))], 100, true);
+        let mut at = |ms_: u64, what: What| timeline.take(&Event { run: "r".into(), at: ms(ms_), what });
+        at(150, What::TurnStarted { turn: 2 });
+        at(400, failed(1));
+        let attempt = timeline.turns()[0].bars[0].attempts[0];
+        assert_eq!((attempt.ended_at, attempt.failed), (Some(ms(400)), true));
     }
 
     #[test]

@@ -138,12 +138,14 @@ impl fmt::Display for Changes {
 /// What differs between these two and can't while a process runs: it is done once, at its start.
 pub fn fixed(before: &Config, after: &Config) -> Vec<String> {
     let (old, new) = (&before.server, &after.server);
+    let told = (&before.notify, &after.notify);
     let differs = [
         ("`listen` of [server]", old.listen != new.listen),
         ("`hosts` of [server]", old.hosts != new.hosts),
         ("`keys_file` of [server]", old.keys_file != new.keys_file),
         ("`max_in_flight` of [scheduler]", before.scheduler.max_in_flight != after.scheduler.max_in_flight),
         ("`stray_hold` of [scheduler]", before.scheduler.stray_hold != after.scheduler.stray_hold),
+        ("[[notify]]", told.0.len() != told.1.len() || told.0.iter().zip(told.1).any(|(old, new)| !old.is_like(new))),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(what, _)| what.to_owned()).collect()
 }

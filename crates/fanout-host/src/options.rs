@@ -2,9 +2,9 @@
 //!
 //! From [`Config`]. To whoever starts runs: the terminal, the gateway.
 
-use fanout_agent::{AgentOptions, Limits, Price};
+use fanout_agent::{AgentOptions, DailyCap, Limits, Price, nano_usd};
 
-use crate::config::{Config, RunConfig};
+use crate::config::{Config, RunConfig, project_written};
 
 /// The one model whose price is known without a configuration, so that the default budget in dollars can hold.
 const DEFAULT_MODEL: &str = "claude-sonnet-5-5";
@@ -30,6 +30,19 @@ pub fn agent_options(config: &Config, model: &str) -> AgentOptions {
         options.limits.cost_max_usd = None;
     }
     options
+}
+
+/// The caps of a day that a run is under, for a key of this project: the project's, then the key's own. None for a project that the
+/// configuration does not know.
+pub fn daily_caps(config: &Config, project: &str, key: &str) -> Vec<DailyCap> {
+    let Some(known) = config.projects.get(project) else { return Vec::new() };
+    let cap = |max: Option<f64>, scope: String, name: &str| {
+        let (scope, name) = (scope.into(), format!("`{name}` of {}", project_written(project)).into());
+        max.map(|max| DailyCap { scope, name, max_nano_usd: nano_usd(max) })
+    };
+    let of_project = cap(known.max_cost_usd_per_day, format!("project/{project}"), "max_cost_usd_per_day");
+    let of_key = cap(known.max_cost_usd_per_key_per_day, format!("key/{key}"), "max_cost_usd_per_key_per_day");
+    of_project.into_iter().chain(of_key).collect()
 }
 
 /// The bounds of one run.

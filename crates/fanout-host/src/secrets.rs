@@ -31,6 +31,7 @@ fn settings(config: &Config) -> Vec<&Setting> {
     if let Some(JwtKeys::Secret(secret)) = config.server.jwt.as_ref().map(|jwt| &jwt.keys) {
         all.push(secret);
     }
+    all.extend(config.notify.iter().flat_map(|notify| [&notify.url, &notify.secret]));
     for tool in &config.tools {
         match &tool.implementation {
             Implementation::Http(HttpConfig { url, headers, query, .. }) => {

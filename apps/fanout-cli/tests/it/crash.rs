@@ -213,7 +213,7 @@ impl Process {
             match self.runs() {
                 Some(runs) if !runs.iter().any(open) => return true,
                 _ if self.is_dead() => return false,
-                _ => std::thread::sleep(Duration::from_millis(5)),
+                _ => pause(Duration::from_millis(5)),
             }
         }
     }
@@ -224,6 +224,11 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a thread of its own waits for another process")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// When a process is killed.
@@ -263,7 +268,7 @@ fn play(folder: &Path, kills: &[Kill], label: &str) -> BTreeMap<String, String> 
             }
         }
         match kill {
-            Some(Kill::After(wait)) => std::thread::sleep(*wait),
+            Some(Kill::After(wait)) => pause(*wait),
             Some(Kill::Event(_)) => {
                 process.until_over();
             }

@@ -86,6 +86,10 @@ fn a_configuration_that_is_not_right_changes_nothing() {
             "`max_in_flight` of [scheduler] cannot change while the gateway runs",
         ),
         (
+            format!("{}[[notify]]\nurl = \"https://a.example\"\nsecret = \"s\"\n", echo("b", "new")),
+            "[[notify]] cannot change while the gateway runs",
+        ),
+        (
             format!(
                 "{}[mcp_servers.s]\ncommand = \"sh\"\nargs = [\"-c\", \"echo no licence >&2\"]\n",
                 echo("b", "new")

@@ -3,6 +3,8 @@
 use fanout_script::shop::{Latencies, Shop, ShopOptions, story, tools_toml};
 use fanout_script::{Block, Script, Server, ServerOptions, Turn, Usage};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::binary::Desk;
 
@@ -74,4 +76,28 @@ async fn a_budget_ends_the_run_as_one() {
         assert!(came.err.lines().last().unwrap().starts_with(said), "{}", came.err);
     }
     assert_eq!(server.violations(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asked_for_it_is_told_before_the_process_ends() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let told = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"}") {
+            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "it breaks off");
+        }
+        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        String::from_utf8(request).unwrap()
+    });
+    let server = Server::start(ServerOptions::script(Script::new([Turn::text("hello")]))).unwrap();
+    let config = format!("[[notify]]\nurl = \"http://{address}/hook\"\nsecret = \"${{HOOK_SECRET}}\"\n");
+    let desk = Desk::with(&config).set("ANTHROPIC_BASE_URL", server.base_url());
+    let came = desk.run(&["run", "hi"], "").await.code(2);
+    assert!(came.err.contains("HOOK_SECRET"), "{}", came.err);
+    let desk = desk.set("HOOK_SECRET", "s3cret");
+    assert_eq!(desk.run(&["run", "hi"], "").await.code(0).out, "hello\n");
+    let request = told.await.unwrap();
+    assert!(request.contains("webhook-signature: v1,") && request.contains("\"type\":\"run_ended\""), "{request}");
 }

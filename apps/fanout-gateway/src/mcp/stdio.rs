@@ -9,6 +9,7 @@ use fanout_agent::Cancel;
 use fanout_core::event::RunKind;
 use fanout_core::run::Scheduler;
 use fanout_core::toolbox::Toolbox;
+use fanout_host::notify::Notices;
 use fanout_journal::Journal;
 use rmcp::RoleServer;
 use rmcp::model::{ClientRequest, JsonRpcMessage};
@@ -36,6 +37,8 @@ pub struct McpOptions {
     pub calls_max: usize,
     /// Where runs are kept; `None`: nowhere.
     pub journal: Option<Journal>,
+    /// Who is told what happens.
+    pub notices: Notices,
 }
 
 /// Why a session ended badly.
@@ -76,10 +79,10 @@ pub async fn serve_mcp(
 ) -> Result<(), McpError> {
     let metrics = Arc::new(Metrics::new(&options.toolbox));
     let offered = watch::Sender::new(Arc::new(Offered::at_most(options.toolbox, options.calls_max)));
-    let journal = options.journal;
+    let (journal, notices) = (options.journal, options.notices);
     let shared = Shared {
         watch: Arc::new(move |run, caller| {
-            recorder(journal.as_ref(), &metrics, &run, RunKind::Session, caller, "an MCP session")
+            recorder(journal.as_ref(), &metrics, &notices, &run, RunKind::Session, caller, "an MCP session")
         }),
         offered: offered.subscribe(),
         scheduler: options.scheduler,

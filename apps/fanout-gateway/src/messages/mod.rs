@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{any, post};
-use fanout_agent::Cancel;
+use fanout_agent::{Cancel, Ledger};
 use fanout_core::call::RunId;
 use fanout_core::event::Recorder;
 use fanout_core::run::Scheduler;
@@ -67,6 +67,8 @@ pub(crate) struct MessagesOptions {
     pub(crate) scheduler: Scheduler,
     pub(crate) recorder: RecorderOf,
     pub(crate) spent: SpentOf,
+    /// What projects and keys spend in a day.
+    pub(crate) ledger: Arc<dyn Ledger>,
     /// The longest silence of a stream while tools run.
     pub(crate) ping_every: Duration,
     /// See [`JOINABLE`].
@@ -86,12 +88,14 @@ impl MessagesOptions {
         scheduler: Scheduler,
         recorder: RecorderOf,
         spent: SpentOf,
+        ledger: Arc<dyn Ledger>,
     ) -> Self {
         Self {
             current,
             scheduler,
             recorder,
             spent,
+            ledger,
             ping_every: PING_EVERY,
             joinable: JOINABLE,
             standin_kept: STANDIN_KEPT,

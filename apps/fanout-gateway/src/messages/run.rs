@@ -9,10 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
-use fanout_agent::{Agent, AgentOptions, Cancel, Conversation, Offer, Report, RunSettings, Status, WritesAfterClient};
+use fanout_agent::{
+    Agent, AgentOptions, Cancel, Conversation, Daily, Offer, Report, RunSettings, Status, WritesAfterClient,
+};
 use fanout_anthropic::{ModelError, Raw, Request};
 use fanout_core::call::RunId;
 use fanout_host::config::{self, Config};
+use fanout_host::options::daily_caps;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::{Instant, interval_at};
@@ -138,6 +141,7 @@ impl Work {
             recorder: Some(Arc::new((recorder, Arc::clone(touched)))),
             cancel: cancel.clone(),
             budget: None,
+            daily: self.daily(),
         };
         let settler = Settler { agent: &agent, settings: &settings };
         let said = &self.request.messages;
@@ -150,6 +154,14 @@ impl Work {
             (options.spent)(&self.caller, &self.options.model, cost);
         }
         self.end(&asking, report, begun, history.before)
+    }
+
+    /// The caps of a day that the caller's key is under.
+    fn daily(&self) -> Option<Daily> {
+        let project = self.caller.project.as_deref()?;
+        let caps = daily_caps(&self.current.config, project, self.caller.id.as_str());
+        let ledger = Arc::clone(&self.messages.options.ledger);
+        (!caps.is_empty()).then(|| Daily { ledger, caps: caps.into() })
     }
 
     /// What the run came to, told to whoever listens.
@@ -204,7 +216,8 @@ impl Work {
     fn trouble_of(&self, report: &Report) -> ApiError {
         let reason = report.reason.clone().unwrap_or_else(|| format!("the run ended as `{}`", report.status.as_str()));
         if let Some(wait) = report.retry_after {
-            return ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", reason).retry_after(wait);
+            let code = if report.status == Status::Budget { "budget" } else { "rate_limited" };
+            return ApiError::new(StatusCode::TOO_MANY_REQUESTS, code, reason).retry_after(wait);
         }
         match report.status {
             Status::Budget if report.elapsed >= self.options.limits.deadline => {

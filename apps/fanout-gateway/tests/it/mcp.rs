@@ -47,7 +47,13 @@ async fn connect(over: Over, stage: &Stage) -> Client {
             let (client, server) = tokio::io::duplex(64 * 1024);
             let (reader, writer) = tokio::io::split(server);
             let scheduler = Scheduler::new(SchedulerOptions::default());
-            let options = McpOptions { toolbox: Arc::clone(&stage.toolbox), scheduler, calls_max: 3, journal: None };
+            let options = McpOptions {
+                toolbox: Arc::clone(&stage.toolbox),
+                scheduler,
+                calls_max: 3,
+                journal: None,
+                notices: fanout_host::notify::Notices::default(),
+            };
             tokio::spawn(serve_mcp(reader, writer, options, std::future::pending()));
             Listener::default().serve(client).await.unwrap()
         }

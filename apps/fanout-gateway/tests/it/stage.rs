@@ -192,6 +192,8 @@ impl Stage {
         };
         let gateway = Gateway::new(GatewayOptions {
             journal: None,
+            notices: fanout_host::notify::Notices::default(),
+            ledger: std::sync::Arc::new(fanout_agent::MemoryLedger::default()),
             scheduler: Scheduler::new(setup_now.config.scheduler_options()),
             setup: setup_now,
             reload: Some(reload),

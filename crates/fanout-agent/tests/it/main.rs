@@ -9,6 +9,7 @@ mod chaos;
 mod client;
 mod conversation;
 mod crowd;
+mod daily;
 mod early;
 mod faults;
 mod rates;

@@ -311,8 +311,8 @@ fn is_bare_variable(text: &str) -> bool {
 }
 
 /// Tables in which secrets stand: a text in their place may be one that slipped.
-const MAY_BE_SECRET: [&str; 10] =
-    ["args", "command", "env", "headers", "http", "http_headers", "jwt", "model", "oauth", "query"];
+const MAY_BE_SECRET: [&str; 11] =
+    ["args", "command", "env", "headers", "http", "http_headers", "jwt", "model", "notify", "oauth", "query"];
 
 fn type_of(value: &DeValue<'_>) -> &'static str {
     match value {

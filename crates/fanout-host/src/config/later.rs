@@ -6,10 +6,11 @@
 use super::keys::Kind;
 
 /// Where, which key, and what would be lost if it were ignored.
-const LATER: [(Kind, &str, &str); 5] = [
+const LATER: [(Kind, &str, &str); 6] = [
     (Kind::Top, "workspace", "there are no file tools yet"),
-    (Kind::Top, "project", "there are no teams yet"),
-    (Kind::Top, "notify", "nobody would be notified"),
+    (Kind::Project, "tools", "all its keys could use every tool"),
+    (Kind::Project, "limits", "they would not be kept"),
+    (Kind::Project, "credentials", "the tools would use those of everybody"),
     (Kind::Tool, "approval", "nobody would be asked before the tool runs"),
     (Kind::SourceTool, "approval", "nobody would be asked before the tool runs"),
 ];

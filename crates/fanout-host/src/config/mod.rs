@@ -4,7 +4,7 @@
 //! To [`build`](crate::build) and to the surfaces, as plain structs; every mistake comes with its place.
 //!
 //! In reading order: `page` is the text with its places, `syntax` says what is no TOML, `field` reads one value of it, `units` durations, rates and sizes,
-//! `setting` texts with `${NAME}` in them; `keys` describes every key, and `schema` and `reference` are made of it; `sections`, `limits`, `server`, `database`, `tool`, `command`, `sql`, `source`, `openapi`, `mcp`, `mcp_file`, `oauth` and `jwt` know the keys; `later` the keys of later versions; `find`
+//! `setting` texts with `${NAME}` in them; `keys` describes every key, and `schema` and `reference` are made of it; `sections`, `limits`, `server`, `database`, `tool`, `command`, `sql`, `source`, `openapi`, `mcp`, `mcp_file`, `oauth`, `project`, `notify` and `jwt` know the keys; `later` the keys of later versions; `find`
 //! looks for the file. Nothing is connected to and nothing is built.
 
 mod command;
@@ -17,9 +17,11 @@ mod later;
 mod limits;
 mod mcp;
 mod mcp_file;
+mod notify;
 mod oauth;
 mod openapi;
 mod page;
+mod project;
 mod reference;
 mod schema;
 mod sections;
@@ -39,9 +41,12 @@ pub use jwt::{JwtConfig, JwtKeys};
 pub(crate) use limits::written;
 pub use limits::{IN_FLIGHT, LimitConfig};
 pub use mcp::{McpReachConfig, McpServerConfig};
+pub use notify::NotifyConfig;
 pub use oauth::OauthConfig;
 pub use openapi::{OpenapiConfig, OpenapiTool};
 pub use page::{ConfigErrors, Mistake, Place};
+pub use project::ProjectConfig;
+pub(crate) use project::written as project_written;
 pub use reference::reference;
 pub use schema::schema;
 pub use sections::{ModelConfig, RunConfig, SchedulerConfig};
@@ -91,6 +96,10 @@ pub struct Config {
     pub openapi: Vec<OpenapiConfig>,
     /// `[mcp_servers.NAME]` and those of `mcp_config`, by name.
     pub mcp_servers: BTreeMap<String, McpServerConfig>,
+    /// `[project.NAME]`, by name.
+    pub projects: BTreeMap<String, ProjectConfig>,
+    /// `[[notify]]`, in the order of the file.
+    pub notify: Vec<NotifyConfig>,
     /// `[prices."MODEL"]`.
     pub prices: BTreeMap<String, Price>,
     /// `[store]`: where runs are kept.

@@ -17,7 +17,7 @@ use super::keys::Kind;
 use super::page::{Page, Section, Spot};
 use super::setting::Setting;
 use super::source::Names;
-use super::{database, limits, mcp, openapi, server, store, tool};
+use super::{database, limits, mcp, notify, openapi, project, server, store, tool};
 
 /// `[model]`: whom to ask.
 #[derive(Clone, Debug)]
@@ -136,6 +136,8 @@ pub(super) fn read(page: &Page<'_>) -> Config {
         openapi: openapi::read_all(documents, &names, &limits),
         limits,
         databases,
+        notify: notify::read_all(&top),
+        projects: project::read_all(&top),
         prices: prices(&top),
         store: store::read(page, &part(page, &top, "store", "STORE", Kind::Store)),
         worker: store::read_worker(&part(page, &top, "worker", "WORKER", Kind::Worker)),

@@ -207,6 +207,11 @@ impl Setting {
         }
     }
 
+    /// Whether another one is written alike, wherever it stands.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.parts == other.parts
+    }
+
     /// Where it stands in the configuration.
     pub fn place(&self) -> &Place {
         &self.place

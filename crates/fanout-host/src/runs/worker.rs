@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fanout_agent::{Agent, Budget, Cancel, RunSettings, new_run_id};
+use fanout_agent::{Agent, Budget, Cancel, Daily, Ledger, RunSettings, new_run_id};
 use fanout_anthropic::Model;
 use fanout_core::call::{CallerId, RunId};
 use fanout_core::event::{Event, Recorder, RunKind, What};
@@ -26,7 +26,7 @@ use super::given::NewAgentRun;
 use super::recover::{Broken, Recovery};
 use crate::config::Config;
 use crate::journal::new_run;
-use crate::options::agent_options;
+use crate::options::{agent_options, daily_caps};
 
 /// How often the journal is asked what others want of our runs, and whether any wait.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -60,6 +60,8 @@ pub struct WorkerOptions {
     pub scheduler: Scheduler,
     /// What the next run works with.
     pub equipment: Arc<dyn Fn() -> Equipment + Send + Sync>,
+    /// What teams and their keys spend in a day.
+    pub ledger: Arc<dyn Ledger>,
     /// Who is told what happens in a run, beside the journal.
     pub recorder: RecorderOf,
 }
@@ -294,6 +296,13 @@ impl Worker {
         }
     }
 
+    /// The caps of a day that a run is under.
+    fn daily(&self, row: &Row, equipment: &Equipment) -> Option<Daily> {
+        let caps = daily_caps(&equipment.config, row.project.as_deref()?, &row.caller);
+        let ledger = Arc::clone(&self.options.ledger);
+        (!caps.is_empty()).then(|| Daily { ledger, caps: caps.into() })
+    }
+
     async fn run_agent(&self, broken: Broken, equipment: &Equipment, recorder: Arc<dyn Recorder>, cancel: Cancel) {
         let Broken { row, recovery: Recovery::Agent(resumed), .. } = broken else { return };
         let mut options = agent_options(&equipment.config, &resumed.given.model);
@@ -308,6 +317,7 @@ impl Worker {
             recorder: Some(Arc::clone(&recorder)),
             cancel,
             budget: Some(budget),
+            daily: self.daily(&row, equipment),
             ..RunSettings::default()
         };
         let (model, scheduler) = (Arc::clone(&equipment.model), self.options.scheduler.clone());

@@ -282,13 +282,11 @@ fn what_is_not_toml_is_reported_with_each_place_and_nothing_else() {
 #[test]
 fn what_is_not_in_this_version_is_refused() {
     let later = |key: &str, lost: &str| format!("`{key}` is not in this version of fanout: {lost}");
-    for (text, key, lost) in [
-        ("workspace = {}", "workspace", "there are no file tools yet"),
-        ("project.a = {}", "project", "there are no teams yet"),
-        ("notify = [{}]", "notify", "nobody would be notified"),
-    ] {
+    for (text, key, lost) in [("workspace = {}", "workspace", "there are no file tools yet")] {
         check(text, &format!("fanout.toml:1:1: {}", later(key, lost)));
     }
+    let lost = "all its keys could use every tool";
+    check("[project.a]\ntools = []", &format!("fanout.toml:2:1: {}", later("tools", lost)));
     let lost = "nobody would be asked before the tool runs";
     check_tool("approval = \"never\"", &format!("1: {}", later("approval", lost)));
 }
@@ -299,6 +297,52 @@ fn the_journal_is_a_file_or_nothing() {
         let message = "`url` of [store] must be \"sqlite://FILE\", \"postgres://…\" or \"memory:\"";
         check(&format!("[store]\nurl = \"{url}\""), &format!("fanout.toml:2:7: {message}"));
     }
+}
+
+#[test]
+fn a_team_has_a_name_and_amounts() {
+    check("[project.a]\nmax_cost_usd_per_day = 0", "none");
+    check(
+        "[project.a]\nmax_cost_usd_per_day = -1",
+        "fanout.toml:2:24: `max_cost_usd_per_day` must be a number of at least 0, not -1",
+    );
+    check(
+        "[project.a]\nmax_cost_usd = 1",
+        "fanout.toml:2:1: unknown key `max_cost_usd` in [project.a]; did you mean `max_cost_usd_per_day`? `max_cost_usd` is a key of [run]",
+    );
+    check("[project.\"\"]", "fanout.toml:1:10: a project needs a name, as in [project.support]");
+    check(
+        "[project]\nmax_cost_usd_per_day = 1",
+        "fanout.toml:2:24: `max_cost_usd_per_day` is a key of [project.NAME]: what it is about needs a name before it",
+    );
+}
+
+#[test]
+fn who_is_told_needs_an_address_a_secret_and_events_that_there_are() {
+    let whole = "url = \"https://a.example\"\nsecret = \"${S}\"\n";
+    check(&format!("[[notify]]\n{whole}"), "none");
+    for (lines, answer) in [
+        ("secret = \"${S}\"", "1:1: [[notify]] number 1 needs a `url`"),
+        ("url = \"https://a.example\"", "1:1: [[notify]] number 1 needs a `secret`"),
+        ("url = \"https://a.example\"\nsecret = \" \"", "3:10: `secret` is empty: anybody could sign with it"),
+        (
+            "secret = \"${S}\"\nurl = \"a.example\"",
+            "3:7: `url` must be an address such as \"https://example.com/hook\"",
+        ),
+    ] {
+        check(&format!("[[notify]]\n{lines}"), &format!("fanout.toml:{answer}"));
+    }
+    for (line, answer) in [
+        ("events = []", "4:10: `events` is empty, so nobody would be told anything; take the [[notify]] away"),
+        (
+            "events = [\"budget\", \"run_end\"]",
+            "4:21: `events` takes \"run_ended\", \"budget\", \"breaker_open\", \"approval\", not \"run_end\"",
+        ),
+        ("event = []", "4:1: unknown key `event` in [[notify]] number 1; did you mean `events`?"),
+    ] {
+        check(&format!("[[notify]]\n{whole}{line}"), &format!("fanout.toml:{answer}"));
+    }
+    check("[notify]\nurl = 1", "fanout.toml:1:1: `notify` must be written as [[notify]], once for each");
 }
 
 #[test]

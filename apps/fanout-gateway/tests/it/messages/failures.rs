@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use fanout_script::{Fault, Server, ServerOptions};
-use serde_json::json;
+use fanout_script::{Fault, Server, ServerOptions, Usage};
+use serde_json::{Value, json};
 
 use super::scene::{Scene, request, told, turn, user};
 
@@ -122,4 +122,35 @@ async fn a_wait_past_the_end_of_a_run_is_told_at_once_and_to_everyone() {
         assert!(second.text.contains(r#""error_code":"rate_limited""#), "{}", second.text);
         assert_eq!(scene.server.requests().len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_team_whose_day_is_spent_is_told_when_it_ends_and_others_are_not() {
+    // Output alone costs 1.5 cents a thousand tokens: six answers fit into ten cents, and the seventh may not.
+    let usage = Usage { input_tokens: 100, output_tokens: 1_000, ..Usage::default() };
+    let scene = Scene::open((0..8).map(|_| turn("done").usage(usage)));
+    let (first, second, other) = (scene.key_of("support"), scene.key_of("support"), scene.key_of("sales"));
+    let body = request(false, &[user("go")]).to_string();
+    let mut answered = 0;
+    let refused = loop {
+        let key = if answered % 2 == 0 { &first } else { &second };
+        let got = scene.post("/v1/messages", &[("x-api-key", key)], body.clone()).await;
+        if got.status != 200 {
+            break got;
+        }
+        answered += 1;
+    };
+    assert!((4..=6).contains(&answered), "both keys are one team's: {answered}");
+    assert_eq!(refused.status, 429, "{}", refused.text);
+    let error: Value = serde_json::from_str(&refused.text).unwrap();
+    assert_eq!(error["error"]["type"], "rate_limit_error");
+    assert_eq!(error["error"]["details"]["error_code"], "budget");
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("`max_cost_usd_per_day` of [project.support]") && message.contains("00:00 UTC"),
+        "{message}"
+    );
+    assert!(refused.headers["retry-after"].to_str().unwrap().parse::<u32>().unwrap() > 0);
+    assert_eq!(scene.server.requests().len(), answered, "what is refused is not sent");
+    assert_eq!(scene.post("/v1/messages", &[("x-api-key", &other)], body).await.status, 200);
 }

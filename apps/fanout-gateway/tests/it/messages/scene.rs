@@ -14,7 +14,9 @@ use fanout_gateway::{Gateway, GatewayOptions, Setup, open, serve};
 use fanout_host::build::Upstream;
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
+use fanout_host::keys::{Grant, KeysFile};
 use fanout_script::{Block, Script, Server, ServerOptions, Turn};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
@@ -105,7 +107,7 @@ pub struct Scene {
     /// How many complaints of the server are the test's own wish.
     pub complaints: usize,
     stop: Option<oneshot::Sender<()>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// What a client got.
@@ -196,13 +198,15 @@ impl Scene {
             toolbox.add_plan(64 * 1024).unwrap();
         }
         let toml = "[server]\ndisconnect_grace = \"50ms\"\n[prices.\"claude-test\"]\ninput = 3.0\noutput = 15.0\n\
-                    cache_read = 0.3\ncache_write = 3.75\n";
+                    cache_read = 0.3\ncache_write = 3.75\n[project.support]\nmax_cost_usd_per_day = 0.1\n";
         let config = Config::parse("test.toml", toml, folder.path(), &Environment::default());
         let config = config.unwrap_or_else(|errors| panic!("{errors}"));
         let listener = open(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let gateway = Gateway::new(GatewayOptions {
             journal: None,
+            notices: fanout_host::notify::Notices::default(),
+            ledger: std::sync::Arc::new(fanout_agent::MemoryLedger::default()),
             scheduler: Scheduler::new(config.scheduler_options()),
             setup: Setup {
                 config,
@@ -229,7 +233,7 @@ impl Scene {
             headers: vec![("anthropic-version", "2023-06-01".to_owned())],
             complaints: 0,
             stop: Some(stop),
-            _folder: folder,
+            folder,
         }
     }
 
@@ -265,6 +269,13 @@ impl Scene {
         let is_stream =
             headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         Got { status, headers, text: answer.text().await.unwrap(), is_stream }
+    }
+
+    /// A key of a new caller in this project.
+    pub fn key_of(&self, project: &str) -> String {
+        let grant = Grant { project: Some(project.to_owned()), ..Grant::default() };
+        let (_, key) = KeysFile::at(self.folder.path().join("keys.toml")).add(grant).unwrap();
+        key.expose_secret().to_owned()
     }
 
     pub async fn ask(&self, body: &Value) -> Got {

@@ -46,6 +46,10 @@ pub(super) enum Kind {
     Server,
     /// `jwt` of `[server]`.
     Jwt,
+    /// `[project.NAME]`.
+    Project,
+    /// A `[[notify]]`.
+    Notify,
     /// `[store]`.
     Store,
     /// `[worker]`.

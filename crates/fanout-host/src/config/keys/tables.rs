@@ -64,7 +64,7 @@ const STOP_ON_FAILURE: Key = key(
 )
 .or("false");
 
-pub(super) static TABLES: [Table; 21] = [
+pub(super) static TABLES: [Table; 23] = [
     table(
         Kind::Top,
         "the top of the file",
@@ -85,6 +85,13 @@ pub(super) static TABLES: [Table; 21] = [
             key("openapi", TablesByName(Kind::Openapi), r#"{ shop = { spec = "shop.yaml" } }"#, "OpenAPI documents, by name"),
             key("mcp_servers", TablesByName(Kind::McpServer), r#"{ files = { command = "npx" } }"#, "MCP servers, by name"),
             key("server", Takes::Table(Kind::Server), "{}", "the gateway"),
+            key("project", TablesByName(Kind::Project), "{ support = { max_cost_usd_per_day = 50.0 } }", "what teams may spend, by name"),
+            key(
+                "notify",
+                Takes::Tables(Kind::Notify),
+                r#"[{ url = "https://example.com/hook", secret = "${HOOK_SECRET}" }]"#,
+                "who is told what happened",
+            ),
             key("store", Takes::Table(Kind::Store), "{}", "where runs are kept"),
             key("worker", Takes::Table(Kind::Worker), "{}", "background runs"),
             key(
@@ -411,6 +418,31 @@ pub(super) static TABLES: [Table; 21] = [
         ],
     )
     .rules(&[Rule::ExactlyOneOf(&["jwks_url", "secret"])]),
+    table(
+        Kind::Project,
+        "[project.NAME]",
+        "What a team may spend through a gateway. A key belongs to a team by `fanout keys add --project NAME`. A day is one of UTC. A request of which nobody knows what it took, since its answer broke off, counts as the most that it could have cost. What was spent is known to one process, and forgotten when it ends.",
+        &[
+            key("max_cost_usd_per_day", Amount, "50.0", "the most US dollars a day, by `[prices]`, for all its keys together"),
+            key("max_cost_usd_per_key_per_day", Amount, "10.0", "the most US dollars a day for each of its keys"),
+        ],
+    ),
+    table(
+        Kind::Notify,
+        "[[notify]]",
+        "Who is told what happened, by a signed webhook: see [notify.md](notify.md).",
+        &[
+            key("url", Setting, r#""https://example.com/hook""#, "where notices are sent").needed(),
+            key("secret", Setting, r#""${HOOK_SECRET}""#, "what they are signed with").needed(),
+            key(
+                "events",
+                ListLike("^(run_ended|budget|breaker_open|approval)$", "events"),
+                r#"["run_ended", "budget"]"#,
+                "what is told",
+            )
+            .or(r#"["run_ended", "budget", "breaker_open", "approval"]"#),
+        ],
+    ),
     table(
         Kind::Store,
         "[store]",

@@ -97,6 +97,12 @@ fn file(kind: Kind, header: &str, key: &str, line: &str) -> String {
                 others.iter().map(|(name, line)| (name.as_slice(), line.as_str())).collect();
             format!("[prices.m]\n{line}\n{}", beside(&others))
         }
+        Kind::Project => format!("[project.support]\n{line}\n"),
+        Kind::Notify => {
+            let others =
+                beside(&[(&["url"], "url = \"https://a.example\""), (&["secret"], "secret = \"${HOOK_SECRET}\"")]);
+            format!("[[notify]]\n{line}\n{others}")
+        }
         Kind::Model | Kind::Run | Kind::Scheduler | Kind::Server | Kind::Store | Kind::Worker | Kind::Names => {
             format!("{header}\n{line}\n")
         }
