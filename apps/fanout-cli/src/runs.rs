@@ -25,7 +25,7 @@ use crate::args::{Common, Runs, RunsCancel, RunsList, RunsPrune};
 use crate::exit::Ended;
 use crate::interrupt::on_interrupt;
 use crate::loaded::{Loaded, configuration};
-use crate::show::{QUIET, STRONG, figures, give, plain, print_line, say, styled, time, waterfall};
+use crate::show::{QUIET, STRONG, figures, give, give_styled, plain, print_line, say, styled, time, waterfall};
 
 /// The most runs of one list.
 const LIST_MAX: usize = 10_000;
@@ -153,17 +153,17 @@ async fn show(common: &Common, journal: &Journal, found: &Row) -> anyhow::Result
         }
         return Ok(());
     }
-    give(&format!("{}  {}", styled(STRONG, &found.run), plain(&found.title)))?;
+    let mut text = format!("{}  {}\n", styled(STRONG, &found.run), plain(&found.title));
     let reason = found.reason.as_deref().map(|reason| format!(": {}", plain(reason))).unwrap_or_default();
-    give(&format!("{}{reason}", found.state.as_str()))?;
+    text += &format!("{}{reason}\n", found.state.as_str());
     let ended = found.ended_ms.map(|at| format!(", ended {}", moment(at))).unwrap_or_default();
-    give(&styled(QUIET, format!("began {}{ended}, by {}", moment(found.began_ms), plain(&found.caller))))?;
-    give(&format!("\n{}\n", waterfall(&timeline)))?;
-    give(&figures(&timeline.figures()))?;
+    let began = format!("began {}{ended}, by {}", moment(found.began_ms), plain(&found.caller));
+    text += &format!("{}\n\n{}\n\n{}\n", styled(QUIET, began), waterfall(&timeline), figures(&timeline.figures()));
     if found.state.is_over() {
-        let Row { used, .. } = found;
-        give(&format!("{} turns, {} calls, {} tokens, ${:.4}", used.turns, used.calls, used.tokens, used.cost_usd))?;
+        let (turns, calls, tokens, cost) = (used.turns, used.calls, used.tokens, used.cost_usd);
+        text += &format!("{turns} turns, {calls} calls, {tokens} tokens, ${cost:.4}\n");
     }
+    give_styled(&text)?;
     Ok(())
 }
 

@@ -39,13 +39,26 @@ pub enum OpenError {
     },
     /// It cannot be used.
     #[error("{0}; another place: `url` of [store]; \"memory:\" keeps nothing")]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// Its URL needs something that is not there.
     #[error(transparent)]
     Setting(#[from] SettingError),
     /// Its URL is not right.
     #[error("`url` of [store]: {0}")]
-    Url(#[from] DatabaseError),
+    Url(DatabaseError),
+}
+
+// Their words stand in ours already, so they are no sources.
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<DatabaseError> for OpenError {
+    fn from(error: DatabaseError) -> Self {
+        Self::Url(error)
+    }
 }
 
 /// A journal that is open, and the tasks that write it and say that this process lives.
