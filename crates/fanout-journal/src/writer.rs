@@ -73,7 +73,7 @@ impl Writer {
         let run = run.cloned();
         let settled = move |progress: &Progress| -> Option<Result<(), NotKept>> {
             if let Some(run) = run.as_ref().filter(|run| progress.lost.contains(run)) {
-                return Some(Err(NotKept(format!("another process has taken over the run `{run}`").into())));
+                return Some(Err(NotKept(format!("the run `{run}` is kept by another process, or was before").into())));
             }
             if progress.kept >= wanted {
                 return Some(Ok(()));
@@ -90,7 +90,9 @@ impl Writer {
                 let progress = settled.map_err(|_| gone())?.clone();
                 match progress.failing {
                     Some(error) if progress.kept < wanted => Err(NotKept(error.to_string().into())),
-                    _ if progress.kept < wanted => Err(NotKept("another process has taken over the run".into())),
+                    _ if progress.kept < wanted => {
+                        Err(NotKept("the run is kept by another process, or was before".into()))
+                    }
                     _ => Ok(()),
                 }
             })),

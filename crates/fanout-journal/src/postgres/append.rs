@@ -65,7 +65,7 @@ pub(super) async fn append(client: &Client, entries: &[Entry], owner: &str) -> R
 async fn begin(client: &Client, begun: &[&NewRun], owner: &str, places: &mut Places) -> Result<(), Error> {
     let insert = format!(
         "insert into fanout.run (id, kind, state, caller, project, title, began_ms, owner) \
-         values ($1, $2, $3, $4, $5, $6, {NOW_MS}, $7) returning n"
+         values ($1, $2, $3, $4, $5, $6, {NOW_MS}, $7) on conflict (id) do nothing returning n"
     );
     for new in begun {
         let owner = (new.state == RunState::Running).then_some(owner);

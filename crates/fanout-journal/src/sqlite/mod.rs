@@ -202,7 +202,7 @@ fn add(transaction: &Transaction<'_>, entries: &[Entry], owner: &str) -> rusqlit
     for entry in entries {
         if let Entry::Begin(new) = entry {
             let sql = "insert into fanout_run (id, kind, state, caller, project, title, began_ms, owner) \
-                       values (?, ?, ?, ?, ?, ?, ?, ?)";
+                       values (?, ?, ?, ?, ?, ?, ?, ?) on conflict (id) do nothing";
             let owner = (new.state == RunState::Running).then_some(owner);
             let values = params![
                 new.run.as_str(),
@@ -214,7 +214,11 @@ fn add(transaction: &Transaction<'_>, entries: &[Entry], owner: &str) -> rusqlit
                 now_ms(),
                 owner
             ];
-            transaction.prepare_cached(sql)?.execute(values)?;
+            // An id that is there is another run's, and what is told of this one is not taken.
+            if transaction.prepare_cached(sql)?.execute(values)? == 0 {
+                last = Some((new.run.clone(), 0, None));
+                continue;
+            }
             // Its first events are written with it, whoever goes on with it.
             last = Some((new.run.clone(), 0, Some(u64::try_from(transaction.last_insert_rowid()).unwrap_or_default())));
             continue;

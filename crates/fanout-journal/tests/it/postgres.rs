@@ -53,6 +53,13 @@ impl Place {
 }
 
 #[tokio::test]
+async fn an_id_is_one_runs() {
+    for place in Place::both().await {
+        suite::an_id_is_one_runs(&place.open().await).await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_appended_is_there_in_order() {
     for place in Place::both().await {
         suite::appends_and_lists(&place.open().await).await;

@@ -39,6 +39,11 @@ async fn nobody_writes_to_a_run_of_another_who_lives() {
 }
 
 #[tokio::test]
+async fn an_id_is_one_runs() {
+    suite::an_id_is_one_runs(&Place::new().open()).await;
+}
+
+#[tokio::test]
 async fn the_runs_of_who_is_gone_are_taken_over_once() {
     let place = Place::new();
     suite::a_run_is_taken_over_once(Box::new(place.open()), &place.open(), &place.open()).await;

@@ -84,6 +84,16 @@ pub async fn only_the_owner_writes(store: &dyn Store, other: &dyn Store) {
     assert!(texts(store, "mine").await.is_empty());
 }
 
+/// What is told of a run whose id is taken goes nowhere, and what stands beside it is kept.
+pub async fn an_id_is_one_runs(store: &dyn Store) {
+    let begin = |run: &str| Entry::Begin(new(run, RunState::Running));
+    store.append(vec![begin("same"), event("same", 0, "first"), end("same", 0)]).await.unwrap();
+    let group = vec![begin("same"), event("same", 0, "second"), begin("next"), event("next", 0, "x"), end("same", 0)];
+    assert_eq!(store.append(group).await.unwrap(), [RunId::from("same")]);
+    assert_eq!(texts(store, "same").await, ["first", "over"]);
+    assert_eq!(texts(store, "next").await, ["x"]);
+}
+
 /// `next` opens the same database after `gone` is no more.
 pub async fn a_run_is_taken_over_once(gone: Box<dyn Store>, next: &dyn Store, third: &dyn Store) {
     let entries = ["old", "older"].map(|run| Entry::Begin(new(run, RunState::Running)));
