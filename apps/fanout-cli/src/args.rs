@@ -142,7 +142,7 @@ Examples:
 Example:
   fanout runs resume")]
     Resume,
-    /// Forget the runs that ended before `retention` of [store], or longer ago than said here.
+    /// Forget the runs that ended before `retention` in the configuration, or longer ago than said here.
     #[command(after_help = "\
 Examples:
   fanout runs prune
