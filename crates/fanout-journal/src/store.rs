@@ -1,6 +1,6 @@
 //! What a journal asks of a database.
 //!
-//! From [`writer`](crate::writer): entries of many runs, in one order. To whoever comes after a restart: the runs, their events, and
+//! From `writer`: entries of many runs, in one order. To whoever comes after a restart: the runs, their events, and
 //! which of them nobody works on any more.
 //!
 //! A run belongs to one *owner*, a process for as long as it lives. Who takes over the run of an owner that is gone raises the
