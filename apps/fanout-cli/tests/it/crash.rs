@@ -240,20 +240,22 @@ enum Kill {
     After(Duration),
 }
 
-/// One workload whose first processes are killed; the last may end it.
-async fn check(kills: Vec<Kill>) {
+/// One workload whose first processes are killed; the last may end it. Answers how often one died at an event.
+async fn check(kills: Vec<Kill>) -> usize {
     let world = World::open().await;
     let (folder, label) = (world.folder.path().to_owned(), format!("{kills:?}"));
     let told = label.clone();
-    let runs = tokio::task::spawn_blocking(move || play(&folder, &kills, &told)).await.unwrap();
+    let (runs, died) = tokio::task::spawn_blocking(move || play(&folder, &kills, &told)).await.unwrap();
     assert!(world.claude.violations().is_empty(), "{label}: {:?}", world.claude.violations());
     judge(&world, &runs, &label);
+    died
 }
 
 /// Answers all runs by their id, with their prompts. One whose acceptance nobody heard of may be among them.
-fn play(folder: &Path, kills: &[Kill], label: &str) -> BTreeMap<String, String> {
+/// Second, how often a process died at an event.
+fn play(folder: &Path, kills: &[Kill], label: &str) -> (BTreeMap<String, String>, usize) {
     let event = |kill: &Kill| if let Kill::Event(count) = kill { Some(*count) } else { None };
-    let (mut accepted, mut all) = (Vec::new(), BTreeMap::new());
+    let (mut accepted, mut all, mut died) = (Vec::new(), BTreeMap::new(), 0);
     let mut is_submitted = false;
     for kill in kills.iter().map(Some).chain([None]) {
         let mut process = Process::start(folder, kill.and_then(event));
@@ -270,7 +272,7 @@ fn play(folder: &Path, kills: &[Kill], label: &str) -> BTreeMap<String, String> 
         match kill {
             Some(Kill::After(wait)) => pause(*wait),
             Some(Kill::Event(_)) => {
-                process.until_over();
+                died += usize::from(!process.until_over());
             }
             None => {
                 assert!(process.until_over(), "{label}: it ended by itself");
@@ -285,7 +287,7 @@ fn play(folder: &Path, kills: &[Kill], label: &str) -> BTreeMap<String, String> 
             }
         }
     }
-    all
+    (all, died)
 }
 
 /// What the model was told of one call.
@@ -375,11 +377,13 @@ fn results_of(world: &World, prompt: &str) -> Vec<(String, Result)> {
 
 /// Every fourth event from this one on, so that four tests have them all.
 async fn at_every_fourth_event(first: u64) {
+    let mut died = 0;
     for at in (first..EVENTS).step_by(4) {
         // Now and then the next process is killed too, while it recovers or soon after.
         let again = (at % 3 == 0).then_some(Kill::Event(1 + at % 37));
-        check([Kill::Event(at)].into_iter().chain(again).collect()).await;
+        died += check([Kill::Event(at)].into_iter().chain(again).collect()).await;
     }
+    assert!(died >= 75, "only {died} processes died: the workload has fewer events than it should");
 }
 
 #[tokio::test(flavor = "multi_thread")]
