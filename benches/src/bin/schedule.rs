@@ -201,6 +201,7 @@ impl<'a> Batch<'a> {
             terms: Arc::clone(&self.tool.terms),
             limit: Arc::clone(&self.tool.limit),
             early: false,
+            asks: false,
             expected: Duration::from_millis(200),
         };
         self.tickets.push(None);

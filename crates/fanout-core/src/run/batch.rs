@@ -409,7 +409,8 @@ impl<'run> Batch<'run> {
     pub(super) fn accept(&mut self, new: New, shown: CallId, position: Position, edges: Vec<Edge>) -> Ix {
         let settled = new.names.is_empty() && !matches!(new.role, Role::Each(_));
         let effects = new.tool.effects_of(&new.input, &self.run.options.paths);
-        let treatment = self.treatment(&new.tool, shown, &effects);
+        let mut treatment = self.treatment(&new.tool, shown, &effects);
+        treatment.asks = settled && new.tool.spec.policy.approval.asks(&new.input);
         let bundle = new.bundle;
         let ix = self.push(new);
         self.items[ix].limit = Arc::clone(&treatment.limit);
@@ -425,6 +426,7 @@ impl<'run> Batch<'run> {
             terms: Arc::clone(&tool.terms),
             limit: self.run.limit_of(tool),
             early: self.run.options.early_start && tool.terms.repeatable && effects.only_reads(),
+            asks: false,
             expected: tool.latency.expected(),
         }
     }
@@ -483,6 +485,8 @@ impl<'run> Batch<'run> {
             value: OnceCell::new(),
             limit: Arc::clone(&self.run.unlimited),
             lock: None,
+            asking: None,
+            words: Vec::new(),
             running: None,
             started_at: Duration::ZERO,
             outcome: None,

@@ -7,6 +7,7 @@
 //! [`locks`](crate::locks) and [`limits`](crate::limits) answer for all runs of the process.
 
 mod alarm;
+mod asking;
 mod attempt;
 mod batch;
 mod drive;
@@ -27,6 +28,7 @@ use tokio::time::Instant;
 
 use rustc_hash::FxHashMap;
 
+use crate::approval::Approver;
 use crate::call::{CallerId, GroupName, RunId, ToolName};
 use crate::effects::Paths;
 use crate::event::{Event, Recorder, What};
@@ -137,12 +139,14 @@ pub struct RunOptions {
     pub plan_tools: Option<Arc<HashSet<ToolName>>>,
     /// How paths in inputs become keys.
     pub paths: Paths,
+    /// Who asks people about calls that need their approval; without one such a call is `denied`.
+    pub approver: Option<Arc<dyn Approver>>,
     /// Who is told what happens.
     pub recorder: Option<Arc<dyn Recorder>>,
 }
 
 impl RunOptions {
-    /// A run of this id: early start on, nobody told.
+    /// A run of this id: early start on, nobody told, nobody asked.
     pub fn new(run: impl Into<RunId>) -> Self {
         Self {
             run: run.into(),
@@ -152,6 +156,7 @@ impl RunOptions {
             stop_on_failure: true,
             plan_tools: None,
             paths: Paths::default(),
+            approver: None,
             recorder: None,
         }
     }

@@ -20,6 +20,9 @@ pub enum Step {
     /// All parts of this bundle are answered: put its outcome together; answer with
     /// [`Schedule::gathered`](super::Schedule::gathered).
     Gather(Ix),
+    /// The response counts and this call's input is final: ask people whether it may run; answer with
+    /// [`Schedule::decided`](super::Schedule::decided). Nothing is held meanwhile.
+    Ask(Ix),
     /// Enter the locks for this call; answer with [`Schedule::locked`](super::Schedule::locked) once they are held. They are
     /// kept until the call is answered and no attempt at it is left.
     Lock(Ix),
@@ -67,8 +70,11 @@ pub struct Treatment {
     pub terms: Arc<Terms>,
     /// The limit group that its attempts need permits of.
     pub limit: Arc<Limit>,
-    /// It may enter before the response has ended.
+    /// It may enter before the response has ended. Never where `asks` is set.
     pub early: bool,
+    /// People have to agree before it runs. Where its input is not final this is not known yet: see
+    /// [`Schedule::needs_approval`](super::Schedule::needs_approval).
+    pub asks: bool,
     /// How long it is expected to take, for the order in which permits are used.
     pub expected: Duration,
 }
@@ -123,7 +129,7 @@ impl Treatment {
     /// That of a call which never runs.
     pub fn inert(call: CallId, tool: ToolName, limit: Arc<Limit>) -> Self {
         let terms = Terms { tool, timeout: Duration::ZERO, deadline: Duration::ZERO, repeatable: false, nested: false };
-        Self { call, terms: Arc::new(terms), limit, early: false, expected: Duration::ZERO }
+        Self { call, terms: Arc::new(terms), limit, early: false, asks: false, expected: Duration::ZERO }
     }
 }
 

@@ -267,7 +267,7 @@ impl Crowd<'_> {
                 nested: false,
             };
             let expected = Duration::from_millis(200);
-            let treatment = Treatment { call: id, terms: Arc::new(terms), limit, early: false, expected };
+            let treatment = Treatment { call: id, terms: Arc::new(terms), limit, early: false, asks: false, expected };
             batch.schedule.arrive(treatment, touches.effects(), true, Vec::new(), now);
         });
     }
@@ -280,7 +280,7 @@ impl Crowd<'_> {
     fn step(&mut self, run: usize, step: Step) {
         let now = self.now;
         match step {
-            Step::Prepare(_) | Step::Gather(_) => {}
+            Step::Prepare(_) | Step::Gather(_) | Step::Ask(_) => {}
             Step::Lock(ix) => {
                 let (ticket, held) = self.locks.enter(self.batches[run].schedule.effects(ix));
                 self.tickets.insert(ticket, (run, ix));
