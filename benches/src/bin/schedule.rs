@@ -272,6 +272,7 @@ impl<'a> Batch<'a> {
                 Step::Answer(call, result) => self.answers[call] = result.ok(),
                 // Nothing here refers, fails or runs out of time.
                 Step::Prepare(_)
+                | Step::Ask(_)
                 | Step::WithdrawPermit(_)
                 | Step::TimedOut(_)
                 | Step::Stop(_)

@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 use super::attempt::Message;
 use super::batch::Batch;
 use super::item::Role;
-use crate::approval::{Approver, Asked, Decision, Question, Said};
+use crate::approval::{Approval, Approver, Asked, Decision, Question, Said};
 use crate::call::{ApprovalId, CallId, ToolName};
 use crate::event::What;
 use crate::graph::Ix;
@@ -56,6 +56,18 @@ impl Batch<'_> {
         let open = questions.len();
         let tasks = questions.into_iter().enumerate().map(ask).collect();
         self.items[call].asking = Some(Box::new(Asking { tasks, about, open }));
+    }
+
+    /// Whether people have to agree to a call, if that is known.
+    pub(super) fn asks(&self, call: Ix) -> Option<bool> {
+        let item = &self.items[call];
+        let approval = item.tool.as_ref().map(|tool| &tool.spec.policy.approval);
+        match (&item.role, approval) {
+            (Role::Atomic(together), _) => Some(!together.asks.is_empty()),
+            (Role::Plan(_), _) | (_, None | Some(Approval::Never)) => Some(false),
+            (_, Some(Approval::Always)) => Some(true),
+            (_, Some(Approval::When(_))) => self.schedule.needs_people(call),
+        }
     }
 
     fn questions(&self, call: Ix) -> Vec<Question> {

@@ -96,6 +96,8 @@ pub struct Arrived<'a> {
     pub effects: &'a Effects,
     /// The nearest earlier calls that hold it back, ended or not.
     pub waits: Arc<[Wait]>,
+    /// Whether a person has to agree before it runs; `None`: that is not known before its references are.
+    pub asks: Option<bool>,
     /// What it came to, if it has: a call that cannot run is answered when it arrives.
     pub outcome: Option<&'a Outcome>,
 }
@@ -301,6 +303,7 @@ impl<'run> Batch<'run> {
             },
             effects: self.schedule.effects(ix),
             waits: self.waits(ix),
+            asks: self.asks(ix),
             outcome: item.outcome.as_deref(),
         })
     }

@@ -288,6 +288,12 @@ impl Schedule {
         }
     }
 
+    /// Whether people have to agree to this call, once its input is final.
+    pub fn needs_people(&self, call: Ix) -> Option<bool> {
+        let item = &self.items[call];
+        item.settled.then_some(item.consent != Consent::Free)
+    }
+
     /// The answer to [`Step::Ask`]: people agree, or why the call ends. Its deadline has not begun yet.
     pub fn decided(&mut self, call: Ix, result: Result<(), CallError>, now: Duration) {
         let item = &mut self.items[call];

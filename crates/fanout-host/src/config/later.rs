@@ -1,18 +1,16 @@
 //! What the contract of names holds and this version does not do.
 //!
-//! A key that is ignored could be dangerous: an `approval` that asks nobody, a `retention` that keeps nothing. So each is
+//! A key that is ignored could be dangerous: a `workspace` that confines nobody, a `retention` that keeps nothing. So each is
 //! refused with a sentence. A version that learns one of them takes its line out of the table.
 
 use super::keys::Kind;
 
 /// Where, which key, and what would be lost if it were ignored.
-const LATER: [(Kind, &str, &str); 7] = [
+const LATER: [(Kind, &str, &str); 5] = [
     (Kind::Top, "workspace", "there are no file tools yet"),
     (Kind::Top, "project", "there are no teams yet"),
     (Kind::Top, "worker", "there are no background runs yet"),
     (Kind::Top, "notify", "nobody would be notified"),
-    (Kind::Tool, "approval", "nobody would be asked before the tool runs"),
-    (Kind::SourceTool, "approval", "nobody would be asked before the tool runs"),
     (Kind::Store, "retention", "nothing is kept beyond the process"),
 ];
 
