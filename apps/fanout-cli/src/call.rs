@@ -18,6 +18,7 @@ use crate::content::{Asked, from_stdin};
 use crate::exit::Ended;
 use crate::interrupt::on_interrupt;
 use crate::loaded::Loaded;
+use crate::person::waiting;
 use crate::show::{Watcher, advise, figures, give, print_line, say};
 
 /// Why a batch was stopped before its calls had ended.
@@ -83,6 +84,7 @@ async fn run_calls(
     cancel: &Cancel,
 ) -> anyhow::Result<(Vec<Arc<Outcome>>, usize, Option<Stopped>)> {
     let mut options = RunOptions::new(id);
+    options.approver = Some(waiting(&loaded.config));
     options.recorder = Some(Arc::clone(watcher) as _);
     let mut run = loaded.scheduler().run(Arc::clone(&loaded.toolbox), options);
     run.record(|| What::RunStarted);

@@ -4,6 +4,7 @@
 
 mod args;
 
+mod approvals;
 mod call;
 mod check;
 mod demo;
@@ -22,6 +23,7 @@ mod exit;
 mod interrupt;
 mod loaded;
 mod log;
+mod person;
 mod show;
 
 use std::process::ExitCode;
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Mcp(mcp) => mcp::mcp(&args.common, mcp),
         Command::Login(login) => login::login(&args.common, login),
         Command::Reload => reload::reload(&args.common),
+        Command::Approvals(all) => approvals::approvals(&args.common, all),
         Command::Keys(keys) => keys::keys(&args.common, keys),
     };
     exit::code(done)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use fanout_gateway::{McpOptions, serve_mcp_stdio};
+use fanout_host::approvals::Approvals;
 use fanout_host::build::Purpose;
 use fanout_host::environment::Environment;
 use serde_json::json;
@@ -30,6 +31,8 @@ pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
     let options = McpOptions {
         toolbox: Arc::clone(&loaded.toolbox),
         scheduler: loaded.scheduler(),
+        approvals: Approvals::in_memory(),
+        approval_wait: loaded.config.run.approval_wait,
         calls_max: usize::try_from(loaded.config.run.max_calls).unwrap_or(usize::MAX),
     };
     let ended = runtime.block_on(async {

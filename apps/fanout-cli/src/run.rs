@@ -15,6 +15,7 @@ use crate::args::{Common, Run};
 use crate::exit::Ended;
 use crate::interrupt::on_interrupt;
 use crate::loaded::Loaded;
+use crate::person::approver;
 use crate::show::{
     ERROR, Unwritten, Watcher, advise, figures, give, give_answer, plain, print_line, say, styled, waterfall,
 };
@@ -67,6 +68,7 @@ pub async fn converse(
     let settings = RunSettings {
         run: Some(run.clone()),
         recorder: Some(Arc::clone(&watcher) as _),
+        approver: Some(approver(&loaded.config)),
         cancel: cancel.clone(),
         ..RunSettings::default()
     };

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use fanout_gateway::{Gateway, GatewayOptions, Reload, Setup};
+use fanout_host::approvals::Approvals;
 use fanout_host::build::{Purpose, Upstream, build_upstream};
 use fanout_host::claims::build_verifier;
 use fanout_host::config::Config;
@@ -107,6 +108,7 @@ async fn until_stopped(
     let gateway = Gateway::new(GatewayOptions {
         scheduler: loaded.scheduler(),
         setup: Setup { config: loaded.config, toolbox: loaded.toolbox, upstream, verifier },
+        approvals: Approvals::in_memory(),
         reload,
         address,
     })?;

@@ -12,9 +12,11 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use fanout_agent::Cancel;
 use fanout_anthropic::{OptionsError, WireError};
+use fanout_core::approval::Approver;
 use fanout_core::call::RunId;
 use fanout_core::event::Recorder;
 use fanout_core::run::Scheduler;
+use fanout_host::approvals::Approvals;
 use fanout_host::changes::Changes;
 use fanout_host::keys::KeysFile;
 use tokio::sync::watch;
@@ -39,6 +41,8 @@ pub struct GatewayOptions {
     pub reload: Option<Reload>,
     /// What all its runs share; other users of the process may share it too.
     pub scheduler: Scheduler,
+    /// Where calls that need a person's approval wait for it.
+    pub approvals: Approvals,
     /// Where it is reached. Any address but loopback demands keys.
     pub address: SocketAddr,
 }
@@ -66,6 +70,7 @@ pub(crate) struct Shared {
     /// One at a time.
     reloading: tokio::sync::Mutex<()>,
     pub(crate) scheduler: Scheduler,
+    pub(crate) approvals: Approvals,
     pub(crate) names: Names,
     pub(crate) keyring: Keyring,
     pub(crate) id: GatewayId,
@@ -101,6 +106,12 @@ impl Shared {
         self.offered.send_replace(Arc::clone(&next.offered));
         self.current.send_replace(Arc::new(next));
         Ok(changes)
+    }
+
+    /// What asks people for the runs of a caller.
+    pub(crate) fn approver(&self, caller: &Caller) -> Arc<dyn Approver> {
+        let wait = self.current().config.run.approval_wait;
+        self.approvals.approver(caller.project.clone(), Some(wait))
     }
 
     /// Counts and logs one run, for as long as what is returned lives. It is the run's recorder.
@@ -141,6 +152,7 @@ impl Gateway {
             reload: options.reload,
             reloading: tokio::sync::Mutex::default(),
             scheduler: options.scheduler,
+            approvals: options.approvals,
             names,
             keyring,
             metrics,
@@ -214,6 +226,7 @@ fn messages_options(shared: &Arc<Shared>) -> MessagesOptions {
         ..MessagesOptions::new(
             shared.current.subscribe(),
             shared.scheduler.clone(),
+            shared.approvals.clone(),
             Arc::new(recorder),
             Arc::new(spent),
         )

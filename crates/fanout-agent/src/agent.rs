@@ -9,6 +9,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use fanout_anthropic::{Model, Raw, Request, ToolChoice};
+use fanout_core::approval::Approver;
 use fanout_core::call::{CallerId, RunId};
 use fanout_core::effects::Paths;
 use fanout_core::event::{Recorder, What};
@@ -109,6 +110,8 @@ pub struct RunSettings {
     pub caller: Option<CallerId>,
     /// The end user's token, for tools that act in the user's name.
     pub caller_token: Option<CallerToken>,
+    /// Who asks people about calls that need their approval; without one such a call is `denied`.
+    pub approver: Option<Arc<dyn Approver>>,
     /// Who is told what happens.
     pub recorder: Option<Arc<dyn Recorder>>,
     /// What stops it from outside.
@@ -222,6 +225,7 @@ impl Agent {
         options.paths = self.options.paths.clone();
         options.plan_tools = self.ours().map(Ours::names);
         options.caller_token.clone_from(&settings.caller_token);
+        options.approver.clone_from(&settings.approver);
         options.recorder.clone_from(&settings.recorder);
         options
     }

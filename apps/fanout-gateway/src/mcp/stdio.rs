@@ -4,10 +4,12 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanout_agent::Cancel;
 use fanout_core::run::Scheduler;
 use fanout_core::toolbox::Toolbox;
+use fanout_host::approvals::Approvals;
 use rmcp::RoleServer;
 use rmcp::model::{ClientRequest, JsonRpcMessage};
 use rmcp::service::{RxJsonRpcMessage, ServerInitializeError, TxJsonRpcMessage, serve_server};
@@ -30,6 +32,10 @@ pub struct McpOptions {
     pub toolbox: Arc<Toolbox>,
     /// Runs their calls; other users of the process may share it.
     pub scheduler: Scheduler,
+    /// Where calls that need a person's approval wait for it, and how long: `approval_wait` of `[run]`.
+    pub approvals: Approvals,
+    /// See there.
+    pub approval_wait: Duration,
     /// The most calls that are unanswered at once: `max_calls` of `[run]`. One more is answered `budget` and not run.
     pub calls_max: usize,
 }
@@ -72,8 +78,10 @@ pub async fn serve_mcp(
 ) -> Result<(), McpError> {
     let metrics = Arc::new(Metrics::new(&options.toolbox));
     let offered = watch::Sender::new(Arc::new(Offered::at_most(options.toolbox, options.calls_max)));
+    let (approvals, wait) = (options.approvals, options.approval_wait);
     let shared = Shared {
         watch: Arc::new(move |run, caller| Arc::new(RunWatch::begin(run, caller, Arc::clone(&metrics)))),
+        approver: Arc::new(move |caller| approvals.approver(caller.project.clone(), Some(wait))),
         offered: offered.subscribe(),
         scheduler: options.scheduler,
         closing: Cancel::default(),

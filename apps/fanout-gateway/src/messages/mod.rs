@@ -35,6 +35,7 @@ use fanout_agent::Cancel;
 use fanout_core::call::RunId;
 use fanout_core::event::Recorder;
 use fanout_core::run::Scheduler;
+use fanout_host::approvals::Approvals;
 use tokio::sync::watch::Receiver;
 
 use crate::keys::Caller;
@@ -65,6 +66,7 @@ pub(crate) struct MessagesOptions {
     /// The tools that run here, the upstream, and how runs are treated.
     pub(crate) current: Receiver<Arc<Current>>,
     pub(crate) scheduler: Scheduler,
+    pub(crate) approvals: Approvals,
     pub(crate) recorder: RecorderOf,
     pub(crate) spent: SpentOf,
     /// The longest silence of a stream while tools run.
@@ -84,12 +86,14 @@ impl MessagesOptions {
     pub(crate) fn new(
         current: Receiver<Arc<Current>>,
         scheduler: Scheduler,
+        approvals: Approvals,
         recorder: RecorderOf,
         spent: SpentOf,
     ) -> Self {
         Self {
             current,
             scheduler,
+            approvals,
             recorder,
             spent,
             ping_every: PING_EVERY,

@@ -1,10 +1,12 @@
 //! The tools as an MCP server, asked by the protocol's own client over both transports.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanout_anthropic::HttpOptions;
 use fanout_core::run::{Scheduler, SchedulerOptions};
 use fanout_gateway::{McpOptions, serve_mcp};
+use fanout_host::approvals::Approvals;
 use rmcp::ClientHandler;
 use rmcp::model::{CallToolRequestParams, CallToolResult, ContentBlock, ProgressNotificationParam};
 use rmcp::service::{NotificationContext, RoleClient, RunningService, ServiceError, ServiceExt};
@@ -47,7 +49,13 @@ async fn connect(over: Over, stage: &Stage) -> Client {
             let (client, server) = tokio::io::duplex(64 * 1024);
             let (reader, writer) = tokio::io::split(server);
             let scheduler = Scheduler::new(SchedulerOptions::default());
-            let options = McpOptions { toolbox: Arc::clone(&stage.toolbox), scheduler, calls_max: 3 };
+            let options = McpOptions {
+                toolbox: Arc::clone(&stage.toolbox),
+                scheduler,
+                approvals: Approvals::in_memory(),
+                approval_wait: Duration::from_secs(30),
+                calls_max: 3,
+            };
             tokio::spawn(serve_mcp(reader, writer, options, std::future::pending()));
             Listener::default().serve(client).await.unwrap()
         }

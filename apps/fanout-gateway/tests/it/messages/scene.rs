@@ -11,6 +11,7 @@ use fanout_core::run::Scheduler;
 use fanout_core::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
 use fanout_core::toolbox::Toolbox;
 use fanout_gateway::{Gateway, GatewayOptions, Setup, open, serve};
+use fanout_host::approvals::Approvals;
 use fanout_host::build::Upstream;
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
@@ -202,6 +203,7 @@ impl Scene {
         let listener = open(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let gateway = Gateway::new(GatewayOptions {
+            approvals: Approvals::in_memory(),
             scheduler: Scheduler::new(config.scheduler_options()),
             setup: Setup {
                 config,
