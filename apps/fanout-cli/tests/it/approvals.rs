@@ -104,9 +104,9 @@ fn a_denial_reaches_the_model_and_the_first_decision_stays() {
     assert!(texts(&body)[0].contains(r#""code":"denied""#) && texts(&body)[0].contains("too much"), "{body}");
     assert_eq!(desk.approvals(&kim, &["deny", &id]).0, Some(0), "the same again is no conflict");
     let (code, _, err) = desk.approvals(&lee, &["approve", &id]);
-    assert!(code == Some(1) && err.contains("was denied by") && err.contains("already, and that stays"), "{err}");
+    assert!(code == Some(2) && err.contains("was denied by") && err.contains("already, and that stays"), "{err}");
     let (code, _, err) = desk.approvals(&lee, &["approve", "apr_none"]);
-    assert!(code == Some(1) && err.contains("there is no approval `apr_none`"), "{err}");
+    assert!(code == Some(2) && err.contains("there is no approval `apr_none`"), "{err}");
 }
 
 #[test]
@@ -118,10 +118,10 @@ fn who_may_not_decide_cannot_and_strangers_see_nothing() {
     let mut running = desk.begin(&shop, 250);
     let id = desk.waiting(&shop)[0]["id"].as_str().unwrap().to_owned();
     let (code, _, err) = desk.approvals(&shop, &["approve", &id]);
-    assert!(code == Some(1) && err.contains("this key may not decide on approvals"), "{err}");
+    assert!(code == Some(2) && err.contains("this key may not decide on approvals"), "{err}");
     assert_eq!(desk.approvals(&stranger, &["list", "--json"]).1, "");
     let (code, _, err) = desk.approvals(&stranger, &["approve", &id]);
-    assert!(code == Some(1) && err.contains("there is no approval"), "{err}");
+    assert!(code == Some(2) && err.contains("there is no approval"), "{err}");
     assert_eq!(desk.approvals(&approver, &["approve", &id]).0, Some(0));
     assert_eq!(texts(&read(&mut running).1), ["refunded o1 250"]);
 }

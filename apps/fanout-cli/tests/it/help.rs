@@ -56,7 +56,21 @@ async fn every_command_is_listed_and_every_flag_has_an_example() {
     let top = help(&[]).await;
     assert_eq!(
         commands(&top),
-        ["demo", "run", "call", "explain", "check", "init", "schema", "serve", "mcp", "login", "reload", "keys"]
+        [
+            "demo",
+            "run",
+            "call",
+            "explain",
+            "check",
+            "init",
+            "schema",
+            "serve",
+            "mcp",
+            "login",
+            "reload",
+            "approvals",
+            "keys"
+        ]
     );
     assert!(top.contains("Exit codes: 0 done") && top.contains("130 interrupted"), "{top}");
     let mut all = examples(&top).join("\n");

@@ -376,7 +376,7 @@ fn a_gateway_is_told_what_its_keys_take() {
 fn a_condition_of_approval_says_where_to_look_and_for_one_thing() {
     let or = "`approval` must be \"never\", \"always\" or conditions such as [{ if = \"/amount\", over = 100 }]";
     for (text, at, message) in [
-        ("approval = true", 12, format!("{or}, not true or false")),
+        ("approval = true", 12, format!("{or}, not true")),
         (
             "approval = [{ over = 1 }]",
             13,

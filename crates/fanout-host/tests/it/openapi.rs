@@ -181,7 +181,7 @@ fn a_mistake_names_what_was_meant() {
         ),
         (
             "tools.\"orders/get\" = { approval = [] }",
-            "3:35: `approval` must be \"never\", \"always\" or conditions such as [{ if = \"/amount\", over = 100 }], not a list",
+            "3:35: `approval` must be \"never\", \"always\" or conditions such as [{ if = \"/amount\", over = 100 }], not []",
         ),
         (
             "tools.\"orders/get\" = { after = [\"shop__orders_lst\"] }",
