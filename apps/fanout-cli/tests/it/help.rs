@@ -108,6 +108,9 @@ async fn every_example_is_true() {
             if words == ["login"] {
                 continue; // It needs a server and a browser; see `login`.
             }
+            if words.first() == Some(&"approvals") && !example.contains("approvals list") {
+                continue; // There must be a call that waits; see `approvals`.
+            }
             if words == ["serve"] {
                 // The process that is started is the one to stop.
                 example.insert_str(0, "exec ");
@@ -115,8 +118,8 @@ async fn every_example_is_true() {
             if words == ["keys", "revoke"] {
                 example = example.replace("KEY_ID", &key_id(&desk).await);
             }
-            // Somebody must be there to be reloaded.
-            let served = (words == ["reload"])
+            // Somebody must be there to be reloaded, or to be asked what waits.
+            let served = (words == ["reload"] || words.first() == Some(&"approvals"))
                 .then(|| Served::start(desk.folder(), &[("FANOUT_SERVER__LISTEN", "127.0.0.1:0")], &[]));
             if let Some(served) = &served {
                 example.insert_str(0, &format!("FANOUT_SERVER__LISTEN={} ", served.address()));
