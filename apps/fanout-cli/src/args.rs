@@ -106,6 +106,8 @@ The gateway is found where the configuration says that it listens. Where it dema
 `fanout keys add --admin`. Calls and runs that have begun end as they began; limits hold from now on for all. The same is
 done by the signal SIGHUP, and `POST /fanout/v1/reload`.")]
     Reload,
+    /// The calls that wait for a person's approval at the running gateway, and deciding them.
+    Approvals(Approvals),
     /// Who may use the gateway. On this machine's loopback nobody needs a key; anywhere else everybody does.
     Keys(Keys),
 }
@@ -356,6 +358,53 @@ pub enum KeysCommand {
         /// The id of the key, as `list` shows it.
         id: String,
     },
+}
+
+/// `fanout approvals`
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  fanout approvals list
+  fanout approvals list --url http://127.0.0.1:8787
+  fanout approvals approve APPROVAL_ID --words \"fine, but tell the customer\"
+  fanout approvals deny APPROVAL_ID --words \"too much\"
+
+The questions are those of the journal that the configuration names. With --url or FANOUT_URL, or with a key in FANOUT_KEY, a
+gateway is asked instead: the key must be one made with `fanout keys add --approve` for the same project, or with --admin.")]
+pub struct Approvals {
+    /// The gateway to ask.
+    #[arg(long, global = true, value_name = "URL")]
+    pub url: Option<String>,
+    #[command(subcommand)]
+    pub command: ApprovalsCommand,
+}
+
+/// What to do with approvals.
+#[derive(Debug, Subcommand)]
+pub enum ApprovalsCommand {
+    /// List those that can be decided, newest first.
+    #[command(after_help = "Example:\n  fanout approvals list --all")]
+    List {
+        /// Those that are decided or over, too.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Let the call run, exactly as it is listed.
+    #[command(after_help = "Example:\n  fanout approvals approve APPROVAL_ID")]
+    Approve(Decide),
+    /// Do not let it run.
+    #[command(after_help = "Example:\n  fanout approvals deny APPROVAL_ID --words \"too much\"")]
+    Deny(Decide),
+}
+
+/// A decision.
+#[derive(Debug, ClapArgs)]
+pub struct Decide {
+    /// The id of the approval, as `list` shows it.
+    pub id: String,
+    /// What the model is told.
+    #[arg(long, value_name = "TEXT")]
+    pub words: Option<String>,
 }
 
 /// `fanout keys add`

@@ -19,6 +19,7 @@ use crate::content::{Asked, from_stdin};
 use crate::exit::Ended;
 use crate::interrupt::on_interrupt;
 use crate::loaded::Loaded;
+use crate::person::waiting;
 use crate::show::{Watcher, advise, figures, give, print_line, say};
 
 /// Why a batch was stopped before its calls had ended.
@@ -90,6 +91,7 @@ async fn run_calls(
     let mut options = RunOptions::new(id);
     let title = asked.calls.first().map_or("", |call| call.tool.as_str());
     options.recorder = Some(loaded.recorder(&options.run, RunKind::Batch, title, Arc::clone(watcher) as _));
+    options.approver = Some(waiting(loaded));
     let given = batch_given(&asked.calls);
     let mut run = loaded.scheduler().run(Arc::clone(&loaded.toolbox), options);
     run.record(|| What::RunStarted { kind: RunKind::Batch, given });

@@ -10,6 +10,7 @@ use fanout_core::call::RunId;
 use fanout_core::event::{Recorder, RunKind};
 use fanout_core::run::{Scheduler, SchedulerOptions};
 use fanout_core::toolbox::Toolbox;
+use fanout_host::approvals::Approvals;
 use fanout_host::build::{Purpose, add_plan, build_toolbox};
 use fanout_host::config::Config;
 use fanout_host::connect::{Servers, Trouble, connect};
@@ -144,6 +145,11 @@ impl Loaded {
     /// The journal, if one is open.
     pub fn journal(&self) -> Option<&Journal> {
         self.kept.as_ref().map(|kept| &kept.journal)
+    }
+
+    /// Where calls that need a person's approval wait for it: in the journal, if one is open. Ask once for each process.
+    pub fn approvals(&self) -> Approvals {
+        self.kept.as_ref().map_or_else(Approvals::in_memory, |kept| kept.approvals.clone())
     }
 
     /// The recorder of a run of ours, in the journal and beside it.

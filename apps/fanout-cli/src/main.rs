@@ -4,6 +4,7 @@
 
 mod args;
 
+mod approvals;
 mod call;
 mod check;
 mod demo;
@@ -23,6 +24,7 @@ mod exit;
 mod interrupt;
 mod loaded;
 mod log;
+mod person;
 mod show;
 
 use std::process::ExitCode;
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Pause => runs::pause(&args.common, true),
         Command::Unpause => runs::pause(&args.common, false),
         Command::Reload => reload::reload(&args.common),
+        Command::Approvals(all) => approvals::approvals(&args.common, all),
         Command::Keys(keys) => keys::keys(&args.common, keys),
     };
     exit::code(done)

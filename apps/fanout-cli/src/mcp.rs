@@ -35,6 +35,8 @@ pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
     let options = McpOptions {
         toolbox: Arc::clone(&loaded.toolbox),
         scheduler: loaded.scheduler(),
+        approvals: loaded.approvals(),
+        approval_wait: loaded.config.run.approval_wait,
         calls_max: usize::try_from(loaded.config.run.max_calls).unwrap_or(usize::MAX),
         journal: loaded.journal().cloned(),
         notices: notices.clone(),

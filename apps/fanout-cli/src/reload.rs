@@ -13,7 +13,7 @@ use crate::serve::reached_at;
 use crate::show::{give, print_line};
 
 /// Where the key for a gateway that demands one stands.
-const KEY: &str = "FANOUT_KEY";
+pub const KEY: &str = "FANOUT_KEY";
 
 /// Asks the gateway, and prints what changed.
 pub fn reload(common: &Common) -> anyhow::Result<Ended> {

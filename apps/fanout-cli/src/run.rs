@@ -17,6 +17,7 @@ use crate::args::{Common, Run};
 use crate::exit::Ended;
 use crate::interrupt::on_interrupt;
 use crate::loaded::{Loaded, NOTICES_MAX};
+use crate::person::{approver, sits};
 use crate::show::{
     ERROR, Unwritten, Watcher, advise, figures, give, give_answer, plain, print_line, say, styled, waterfall,
 };
@@ -75,6 +76,8 @@ pub async fn converse(
     let settings = RunSettings {
         run: Some(run.clone()),
         recorder: Some(loaded.recorder(&run, RunKind::Agent, title, Arc::new((Arc::clone(&watcher), notices.clone())))),
+        approver: Some(approver(loaded)),
+        parks: sits(),
         cancel: cancel.clone(),
         ..RunSettings::default()
     };

@@ -218,6 +218,7 @@ async fn resume(common: &Common) -> anyhow::Result<Ended> {
         journal: journal.clone(),
         scheduler: loaded.scheduler(),
         equipment: Arc::new(equipment),
+        approvals: loaded.approvals(),
         ledger: Arc::new(MemoryLedger::default()),
         recorder: Arc::new(|_| Arc::new(())),
     });

@@ -111,6 +111,7 @@ async fn until_stopped(
         scheduler: loaded.scheduler(),
         journal: loaded.journal().cloned(),
         setup: Setup { config: loaded.config.clone(), toolbox: Arc::clone(&loaded.toolbox), upstream, verifier },
+        approvals: loaded.approvals(),
         reload,
         address,
         // What was spent is known to this process alone.

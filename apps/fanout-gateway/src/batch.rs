@@ -181,6 +181,7 @@ async fn drive(order: Order, shared: &Shared, running: &Arc<Running>) -> Result<
     let mut options = RunOptions::new(order.run.clone());
     options.caller = order.caller.id.clone();
     options.caller_token = order.caller.token.clone();
+    options.approver = Some(shared.approver(&order.caller));
     options.recorder = Some(Arc::new((watch, (teller, Arc::clone(&touched)))));
     let mut run = shared.scheduler.run(Arc::clone(&current.toolbox), options);
     run.record(|| What::RunStarted { kind: RunKind::Batch, given });

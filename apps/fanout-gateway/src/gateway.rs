@@ -13,9 +13,11 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use fanout_agent::{Cancel, Ledger};
 use fanout_anthropic::{OptionsError, WireError};
+use fanout_core::approval::Approver;
 use fanout_core::call::RunId;
 use fanout_core::event::{Recorder, RunKind};
 use fanout_core::run::Scheduler;
+use fanout_host::approvals::Approvals;
 use fanout_host::changes::Changes;
 use fanout_host::journal::begin;
 use fanout_host::keys::KeysFile;
@@ -47,6 +49,8 @@ pub struct GatewayOptions {
     pub scheduler: Scheduler,
     /// Where runs are kept; `None`: nowhere, and nothing runs in the background.
     pub journal: Option<Journal>,
+    /// Where calls that need a person's approval wait for it.
+    pub approvals: Approvals,
     /// Where it is reached. Any address but loopback demands keys.
     pub address: SocketAddr,
     /// Where it is added up what projects and keys spend in a day.
@@ -78,6 +82,7 @@ pub(crate) struct Shared {
     /// One at a time.
     reloading: tokio::sync::Mutex<()>,
     pub(crate) scheduler: Scheduler,
+    pub(crate) approvals: Approvals,
     pub(crate) names: Names,
     pub(crate) keyring: Keyring,
     pub(crate) id: GatewayId,
@@ -116,6 +121,12 @@ impl Shared {
         self.offered.send_replace(Arc::clone(&next.offered));
         self.current.send_replace(Arc::new(next));
         Ok(changes)
+    }
+
+    /// What asks people for the runs of a caller.
+    pub(crate) fn approver(&self, caller: &Caller) -> Arc<dyn Approver> {
+        let wait = self.current().config.run.approval_wait;
+        self.approvals.approver(caller.project.clone(), Some(wait))
     }
 
     /// Counts, logs and keeps one run, for as long as what is returned lives. It is the run's recorder.
@@ -161,6 +172,7 @@ impl Gateway {
             reload: options.reload,
             reloading: tokio::sync::Mutex::default(),
             scheduler: options.scheduler,
+            approvals: options.approvals,
             names,
             keyring,
             metrics,
@@ -259,6 +271,7 @@ fn messages_options(shared: &Arc<Shared>, ledger: Arc<dyn Ledger>) -> MessagesOp
         ..MessagesOptions::new(
             shared.current.subscribe(),
             shared.scheduler.clone(),
+            shared.approvals.clone(),
             Arc::new(recorder),
             Arc::new(spent),
             ledger,
@@ -307,6 +320,7 @@ fn worker(
         journal,
         scheduler: options.scheduler.clone(),
         equipment: Arc::new(equipment),
+        approvals: options.approvals.clone(),
         ledger: Arc::clone(&options.ledger),
         recorder: Arc::new(recorder),
     })

@@ -10,6 +10,7 @@ use fanout_core::call::CallerId;
 use fanout_core::tool::CallerToken;
 use fanout_host::claims::{ClaimsError, Verifier};
 use fanout_host::keys::{KEY_PREFIX, Key, KeysError, KeysFile, whose};
+use fanout_journal::approvals::Viewer;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, StatusCode};
 
@@ -35,6 +36,8 @@ pub(crate) struct Caller {
     pub(crate) has_key: bool,
     /// Whether it may change the gateway: whoever is on this machine, where no keys are demanded; else who has such a key.
     pub(crate) is_admin: bool,
+    /// Whether it may decide on approvals, of all if it is an admin's, else of its own project.
+    pub(crate) may_approve: bool,
     /// The token of the end user in whose name it asks. It goes to the tools that send it on, and nowhere else.
     pub(crate) token: Option<CallerToken>,
 }
@@ -102,12 +105,12 @@ impl Keyring {
 impl Caller {
     /// Whoever is on this machine.
     pub(crate) fn local() -> Self {
-        Self { id: "local".into(), project: None, has_key: false, is_admin: true, token: None }
+        Self { id: "local".into(), project: None, has_key: false, is_admin: true, may_approve: true, token: None }
     }
 
     /// Somebody without a key, where none is needed.
     pub(crate) fn nobody() -> Self {
-        Self { id: "nobody".into(), project: None, has_key: false, is_admin: false, token: None }
+        Self { id: "nobody".into(), project: None, has_key: false, is_admin: false, may_approve: false, token: None }
     }
 
     /// The same with the end user's token that the request carries, which is taken out of the headers.
@@ -138,6 +141,16 @@ impl Caller {
         Ok(self)
     }
 
+    /// Them as somebody who looks at approvals.
+    pub(crate) fn viewer(&self) -> Viewer {
+        Viewer {
+            caller: self.id.clone(),
+            project: self.project.clone(),
+            is_admin: self.is_admin,
+            may_approve: self.may_approve,
+        }
+    }
+
     /// The token as a part of what a request says; empty without one. Two requests that differ in it are not the same.
     pub(crate) fn token_text(&self) -> &str {
         self.token.as_ref().map_or("", CallerToken::expose)
@@ -149,6 +162,7 @@ impl Caller {
             project: key.project.clone(),
             has_key: true,
             is_admin: key.admin,
+            may_approve: key.approve || key.admin,
             token: None,
         }
     }

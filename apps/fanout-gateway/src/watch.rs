@@ -31,6 +31,8 @@ struct Seen {
     /// Without a declaration it needs no locks: nothing of it excludes between runs.
     declared: bool,
     arrived_at: Duration,
+    /// From when people were asked about it.
+    asked_at: Option<Duration>,
     ready_at: Option<Duration>,
     /// Since when it waits for its first permit.
     asking_since: Option<Duration>,
@@ -181,6 +183,7 @@ impl Recorder for RunWatch {
                     waits: Arc::clone(waits),
                     declared: *declared,
                     arrived_at: at,
+                    asked_at: None,
                     ready_at: None,
                     asking_since: None,
                     is_counted: false,
@@ -194,6 +197,19 @@ impl Recorder for RunWatch {
             What::ModelFailed { turn, error, again_after } => {
                 let again_ms = again_after.map(|wait| wait.as_millis());
                 tracing::warn!(run = self.run.as_str(), turn, error, again_ms, "model request failed");
+            }
+            What::ApprovalAsked { call, approval } => {
+                let (run, approval) = (self.run.as_str(), approval.as_str());
+                self.seen(call, |seen| seen.asked_at = seen.asked_at.or(Some(at)));
+                tracing::info!(run, call = call.as_str(), approval, "approval asked");
+            }
+            What::ApprovalDecided { call, approval, decision } => {
+                let (run, decision) = (self.run.as_str(), decision.as_str());
+                self.seen(call, |seen| {
+                    let since = seen.asked_at.replace(at).unwrap_or(at);
+                    self.metrics.waited("approval", at.saturating_sub(since));
+                });
+                tracing::info!(run, call = call.as_str(), approval = approval.as_str(), decision, "approval decided");
             }
             What::CallReady { call, .. } => self.ready(call, at),
             What::CallLocked { call } => self.locked(call, at),

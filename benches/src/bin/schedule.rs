@@ -203,6 +203,7 @@ impl<'a> Batch<'a> {
             early: false,
             resumable: false,
             in_doubt: false,
+            asks: false,
             expected: Duration::from_millis(200),
         };
         self.tickets.push(None);
@@ -273,6 +274,7 @@ impl<'a> Batch<'a> {
                 Step::Answer(call, result) => self.answers[call] = result.ok(),
                 // Nothing here refers, fails or runs out of time.
                 Step::Prepare(_)
+                | Step::Ask(_)
                 | Step::WithdrawPermit(_)
                 | Step::TimedOut(_)
                 | Step::Stop(_)

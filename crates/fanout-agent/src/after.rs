@@ -156,10 +156,14 @@ impl Running<'_> {
 
     /// Waits until every call has its outcome. Answers what stopped them, if anything did.
     async fn drive(&self, batch: &mut Batch<'_>) -> Option<End> {
-        let deadline = sleep_until(self.deadline);
+        let deadline = sleep_until(self.deadline());
         tokio::pin!(deadline);
         let mut stopped = None;
         while batch.unanswered() > 0 {
+            let is_parked = self.parking.as_ref().is_some_and(|parking| parking.is_parked());
+            if !is_parked && deadline.deadline() != self.deadline() {
+                deadline.as_mut().reset(self.deadline());
+            }
             tokio::select! {
                 biased;
                 () = batch.progress() => {}
@@ -167,7 +171,7 @@ impl Running<'_> {
                     batch.cancel(&reason);
                     stopped = Some(End::Cancelled(reason));
                 }
-                () = &mut deadline, if stopped.is_none() => {
+                () = &mut deadline, if stopped.is_none() && !is_parked => {
                     let end = self.out_of_time();
                     batch.cancel(&end.reason().unwrap_or_default());
                     stopped = Some(end);

@@ -9,6 +9,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use fanout_anthropic::{Model, Raw, Request, ToolChoice};
+use fanout_core::approval::Approver;
 use fanout_core::call::{CallerId, RunId};
 use fanout_core::effects::Paths;
 use fanout_core::event::{Recorder, RunKind, What};
@@ -21,6 +22,7 @@ use crate::budget::{Budget, Limits, Price};
 use crate::client::{Client, Handover, Offer, Ours, WritesAfterClient, result_block};
 use crate::conversation::Conversation;
 use crate::daily::Daily;
+use crate::parked::Parking;
 use crate::request::Template;
 use crate::resume::{Resumed, given};
 use crate::running::{Asked, Running};
@@ -111,6 +113,10 @@ pub struct RunSettings {
     pub caller: Option<CallerId>,
     /// The end user's token, for tools that act in the user's name.
     pub caller_token: Option<CallerToken>,
+    /// Who asks people about calls that need their approval; without one such a call is `denied`.
+    pub approver: Option<Arc<dyn Approver>>,
+    /// While it waits for people and for nothing else its deadline does not pass: nobody waits for the run itself.
+    pub parks: bool,
     /// Who is told what happens.
     pub recorder: Option<Arc<dyn Recorder>>,
     /// What stops it from outside.
@@ -192,7 +198,7 @@ impl Agent {
         if calls.is_empty() {
             return;
         }
-        let mut run = self.scheduler.run(Arc::clone(&self.toolbox), self.run_options(settings));
+        let mut run = self.scheduler.run(Arc::clone(&self.toolbox), self.run_options(settings).0);
         let mut batch = run.batch();
         for call in calls {
             // Its id is its own: the response that it comes from stood in one batch.
@@ -217,7 +223,7 @@ impl Agent {
         });
     }
 
-    fn run_options(&self, settings: &RunSettings) -> RunOptions {
+    fn run_options(&self, settings: &RunSettings) -> (RunOptions, Option<Arc<Parking>>) {
         let mut options = RunOptions::new(settings.run.clone().unwrap_or_else(new_run_id));
         if let Some(caller) = &settings.caller {
             options.caller = caller.clone();
@@ -226,8 +232,14 @@ impl Agent {
         options.paths = self.options.paths.clone();
         options.plan_tools = self.ours().map(Ours::names);
         options.caller_token.clone_from(&settings.caller_token);
+        options.approver.clone_from(&settings.approver);
         options.recorder.clone_from(&settings.recorder);
-        options
+        let parking = settings.parks.then(Arc::<Parking>::default);
+        if let Some(parking) = &parking {
+            let beside = options.recorder.take().unwrap_or_else(|| Arc::new(()));
+            options.recorder = Some(Arc::new((beside, Arc::clone(parking))));
+        }
+        (options, parking)
     }
 
     /// Runs until the model is done or something ends the run. Every call gets exactly one outcome, and the report's
@@ -238,13 +250,14 @@ impl Agent {
     /// and loses the report.
     pub async fn run(&self, conversation: impl Into<Conversation>, settings: RunSettings) -> Report {
         let conversation = conversation.into();
-        let run = self.scheduler.run(Arc::clone(&self.toolbox), self.run_options(&settings));
+        let (options, parking) = self.run_options(&settings);
+        let run = self.scheduler.run(Arc::clone(&self.toolbox), options);
         run.record(|| match self.client {
             // Who asked is gone when the process is, and its history comes with every request.
             Some(_) => What::RunStarted { kind: RunKind::Message, given: "".into() },
             None => What::RunStarted { kind: RunKind::Agent, given: given(&self.options, &conversation) },
         });
-        self.go(run, conversation, settings, None).await
+        self.go(run, conversation, settings, parking, None).await
     }
 
     /// Goes on with a run whose process ended. Calls that have their outcome are not run again; those that were under way are,
@@ -253,12 +266,12 @@ impl Agent {
     /// # Cancellation
     /// As for [`Agent::run`].
     pub async fn resume(&self, resumed: Resumed, settings: RunSettings) -> Report {
-        let mut options = self.run_options(&settings);
+        let (mut options, parking) = self.run_options(&settings);
         options.elapsed = resumed.elapsed;
         let run = self.scheduler.run(Arc::clone(&self.toolbox), options);
         run.record(|| What::RunResumed);
         let conversation = resumed.conversation();
-        self.go(run, conversation, settings, Some(resumed)).await
+        self.go(run, conversation, settings, parking, Some(resumed)).await
     }
 
     async fn go(
@@ -266,6 +279,7 @@ impl Agent {
         mut run: Run,
         conversation: Conversation,
         settings: RunSettings,
+        parking: Option<Arc<Parking>>,
         resumed: Option<Resumed>,
     ) -> Report {
         let limits = &self.options.limits;
@@ -274,7 +288,7 @@ impl Agent {
         let asked = Asked { model: &*self.model, gate: self.scheduler.gate() };
         let teller = run.teller().clone();
         let mut running = Running::new(asked, &self.options, template, conversation, budget, settings.cancel, teller);
-        (running.client, running.daily) = (self.client.as_ref(), settings.daily);
+        (running.client, running.daily, running.parking) = (self.client.as_ref(), settings.daily, parking);
         let open = resumed.and_then(|resumed| {
             running.resume(&resumed);
             resumed.open

@@ -20,6 +20,7 @@ mod conversation;
 
 mod budget;
 mod daily;
+mod parked;
 mod rates;
 mod repeats;
 mod stop;
@@ -31,6 +32,7 @@ pub use budget::{Budget, BudgetError, Limits, Price};
 pub use client::{Handed, Handover, Offer, Ours, WritesAfterClient};
 pub use conversation::Conversation;
 pub use daily::{Daily, DailyCap, Day, Ledger, LedgerError, MemoryLedger, nano_usd};
+pub use parked::{Parked, Parking};
 pub use rates::MODEL_GROUPS;
 pub use resume::{Given, ResumeError, Resumed};
 pub use stop::{Cancel, Report, Status};

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::agent::AgentOptions;
 use crate::conversation::Conversation;
+use crate::parked::Parked;
 
 /// What a run was given, as [`What::RunStarted`] keeps it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -65,6 +66,8 @@ pub struct Resumed {
     pub given: Given,
     /// How long it went on.
     pub elapsed: Duration,
+    /// Of that, how long it waited for people and for nothing else.
+    pub parked: Duration,
     /// How often the model answered.
     pub turns: u32,
     /// How many calls of whole turns were given an outcome.
@@ -99,9 +102,11 @@ impl Resumed {
             Some((_, _, What::RunStarted { kind: RunKind::Agent, given })) => Self::begin(given)?,
             _ => return Err(ResumeError::NotBegun),
         };
-        let (mut past, mut stop) = (Past::default(), None);
+        let (mut past, mut stop, mut parked) = (Past::default(), None, Parked::default());
         for (number, at, what) in events {
             resumed.elapsed = resumed.elapsed.max(at);
+            parked.take(at, what);
+            resumed.parked = parked.total();
             match what {
                 What::TurnStarted { .. } | What::TurnDiscarded { .. } => past = Past::default(),
                 What::RunResumed if resumed.open.is_none() => past = Past::default(),
@@ -140,6 +145,7 @@ impl Resumed {
         Ok(Self {
             given,
             elapsed: Duration::ZERO,
+            parked: Duration::ZERO,
             turns: 0,
             calls: 0,
             usage: Usage::default(),

@@ -22,6 +22,7 @@ use crate::client::{Client, Handover, Sorter};
 use crate::conversation::Conversation;
 use crate::daily::Daily;
 use crate::early::Early;
+use crate::parked::Parking;
 use crate::rates::{self, Crossing};
 use crate::repeats::Repeats;
 use crate::request::Template;
@@ -52,7 +53,9 @@ pub(crate) struct Running<'a> {
     pub(crate) answer: String,
     pub(crate) options: &'a AgentOptions,
     pub(crate) cancel: Cancel,
-    pub(crate) deadline: Instant,
+    deadline: Instant,
+    /// Its deadline does not pass while it waits for people only.
+    pub(crate) parking: Option<Arc<Parking>>,
     pub(crate) repeats: Repeats,
     /// Whose request this is, where a client runs tools of its own.
     pub(crate) client: Option<&'a Client>,
@@ -116,6 +119,7 @@ impl<'a> Running<'a> {
             options,
             cancel,
             deadline: Instant::now() + options.limits.deadline.min(DEADLINE_MAX),
+            parking: None,
             repeats: Repeats::default(),
             client: None,
             handover: None,
@@ -133,12 +137,21 @@ impl<'a> Running<'a> {
         }
     }
 
+    /// When its time is over, if it is not parked until then.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline + self.parking.as_ref().map_or(Duration::ZERO, |parking| parking.total())
+    }
+
     /// Goes on with a run that broke off. Its template goes on too.
     pub(crate) fn resume(&mut self, resumed: &Resumed) {
         self.begun_with = resumed.begun_with;
         (self.turns, self.calls, self.usage) = (resumed.turns, resumed.calls, resumed.usage);
         self.measured = resumed.measured;
-        let left = self.options.limits.deadline.saturating_sub(resumed.elapsed);
+        let counted = match self.parking {
+            Some(_) => resumed.elapsed.saturating_sub(resumed.parked),
+            None => resumed.elapsed,
+        };
+        let left = self.options.limits.deadline.saturating_sub(counted);
         self.deadline = Instant::now() + left.min(DEADLINE_MAX);
         if let Some(state) = &resumed.state {
             self.template.restore(state);
@@ -301,7 +314,7 @@ impl<'a> Running<'a> {
             Part::Block { .. } | Part::Text(_) => {}
         };
         let mut response = self.model.respond(request, &mut on_part);
-        let deadline = sleep_until(self.deadline);
+        let deadline = sleep_until(self.deadline());
         tokio::pin!(deadline);
         loop {
             tokio::select! {
@@ -320,7 +333,7 @@ impl<'a> Running<'a> {
     /// Waits until the next request may be sent: many runs that share an API queue before it refuses them.
     async fn enter(&self, run: &Run, max_tokens: u32) -> Result<Pass, End> {
         let caller = &run.options().caller;
-        let left = self.deadline.saturating_duration_since(Instant::now());
+        let left = self.deadline().saturating_duration_since(Instant::now());
         let cost = rates::cost(self.estimate(), max_tokens);
         let wait = tokio::select! {
             biased;
@@ -329,7 +342,7 @@ impl<'a> Running<'a> {
                 Err(wait) => wait,
             },
             reason = self.cancel.cancelled() => return Err(End::Cancelled(reason)),
-            () = sleep_until(self.deadline) => return Err(self.out_of_time()),
+            () = sleep_until(self.deadline()) => return Err(self.out_of_time()),
         };
         let (wait_s, left_s) = (wait.as_secs(), left.as_secs());
         let reason = format!(
@@ -346,7 +359,7 @@ impl<'a> Running<'a> {
             Again::After(wait) => Some(wait),
             Again::Backoff => None,
         };
-        let left = self.deadline.saturating_duration_since(Instant::now());
+        let left = self.deadline().saturating_duration_since(Instant::now());
         match self.options.backoff.wait(self.failures, named, random()) {
             Some(wait) if wait < left => Ok(Next::AskAfter(wait)),
             Some(wait) => {
@@ -371,7 +384,7 @@ impl<'a> Running<'a> {
         if let Some(reason) = self.cancel.reason() {
             return Err(End::Cancelled(reason));
         }
-        if Instant::now() >= self.deadline { Err(self.out_of_time()) } else { Ok(()) }
+        if Instant::now() >= self.deadline() { Err(self.out_of_time()) } else { Ok(()) }
     }
 
     pub(crate) fn out_of_time(&self) -> End {

@@ -63,6 +63,10 @@ name! {
     GroupName
 }
 name! {
+    /// The id of one question to people: whether a call may run.
+    ApprovalId
+}
+name! {
     /// Who began a run. Permits are shared out fairly across callers first, then across the runs of each.
     CallerId
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::call::{CallId, GroupName, Position, RunId, ToolName};
+use crate::approval::Decision;
+use crate::call::{ApprovalId, CallId, GroupName, Position, RunId, ToolName};
 use crate::effects::Key;
 use crate::outcome::{ErrorCode, Outcome};
 use crate::tool::{BoxFuture, Progress};
@@ -171,7 +172,23 @@ pub enum What {
         /// What it came to.
         outcome: Arc<Outcome>,
     },
-    /// Its waits in the batch are over.
+    /// People were asked whether it may run.
+    ApprovalAsked {
+        /// The call; of an atomic plan that is the plan.
+        call: CallId,
+        /// The question.
+        approval: ApprovalId,
+    },
+    /// People decided whether it may run, or nobody did in time.
+    ApprovalDecided {
+        /// The call; of an atomic plan that is the plan.
+        call: CallId,
+        /// The question.
+        approval: ApprovalId,
+        /// What came of it.
+        decision: Decision,
+    },
+    /// Its waits in the batch, and for people, are over.
     CallReady {
         /// The call.
         call: CallId,

@@ -5,6 +5,7 @@
 //!
 //! The modules in the order of one call's journey:
 
+pub mod approval;
 pub mod call;
 pub mod effects;
 

@@ -54,7 +54,11 @@ pub struct Bar {
     pub waits: Vec<Wait>,
     /// When it arrived.
     pub arrived_at: Duration,
-    /// When nothing in its batch held it back any longer.
+    /// When people were asked about it, the first time.
+    pub asked_at: Option<Duration>,
+    /// When they decided, the last time.
+    pub decided_at: Option<Duration>,
+    /// When nothing in its batch, and nobody, held it back any longer.
     pub ready_at: Option<Duration>,
     /// When it held its locks.
     pub locked_at: Option<Duration>,
@@ -105,6 +109,8 @@ impl Bar {
             declared: true,
             waits: waits.to_vec(),
             arrived_at,
+            asked_at: None,
+            decided_at: None,
             ready_at: None,
             locked_at: None,
             attempts: Vec::new(),
@@ -203,6 +209,8 @@ impl Timeline {
                 self.arrive(Bar::new(call, tool, part_of, position, waits, event.at).bundle());
             }
             What::CallWaits { call, waits } => self.mark(call, |bar| bar.waits = waits.to_vec()),
+            What::ApprovalAsked { call, .. } => self.mark(call, |bar| bar.asked_at = bar.asked_at.or(Some(event.at))),
+            What::ApprovalDecided { call, .. } => self.mark(call, |bar| bar.decided_at = Some(event.at)),
             What::CallReady { call, .. } => self.mark(call, |bar| bar.ready_at = Some(event.at)),
             What::CallLocked { call } => self.mark(call, |bar| bar.locked_at = Some(event.at)),
             What::AttemptStarted { call, .. } => self.mark(call, |bar| {

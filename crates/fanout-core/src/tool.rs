@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 
+use crate::approval::Approval;
 use crate::call::{CallId, CallerId, GroupName, RunId, ToolName};
 use crate::effects::{EffectsSpec, Source};
 use crate::once::Once;
@@ -125,6 +126,8 @@ pub struct Policy {
     pub idempotent: bool,
     /// It runs calls itself: no locks and no permits of its own.
     pub nested: bool,
+    /// Whether a person has to agree before a call of it runs.
+    pub approval: Approval,
     /// In a batch it follows the earlier calls of its source, and is skipped once one of them failed.
     pub stop_on_failure: bool,
 }
@@ -139,6 +142,7 @@ impl Default for Policy {
             after: Vec::new(),
             idempotent: false,
             nested: false,
+            approval: Approval::Never,
             stop_on_failure: false,
         }
     }

@@ -53,6 +53,8 @@ pub struct Explained {
     pub waits: Vec<Wait>,
     /// It is the `for_each` of a plan, and stands for a call per element.
     pub each: Option<Elements>,
+    /// Whether a person has to agree before it runs; `None`: that is not known before something ran.
+    pub asks: Option<bool>,
     /// The earliest round in which it can run, counted from 1.
     pub wave: usize,
     /// Why it cannot run at all.
@@ -240,6 +242,7 @@ impl Explained {
             writes: keys(arrived.effects, Mode::Write),
             waits,
             each: said.map(|said| Elements(said.elements)),
+            asks: if is_open { Some(false) } else { arrived.asks },
             wave: 1,
             error: arrived.outcome.and_then(|outcome| outcome.result.as_ref().err().cloned()),
         }
@@ -254,6 +257,11 @@ impl Explained {
                 }
             }
         }
+        self.asks = match (self.asks, element.asks) {
+            (Some(true), _) | (_, Some(true)) => Some(true),
+            (None, _) | (_, None) => None,
+            (Some(false), Some(false)) => Some(false),
+        };
         self.waits.extend(element.waits.iter().filter(|wait| wait.why != Why::Reference).cloned());
     }
 
@@ -277,10 +285,22 @@ impl Explained {
         if let Some(Elements(elements)) = self.each {
             (call["for_each"], call["elements"]) = (json!(true), json!(elements));
         }
+        if let Some(approval) = self.approval() {
+            call["approval"] = json!(approval);
+        }
         if let Some(error) = &self.error {
             call["error"] = json!({ "code": error.code.as_str(), "message": error.message });
         }
         call
+    }
+
+    /// Whether a person is asked, in a word: `needed` or `perhaps`.
+    fn approval(&self) -> Option<&'static str> {
+        match (&self.error, self.asks) {
+            (Some(_), _) | (None, Some(false)) => None,
+            (None, Some(true)) => Some("needed"),
+            (None, None) => Some("perhaps"),
+        }
     }
 
     fn print(&self, text: &mut String) {
@@ -298,6 +318,11 @@ impl Explained {
             None => {
                 let _ = writeln!(text, "    reads {}; writes {}", list(&self.reads), list(&self.writes));
             }
+        }
+        match self.approval() {
+            Some("needed") => text.push_str("    a person has to approve it\n"),
+            Some(_) => text.push_str("    a person may have to approve it: its input is not known yet\n"),
+            None => {}
         }
         for wait in &self.waits {
             let key = wait.key.as_ref().map(|key| format!(" on {key}")).unwrap_or_default();

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use fanout_core::call::{CallerId, RunId};
 use fanout_core::event::RunKind;
 use fanout_core::once::Once;
+use fanout_journal::approvals::ApprovalStore;
 use fanout_journal::store::{NewRun, RunState, Store, StoreError};
 use fanout_journal::{Connect, Journal, JournalOptions, PostgresStore, RunRecorder, SqliteStore};
 use fanout_tools::kept::make_ignored_folder;
 use fanout_tools::sql::{Database, DatabaseError, DatabaseOptions};
 use tokio::task::JoinHandle;
 
+use crate::approvals::{Approvals, GOOD_FOR};
 use crate::config::{Config, SettingError, StorePlace};
 use crate::environment::Environment;
 
@@ -68,6 +70,8 @@ pub struct Opened {
     pub journal: Journal,
     /// Where tools of the same database keep what their calls came to.
     pub once: Arc<Once>,
+    /// Where calls that need a person's approval wait for it.
+    pub approvals: Approvals,
     writing: JoinHandle<()>,
     beating: JoinHandle<()>,
 }
@@ -79,18 +83,19 @@ impl Opened {
     /// [`OpenError`].
     pub async fn open(config: &Config, environment: &Environment) -> Result<Option<Self>, OpenError> {
         let lease = config.worker.lease;
-        let (store, once): (Arc<dyn Store>, Once) = match &config.store.place {
+        let (store, approvals, once): (Arc<dyn Store>, Arc<dyn ApprovalStore>, Once) = match &config.store.place {
             StorePlace::Memory => return Ok(None),
             StorePlace::Sqlite(path) => {
                 make_ignored_folder(path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
-                let store = SqliteStore::open(path)?;
+                let store = Arc::new(SqliteStore::open(path)?);
                 let url = format!("sqlite://{}", path.display());
-                (Arc::new(store), Database::new("store", DatabaseOptions::new(url))?.once())
+                (Arc::clone(&store) as _, store, Database::new("store", DatabaseOptions::new(url))?.once())
             }
             StorePlace::Postgres(url) => {
                 let database = Database::new("store", DatabaseOptions::new(url.fill(environment)?))?;
                 let (place, once) = (database.place(), database.once());
-                (Arc::new(PostgresStore::open(connect(database), place, lease).await?), once)
+                let store = Arc::new(PostgresStore::open(connect(database), place, lease).await?);
+                (Arc::clone(&store) as _, store, once)
             }
         };
         let kill_after = environment.get(KILL_AFTER).filter(|_| cfg!(debug_assertions));
@@ -103,7 +108,8 @@ impl Opened {
                 let _ = store.beat().await;
             }
         });
-        Ok(Some(Self { journal, once: Arc::new(once), writing, beating }))
+        let approvals = Approvals::new(approvals, GOOD_FOR);
+        Ok(Some(Self { journal, once: Arc::new(once), approvals, writing, beating }))
     }
 
     /// Writes what was recorded, and ends.

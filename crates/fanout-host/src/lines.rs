@@ -40,6 +40,17 @@ pub fn line(event: &Event) -> Option<Value> {
         What::CallWaits { call, waits } => {
             json!({ "type": "call_waits", "call": call.as_str(), "waits": waits_json(waits) })
         }
+        What::ApprovalAsked { call, approval } => {
+            json!({ "type": "approval_asked", "call": call.as_str(), "approval": approval.as_str() })
+        }
+        What::ApprovalDecided { call, approval, decision } => {
+            let said = decision.said();
+            json!({
+                "type": "approval_decided", "call": call.as_str(), "approval": approval.as_str(),
+                "decision": decision.as_str(), "by": said.and_then(|said| said.by.as_deref()),
+                "words": said.and_then(|said| said.words.as_deref()),
+            })
+        }
         What::CallReady { call, filled: _ } => json!({ "type": "call_ready", "call": call.as_str() }),
         What::CallLocked { call } => json!({ "type": "call_locked", "call": call.as_str() }),
         What::AttemptStarted { call, number } => {

@@ -9,7 +9,10 @@ pub mod record;
 mod recorder;
 mod writer;
 
+pub mod approvals;
 pub mod store;
+
+mod memory;
 
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -19,6 +22,7 @@ mod sqlite;
 mod journal;
 
 pub use journal::{Journal, JournalOptions, Told};
+pub use memory::MemoryApprovals;
 #[cfg(feature = "postgres")]
 pub use postgres::{Connect, PostgresStore};
 pub use recorder::RunRecorder;

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanout_core::approval::{Decision, Said};
 use fanout_core::call::{CallId, GroupName, Position, ToolName};
 use fanout_core::effects::Key;
 use fanout_core::event::{RunKind, Tokens, Wait, What, Why};
@@ -97,6 +98,19 @@ enum Record {
     CallWaits {
         call: String,
         waits: Vec<WaitRecord>,
+    },
+    ApprovalAsked {
+        call: String,
+        approval: String,
+    },
+    ApprovalDecided {
+        call: String,
+        approval: String,
+        decision: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Arc<str>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        words: Option<Arc<str>>,
     },
     CallReady {
         call: String,
@@ -243,6 +257,14 @@ impl Record {
             What::CallWaits { call, waits } => {
                 Self::CallWaits { call: call.to_string(), waits: waits.iter().map(WaitRecord::of).collect() }
             }
+            What::ApprovalAsked { call, approval } => {
+                Self::ApprovalAsked { call: call.to_string(), approval: approval.to_string() }
+            }
+            What::ApprovalDecided { call, approval, decision } => {
+                let Said { by, words } = decision.said().cloned().unwrap_or_default();
+                let decision = decision.as_str().to_owned();
+                Self::ApprovalDecided { call: call.to_string(), approval: approval.to_string(), decision, by, words }
+            }
             What::CallReady { call, filled } => Self::CallReady { call: call.to_string(), filled: filled.clone() },
             What::CallLocked { call } => Self::CallLocked { call: call.to_string() },
             What::AttemptStarted { call, number } => Self::AttemptStarted { call: call.to_string(), n: *number },
@@ -292,6 +314,13 @@ impl Record {
                 What::BundleArrived { call, tool, part_of, position, waits }
             }
             Self::CallWaits { call, waits } => What::CallWaits { call: call.into(), waits: waits_of(waits)? },
+            Self::ApprovalAsked { call, approval } => {
+                What::ApprovalAsked { call: call.into(), approval: approval.into() }
+            }
+            Self::ApprovalDecided { call, approval, decision, by, words } => {
+                let decision = decision_of(&decision, Said { by, words })?;
+                What::ApprovalDecided { call: call.into(), approval: approval.into(), decision }
+            }
             Self::CallReady { call, filled } => What::CallReady { call: call.into(), filled },
             Self::CallLocked { call } => What::CallLocked { call: call.into() },
             Self::AttemptStarted { call, n } => What::AttemptStarted { call: call.into(), number: n },
@@ -442,6 +471,12 @@ pub fn kind_of(word: &str) -> Result<RunKind, RecordError> {
 fn status_of(word: &str) -> Result<&'static str, RecordError> {
     let words = ["done", "failed", "budget", "refused", "cancelled"];
     words.into_iter().find(|status| *status == word).ok_or_else(|| RecordError::Word(word.to_owned()))
+}
+
+fn decision_of(word: &str, said: Said) -> Result<Decision, RecordError> {
+    let decisions = [Decision::Approved(said.clone()), Decision::Denied(said), Decision::Expired];
+    let decision = decisions.into_iter().find(|decision| decision.as_str() == word);
+    decision.ok_or_else(|| RecordError::Word(word.to_owned()))
 }
 
 /// Whole microseconds.

@@ -268,7 +268,7 @@ pub struct Stored {
 }
 
 /// Why a store did not do what it was asked.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// No room is left.
     #[error("the journal at {place} has no room left on its disk: make room; what waits is written then")]
@@ -314,6 +314,9 @@ pub enum StoreError {
         /// What the database says.
         detail: String,
     },
+    /// As many questions as there is place for are open.
+    #[error("{0} approvals are open already, and no more are kept: decide some, or let them expire")]
+    Crowded(usize),
     /// An event in it cannot be read.
     #[error("event {number} of the journal cannot be read: {detail}")]
     Event {

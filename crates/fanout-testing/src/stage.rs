@@ -276,6 +276,7 @@ impl Stage<'_> {
                 early: plan.early(),
                 resumable: plan.repeatable,
                 in_doubt: false,
+                asks: false,
                 expected: plan.takes,
             };
             let effects = plan.wide.as_ref().unwrap_or(&plan.touches).effects();
@@ -428,8 +429,8 @@ impl Stage<'_> {
                 let keys = if plan.fate == Fate::Unresolved { Err(unresolved()) } else { Ok(plan.touches.effects()) };
                 batch.schedule.prepared(ix, keys, now);
             }
-            // A script has no plans.
-            Step::Gather(_) => {}
+            // A script has no plans, and asks nobody.
+            Step::Gather(_) | Step::Ask(_) => {}
             Step::Lock(ix) => {
                 let (call, touches) = (batch.call(run, ix), plan_of(ix, batch).touches.between_runs());
                 let (ticket, held) = self.locks.enter(batch.schedule.effects(ix));

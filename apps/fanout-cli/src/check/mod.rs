@@ -7,6 +7,7 @@ mod write;
 use std::fmt::Write as _;
 
 use anyhow::ensure;
+use fanout_core::approval::Approval;
 use fanout_core::effects::{EffectsSpec, Template};
 use fanout_core::tool::ToolSpec;
 use fanout_host::advice::line;
@@ -124,8 +125,17 @@ fn print(text: &mut String, spec: &ToolSpec, serialises: bool) {
     let policy = &spec.policy;
     let after = policy.after.iter().map(ToString::to_string).collect::<Vec<_>>();
     let after = if after.is_empty() { String::new() } else { format!("; after {}", after.join(", ")) };
+    let approval = match &policy.approval {
+        Approval::Never => String::new(),
+        asks => format!("; a person approves it {asks}"),
+    };
     let limit = group_of(spec).map_or_else(|| "; no limit group".to_owned(), |group| format!("; limit {group}"));
-    let _ = writeln!(text, "  timeout {}; deadline {}{limit}{after}", time(policy.timeout), time(policy.deadline));
+    let _ = writeln!(
+        text,
+        "  timeout {}; deadline {}{limit}{after}{approval}",
+        time(policy.timeout),
+        time(policy.deadline)
+    );
     if serialises {
         let _ = writeln!(text, "  waits for other calls of {}; to be reviewed and added: {}", spec.source, line(spec));
     }
@@ -141,6 +151,7 @@ fn to_json(spec: &ToolSpec, serialises: bool) -> serde_json::Value {
         "timeout_ms": spec.policy.timeout.as_millis(), "deadline_ms": spec.policy.deadline.as_millis(),
         "limit": group_of(spec).map(|group| group.to_string()),
         "after": spec.policy.after.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "approval": spec.policy.approval.to_string(),
         "serialises": serialises, "proposed": serialises.then(|| line(spec)),
     })
 }

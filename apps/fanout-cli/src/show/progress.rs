@@ -53,6 +53,18 @@ impl Watcher {
                     say(format!("{at}  {}", ended(bar, outcome)));
                 }
             }
+            What::ApprovalAsked { call, approval } => {
+                let timeline = self.timeline();
+                let tool = plain(timeline.bar(call).map_or(call.as_str(), |bar| bar.tool.as_str()));
+                say(format!("{at}  {tool} waits for a person: approval {approval}"));
+            }
+            What::ApprovalDecided { call, decision, .. } => {
+                let timeline = self.timeline();
+                let tool = plain(timeline.bar(call).map_or(call.as_str(), |bar| bar.tool.as_str()));
+                let by = decision.said().and_then(|said| said.by.as_deref());
+                let by = by.map(|by| format!(" by {}", plain(by))).unwrap_or_default();
+                say(format!("{at}  {tool}: approval {}{by}", decision.as_str()));
+            }
             What::CallBackoff { call, attempts, wait } => {
                 let timeline = self.timeline();
                 let tool = plain(timeline.bar(call).map_or(call.as_str(), |bar| bar.tool.as_str()));

@@ -143,7 +143,11 @@ fn waited(bar: &Bar, turn: &Turn) -> Option<String> {
     if longest < Duration::from_millis(1) {
         return None;
     }
-    let what = if longest == in_batch {
+    // Whichever of its waits was over last is the one that it waited for.
+    let for_people = bar.decided_at.is_some_and(|at| ready.saturating_sub(at) < Duration::from_millis(1));
+    let what = if longest == in_batch && for_people {
+        "a person's approval".to_owned()
+    } else if longest == in_batch {
         after(last_to_end(bar, turn)?, turn)
     } else if longest == for_locks {
         "another run's lock".to_owned()

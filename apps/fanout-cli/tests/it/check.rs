@@ -43,7 +43,7 @@ async fn every_tool_is_listed_with_who_says_what_it_touches() {
         json!({
             "type": "tool", "tool": "add_note", "source": host, "repeatable": false, "declared": false, "catalogue": null, "reads": [],
             "writes": [host], "timeout_ms": 30_000, "deadline_ms": 120_000, "limit": host, "after": ["get_order"], "serialises": true,
-            "proposed": "writes = [\"note/{id}\"]", "reasons": [],
+            "proposed": "writes = [\"note/{id}\"]", "reasons": [], "approval": "never",
         })
     );
     assert_eq!(

@@ -83,6 +83,7 @@ name = "pay"
 input = {{ id = {{ type = "string" }} }}
 http = {{ method = "POST", url = "http://{address}/pay/{{id}}" }}
 writes = ["pay/{{id}}"]
+approval = "always"
 
 [[tool]]
 name = "set"
@@ -206,14 +207,27 @@ impl Process {
         Some(self.ask("GET", "/fanout/v1/runs?limit=100", "")?["data"].as_array()?.clone())
     }
 
-    /// Waits until every run is over, or the process dead. Answers whether they are.
+    /// A person agrees to all that waits for one.
+    fn agree(&self) -> Option<()> {
+        let open = self.ask("GET", "/fanout/v1/approvals?state=open&limit=100", "")?;
+        for approval in open["data"].as_array()? {
+            let path = format!("/fanout/v1/approvals/{}", approval["id"].as_str()?);
+            self.ask("POST", &path, &json!({"decision": "approve", "words": "go on"}).to_string());
+        }
+        Some(())
+    }
+
+    /// Waits until every run is over, or the process dead; people agree meanwhile. Answers whether they are.
     fn until_over(&mut self) -> bool {
         loop {
             let open = |run: &Value| ["queued", "running"].contains(&run["state"].as_str().unwrap());
             match self.runs() {
                 Some(runs) if !runs.iter().any(open) => return true,
                 _ if self.is_dead() => return false,
-                _ => pause(Duration::from_millis(5)),
+                _ => {
+                    self.agree();
+                    pause(Duration::from_millis(5));
+                }
             }
         }
     }
@@ -311,7 +325,10 @@ fn judge(world: &World, runs: &BTreeMap<String, String>, label: &str) {
             assert!(!result.is_error || is_unknown, "{label}: {call}: {}", result.text);
             match result.tool.as_str() {
                 "pay" if is_unknown => assert!(times <= 1, "{label}: {key} was sent {times} times"),
-                "pay" => assert_eq!(times, 1, "{label}: {key}"),
+                "pay" => {
+                    assert_eq!(times, 1, "{label}: {key}");
+                    assert!(result.text.contains("the reviewer says: go on"), "{label}: {key}: {}", result.text);
+                }
                 "set" => assert!(times >= 1 && !is_unknown, "{label}: {key}"),
                 "bump" if is_unknown => bumped.1 += 1,
                 "bump" => bumped.0 += 1,

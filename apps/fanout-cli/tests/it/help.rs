@@ -57,8 +57,22 @@ async fn every_command_is_listed_and_every_flag_has_an_example() {
     assert_eq!(
         commands(&top),
         [
-            "demo", "run", "call", "explain", "check", "init", "schema", "serve", "mcp", "login", "runs", "pause",
-            "unpause", "reload", "keys"
+            "demo",
+            "run",
+            "call",
+            "explain",
+            "check",
+            "init",
+            "schema",
+            "serve",
+            "mcp",
+            "login",
+            "runs",
+            "pause",
+            "unpause",
+            "reload",
+            "approvals",
+            "keys"
         ]
     );
     assert!(top.contains("Exit codes: 0 done") && top.contains("130 interrupted"), "{top}");
@@ -97,6 +111,9 @@ async fn every_example_is_true() {
             if words == ["login"] {
                 continue; // It needs a server and a browser; see `login`.
             }
+            if words.first() == Some(&"approvals") && !example.contains("approvals list") {
+                continue; // There must be a call that waits; see `approvals`.
+            }
             if words == ["serve"] {
                 // The process that is started is the one to stop.
                 example.insert_str(0, "exec ");
@@ -107,10 +124,11 @@ async fn every_example_is_true() {
             if words.first() == Some(&"runs") {
                 example = example.replace("run_0123", &run_id(&desk).await);
             }
-            // Somebody must be there to be reloaded.
-            let served = (words == ["reload"])
+            // Somebody must be there to be reloaded, or to be asked what waits.
+            let served = (words == ["reload"] || example.contains("--url"))
                 .then(|| Served::start(desk.folder(), &[("FANOUT_SERVER__LISTEN", "127.0.0.1:0")], &[]));
             if let Some(served) = &served {
+                example = example.replace("127.0.0.1:8787", served.address());
                 example.insert_str(0, &format!("FANOUT_SERVER__LISTEN={} ", served.address()));
             }
             let child = desk.command("sh").args(["-c", &example]).spawn().unwrap();

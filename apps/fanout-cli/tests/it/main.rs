@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first thing that is not as it should be")]
 
 mod api;
+mod approvals;
 mod binary;
 mod process;
 

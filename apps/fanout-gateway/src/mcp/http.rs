@@ -32,11 +32,12 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
         .disable_allowed_origins()
         .with_max_request_body_bytes(BODY_MAX);
     let sessions = Sessions::new(SESSIONS_MAX, IDLE_MAX);
-    let (watcher, first) = (Arc::clone(shared), Once::new());
+    let (watcher, asker, first) = (Arc::clone(shared), Arc::clone(shared), Once::new());
     let of_sessions = session::Shared {
         offered: shared.offered.subscribe(),
         scheduler: shared.scheduler.clone(),
         watch: Arc::new(move |run, caller| watcher.watch(&run, RunKind::Session, caller, "an MCP session")),
+        approver: Arc::new(move |caller| asker.approver(caller)),
         closing: shared.closing.clone(),
         stop: shared.stop.clone(),
     };

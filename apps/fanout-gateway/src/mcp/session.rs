@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fanout_agent::{Cancel, new_run_id};
+use fanout_core::approval::Approver;
 use fanout_core::call::{Call, CallId, RunId, ToolName};
 use fanout_core::event::{Event, Recorder, RunKind, What};
 use fanout_core::outcome::{CallError, ErrorCode, Outcome};
@@ -36,12 +37,16 @@ const BATCH_CALLS_MAX: u32 = 16_384;
 /// Makes the recorder of a run: what it is called, and who began it.
 pub(super) type Watch = dyn Fn(RunId, &Caller) -> Arc<dyn Recorder> + Send + Sync;
 
+/// Makes what asks people for the runs of a caller.
+pub(super) type ApproverOf = dyn Fn(&Caller) -> Arc<dyn Approver> + Send + Sync;
+
 /// What all sessions of a server share.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) offered: Receiver<Arc<Offered>>,
     pub(super) scheduler: Scheduler,
     pub(super) watch: Arc<Watch>,
+    pub(super) approver: Arc<ApproverOf>,
     /// No new calls are taken from now on.
     pub(super) closing: Cancel,
     /// What still runs is stopped.
@@ -235,6 +240,7 @@ async fn drive(shared: Shared, caller: Caller, mut inbox: Inbox) {
     let heard = Arc::new(Heard::default());
     let mut options = RunOptions::new(id.clone());
     options.recorder = Some(Arc::new(((shared.watch)(id, &caller), Arc::clone(&heard))));
+    options.approver = Some((shared.approver)(&caller));
     options.caller = caller.id;
     options.caller_token = caller.token;
     // Calls of a session are no list that somebody wrote to be stopped at the first failure.

@@ -4,11 +4,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanout_agent::Cancel;
 use fanout_core::event::RunKind;
 use fanout_core::run::Scheduler;
 use fanout_core::toolbox::Toolbox;
+use fanout_host::approvals::Approvals;
 use fanout_host::notify::Notices;
 use fanout_journal::Journal;
 use rmcp::RoleServer;
@@ -33,6 +35,10 @@ pub struct McpOptions {
     pub toolbox: Arc<Toolbox>,
     /// Runs their calls; other users of the process may share it.
     pub scheduler: Scheduler,
+    /// Where calls that need a person's approval wait for it, and how long: `approval_wait` of `[run]`.
+    pub approvals: Approvals,
+    /// See there.
+    pub approval_wait: Duration,
     /// The most calls that are unanswered at once: `max_calls` of `[run]`. One more is answered `budget` and not run.
     pub calls_max: usize,
     /// Where runs are kept; `None`: nowhere.
@@ -80,10 +86,12 @@ pub async fn serve_mcp(
     let metrics = Arc::new(Metrics::new(&options.toolbox));
     let offered = watch::Sender::new(Arc::new(Offered::at_most(options.toolbox, options.calls_max)));
     let (journal, notices) = (options.journal, options.notices);
+    let (approvals, wait) = (options.approvals, options.approval_wait);
     let shared = Shared {
         watch: Arc::new(move |run, caller| {
             recorder(journal.as_ref(), &metrics, &notices, &run, RunKind::Session, caller, "an MCP session")
         }),
+        approver: Arc::new(move |caller| approvals.approver(caller.project.clone(), Some(wait))),
         offered: offered.subscribe(),
         scheduler: options.scheduler,
         closing: Cancel::default(),

@@ -35,6 +35,7 @@ use fanout_agent::{Cancel, Ledger};
 use fanout_core::call::RunId;
 use fanout_core::event::Recorder;
 use fanout_core::run::Scheduler;
+use fanout_host::approvals::Approvals;
 use tokio::sync::watch::Receiver;
 
 use crate::keys::Caller;
@@ -65,6 +66,7 @@ pub(crate) struct MessagesOptions {
     /// The tools that run here, the upstream, and how runs are treated.
     pub(crate) current: Receiver<Arc<Current>>,
     pub(crate) scheduler: Scheduler,
+    pub(crate) approvals: Approvals,
     pub(crate) recorder: RecorderOf,
     pub(crate) spent: SpentOf,
     /// What projects and keys spend in a day.
@@ -86,6 +88,7 @@ impl MessagesOptions {
     pub(crate) fn new(
         current: Receiver<Arc<Current>>,
         scheduler: Scheduler,
+        approvals: Approvals,
         recorder: RecorderOf,
         spent: SpentOf,
         ledger: Arc<dyn Ledger>,
@@ -93,6 +96,7 @@ impl MessagesOptions {
         Self {
             current,
             scheduler,
+            approvals,
             recorder,
             spent,
             ledger,

@@ -134,10 +134,14 @@ impl Work {
         let _ = self.now.asking.set(Arc::clone(&asking));
         let _ = asking.ours.set(agent.ours().cloned().unwrap_or_default());
         let recorder = (options.recorder)(&self.run, &self.caller, &self.request.model);
+        let wait = self.current.config.run.approval_wait;
+        let approver = options.approvals.approver(self.caller.project.clone(), Some(wait));
         let settings = RunSettings {
             run: Some(self.run.clone()),
             caller: Some(self.caller.id.clone()),
             caller_token: self.caller.token.clone(),
+            approver: Some(approver),
+            parks: false,
             recorder: Some(Arc::new((recorder, Arc::clone(touched)))),
             cancel: cancel.clone(),
             budget: None,

@@ -4,6 +4,7 @@
 //!
 //! Every route is put in through [`Routes`], which remembers its name: `/openapi.json` is held against that list.
 
+mod approvals;
 mod health;
 mod openapi;
 mod reload;
@@ -52,6 +53,9 @@ pub(crate) fn routes() -> Routes {
         .with(Method::GET, "/fanout/v1/runs/{id}/events", get(runs::events))
         .with(Method::POST, "/fanout/v1/runs/{id}/decision", post(runs::decide))
         .with(Method::POST, "/fanout/v1/runs/{id}/cancel", post(runs::cancel))
+        .with(Method::GET, "/fanout/v1/approvals", get(approvals::list))
+        .with(Method::GET, "/fanout/v1/approvals/{id}", get(approvals::get))
+        .with(Method::POST, "/fanout/v1/approvals/{id}", post(approvals::decide))
         .with(Method::POST, "/fanout/v1/reload", post(reload::reload))
         .with(Method::GET, "/livez", get(health::live))
         .with(Method::GET, "/readyz", get(health::ready))

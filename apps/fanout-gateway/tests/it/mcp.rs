@@ -1,10 +1,12 @@
 //! The tools as an MCP server, asked by the protocol's own client over both transports.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanout_anthropic::HttpOptions;
 use fanout_core::run::{Scheduler, SchedulerOptions};
 use fanout_gateway::{McpOptions, serve_mcp};
+use fanout_host::approvals::Approvals;
 use rmcp::ClientHandler;
 use rmcp::model::{CallToolRequestParams, CallToolResult, ContentBlock, ProgressNotificationParam};
 use rmcp::service::{NotificationContext, RoleClient, RunningService, ServiceError, ServiceExt};
@@ -50,6 +52,8 @@ async fn connect(over: Over, stage: &Stage) -> Client {
             let options = McpOptions {
                 toolbox: Arc::clone(&stage.toolbox),
                 scheduler,
+                approvals: Approvals::in_memory(),
+                approval_wait: Duration::from_secs(30),
                 calls_max: 3,
                 journal: None,
                 notices: fanout_host::notify::Notices::default(),

@@ -11,6 +11,7 @@ use fanout_core::run::Scheduler;
 use fanout_core::tool::{Attempt, BoxFuture, CallerToken, Progress, Tool, ToolError, ToolSpec};
 use fanout_core::toolbox::Toolbox;
 use fanout_gateway::{Gateway, GatewayOptions, Reload, Setup, open, serve};
+use fanout_host::approvals::Approvals;
 use fanout_host::build::{Purpose, Upstream, add_plan};
 use fanout_host::claims::build_verifier;
 use fanout_host::config::Config;
@@ -194,6 +195,7 @@ impl Stage {
             journal: None,
             notices: fanout_host::notify::Notices::default(),
             ledger: std::sync::Arc::new(fanout_agent::MemoryLedger::default()),
+            approvals: Approvals::in_memory(),
             scheduler: Scheduler::new(setup_now.config.scheduler_options()),
             setup: setup_now,
             reload: Some(reload),

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanout_agent::{Agent, AgentError, AgentOptions, Budget, Conversation, Price, RunSettings, Status};
+use fanout_core::approval::{Approver, Asked, Decision, Question, Said};
+use fanout_core::tool::BoxFuture;
 use fanout_script::{Block, Fault, Pace, ServerOptions, Turn, Usage};
 
 use crate::stage::{Stage, calls, end_of, told};
@@ -47,6 +49,51 @@ async fn calls_past_the_budget_are_answered_and_end_the_run() {
     let stage = Stage::open([calls("read r1, read r2"), Turn::text("ok")]);
     let stage = stage.with(|options| options.limits.calls_max = 2);
     assert_eq!(end_of(&stage.run().await), "done", "the last call of the budget is in it");
+}
+
+/// The clock jumps while this lives.
+struct Jump;
+
+impl Jump {
+    fn begin() -> Self {
+        tokio::time::pause();
+        Self
+    }
+}
+
+impl Drop for Jump {
+    fn drop(&mut self) {
+        tokio::time::resume();
+    }
+}
+
+/// People who take an hour; the clock jumps over it.
+struct Slow;
+
+impl Approver for Slow {
+    fn ask(&self, question: Question) -> BoxFuture<'static, Result<Asked, String>> {
+        let decision = Box::pin(async {
+            let _jump = Jump::begin();
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            Decision::Approved(Said::default())
+        });
+        Box::pin(async move { Ok(Asked { approval: format!("apr_{}", question.call).into(), decision }) })
+    }
+}
+
+#[tokio::test]
+async fn the_time_of_a_run_stands_still_while_it_waits_for_people_and_nothing_else() {
+    for (said, parks, end) in [
+        ("read r1, pay p1", true, "done"),
+        ("read r1, pay p1", false, "budget: the run has used its 10s (`deadline`)"),
+        ("stay s1, pay p1", true, "budget: the run has used its 10s (`deadline`)"),
+    ] {
+        let stage = Stage::open([calls(said), calls("pay p2"), Turn::text("ok")]);
+        let stage = stage.with(|options| options.limits.deadline = Duration::from_secs(10));
+        let report = stage.run_as(RunSettings { approver: Some(Arc::new(Slow)), parks, ..stage.settings() }).await;
+        assert_eq!(end_of(&report), end, "{said} {parks}");
+        assert_eq!(report.elapsed.as_secs() >= 2 * 3600, end == "done");
+    }
 }
 
 /// A plan `p` of a `for_each` over so many reads, between two calls as they are.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanout_core::approval::Approval;
 use fanout_core::effects::{EffectsSpec, Source, Template};
 use fanout_core::outcome::Output;
 use fanout_core::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
@@ -14,8 +15,9 @@ use serde_json::json;
 
 use crate::stage::Log;
 
-/// All of them. `read` and `peek` only read `k/{id}`, all others write it; `peek` and `stay` wait for the gate.
-const NAMES: [&str; 8] = ["read", "write", "fail", "grumble", "panic", "hang", "stay", "peek"];
+/// All of them. `read` and `peek` only read `k/{id}`, all others write it; `peek` and `stay` wait for the gate, and people are asked
+/// about `pay`.
+const NAMES: [&str; 9] = ["read", "write", "pay", "fail", "grumble", "panic", "hang", "stay", "peek"];
 
 struct Hand {
     name: &'static str,
@@ -52,6 +54,9 @@ impl Tool for Hand {
         if self.name == "write" {
             // As long as can be said: no clock can count to it.
             (spec.policy.timeout, spec.policy.deadline) = (Duration::MAX, Duration::MAX);
+        }
+        if self.name == "pay" {
+            spec.policy.approval = Approval::Always;
         }
         if self.name == "hang" {
             spec.policy.timeout = Duration::from_millis(20);

@@ -182,13 +182,20 @@ impl Member {
 
     /// What it touches, as far as that is known before anything has run.
     pub(crate) fn effects(&self, paths: &Paths) -> Effects {
+        self.tool.effects_of(&self.known_input(), paths)
+    }
+
+    /// Whether it refers to no other's output: what it is given is known before anything has run.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.names.iter().all(|(_, named)| matches!(named, Named::Value(_)))
+    }
+
+    /// What it is given, as far as that is known before anything has run.
+    pub(crate) fn known_input(&self) -> Value {
         let bound = |label: &str, _: Option<usize>| {
             let (_, named) = self.names.iter().find(|(name, _)| &**name == label)?;
             if let Named::Value(value) = named { Some(Bound::Whole(Arc::clone(value))) } else { None }
         };
-        match fill(&self.input, &bound) {
-            Ok((input, _)) => self.tool.effects_of(&input, paths),
-            Err(_) => self.tool.effects_of(&self.input, paths),
-        }
+        fill(&self.input, &bound).map_or_else(|_| (*self.input).clone(), |(input, _)| input)
     }
 }

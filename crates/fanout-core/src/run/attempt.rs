@@ -15,7 +15,8 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::shared::{LockGuard, Observed, PermitGuard};
-use crate::call::{CallId, ToolName};
+use crate::approval::Decision;
+use crate::call::{ApprovalId, CallId, ToolName};
 use crate::effects::Effects;
 use crate::event::NotKept;
 use crate::graph::Ix;
@@ -45,6 +46,10 @@ pub(super) enum Message {
     Unwatched,
     /// The attempt of that number says how far it is.
     Progressed { call: Ix, number: u32, progress: Progress },
+    /// A question about a call stands where people see it.
+    Asked { call: Ix, approval: ApprovalId },
+    /// What came of that question of a call, or why nobody could be asked.
+    Decided { call: Ix, which: usize, result: Result<(ApprovalId, Decision), String> },
     /// An attempt ended; the lease is released once nobody else holds it.
     Ended { call: Ix, result: Result<Output, ToolError>, lease: Arc<Lease> },
     /// Nothing of a call is left.

@@ -98,6 +98,8 @@ pub struct Arrived<'a> {
     pub effects: &'a Effects,
     /// The nearest earlier calls that hold it back, ended or not.
     pub waits: Arc<[Wait]>,
+    /// Whether a person has to agree before it runs; `None`: that is not known before its references are.
+    pub asks: Option<bool>,
     /// What it came to, if it has: a call that cannot run is answered when it arrives.
     pub outcome: Option<&'a Outcome>,
 }
@@ -336,6 +338,7 @@ impl<'run> Batch<'run> {
             },
             effects: self.schedule.effects(ix),
             waits: self.waits(ix),
+            asks: self.asks(ix),
             outcome: item.outcome.as_deref(),
         })
     }
@@ -444,7 +447,8 @@ impl<'run> Batch<'run> {
     pub(super) fn accept(&mut self, new: New, shown: CallId, position: Position, edges: Vec<Edge>) -> Ix {
         let settled = new.names.is_empty() && !matches!(new.role, Role::Each(_));
         let effects = new.tool.effects_of(&new.input, &self.run.options.paths);
-        let treatment = self.treatment(&new.tool, shown, &effects);
+        let mut treatment = self.treatment(&new.tool, shown, &effects);
+        treatment.asks = settled && new.tool.spec.policy.approval.asks(&new.input);
         let bundle = new.bundle;
         let ix = self.push(new);
         self.items[ix].limit = Arc::clone(&treatment.limit);
@@ -462,6 +466,7 @@ impl<'run> Batch<'run> {
             early: self.run.options.early_start && tool.terms.repeatable && effects.only_reads(),
             resumable: tool.resumable(self.run.options.once.as_deref()),
             in_doubt: false,
+            asks: false,
             expected: tool.latency.expected(),
         }
     }
@@ -532,6 +537,8 @@ impl<'run> Batch<'run> {
             value: OnceCell::new(),
             limit: Arc::clone(&self.run.unlimited),
             lock: None,
+            asking: None,
+            words: Vec::new(),
             running: None,
             started_at: Duration::ZERO,
             outcome: None,

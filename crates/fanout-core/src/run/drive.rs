@@ -16,7 +16,7 @@ use crate::effects::Effects;
 use crate::event::What;
 use crate::graph::Ix;
 use crate::limits::{Cost, GroupId, Signal, Wish};
-use crate::outcome::{CallError, ErrorCode, Outcome, Output};
+use crate::outcome::{CallError, Content, ErrorCode, Outcome, Output};
 use crate::schedule::Step;
 use crate::shape::shape;
 use crate::tool::{Attempt, Backing, Hold, Progress, ToolError};
@@ -38,6 +38,8 @@ impl Batch<'_> {
             Message::WaitAsked { call, wait } => self.observed(call, Observed { paused: Some(wait), opened: None }),
             Message::Unwatched => self.run.shared.watch(),
             Message::Progressed { call, number, progress } => self.progressed(call, number, progress),
+            Message::Asked { call, approval } => self.question_stands(call, approval),
+            Message::Decided { call, which, result } => self.decided(call, which, result, now),
             Message::Ended { call, result, lease } => {
                 self.ended(call, result, &lease, now);
                 if lease.release() {
@@ -133,6 +135,7 @@ impl Batch<'_> {
                     _ => self.prepare(call, self.run.elapsed()),
                 },
                 Step::Gather(bundle) => self.gather(bundle),
+                Step::Ask(call) => self.ask(call, self.run.elapsed()),
                 Step::Lock(call) => self.lock(call, self.run.elapsed()),
                 Step::Permit { group, again } => self.permit(group, again, self.run.elapsed()),
                 Step::WithdrawPermit(group) => {
@@ -237,7 +240,11 @@ impl Batch<'_> {
 
     fn prepare(&mut self, call: Ix, now: Duration) {
         let prepared = self.filled(call).map(|(input, effects)| {
-            self.items[call].input = input;
+            let item = &mut self.items[call];
+            if item.tool.as_ref().is_some_and(|tool| tool.spec.policy.approval.asks(&input)) {
+                self.schedule.needs_approval(call);
+            }
+            item.input = input;
             effects
         });
         let freed = self.schedule.prepared(call, prepared, now);
@@ -320,6 +327,8 @@ impl Batch<'_> {
         };
         let part_of = self.part_of(call);
         let item = &mut self.items[call];
+        item.asking = None;
+        let shown = with_words(shown, std::mem::take(&mut item.words));
         let past = self.past.outcome(&item.call).cloned();
         let is_told = past.is_none();
         let outcome = past.unwrap_or_else(|| {
@@ -340,4 +349,12 @@ impl Batch<'_> {
         // What still runs keeps its locks by itself.
         self.items[call].lock = None;
     }
+}
+
+/// What the model is shown, and behind it what people said.
+fn with_words(shown: Arc<[Content]>, words: Vec<Arc<str>>) -> Arc<[Content]> {
+    if words.is_empty() {
+        return shown;
+    }
+    shown.iter().cloned().chain(words.into_iter().map(Content::Text)).collect()
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::AbortHandle;
 
+use super::asking::Asking;
 use super::attempt::Lease;
 use super::plan::{Planned, Together};
 use super::shared::LockGuard;
@@ -35,6 +36,10 @@ pub(super) struct Item {
     pub(super) limit: Arc<Limit>,
     /// Its place in the locks, until it is answered.
     pub(super) lock: Option<Arc<LockGuard>>,
+    /// What it asks people, while it does.
+    pub(super) asking: Option<Box<Asking>>,
+    /// What people said to it, shown behind its result.
+    pub(super) words: Vec<Arc<str>>,
     pub(super) running: Option<Running>,
     pub(super) started_at: Duration,
     pub(super) outcome: Option<Arc<Outcome>>,

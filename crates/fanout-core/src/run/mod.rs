@@ -7,6 +7,7 @@
 //! [`locks`](crate::locks) and [`limits`](crate::limits) answer for all runs of the process.
 
 mod alarm;
+mod asking;
 mod attempt;
 mod batch;
 mod drive;
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 
 use rustc_hash::FxHashMap;
 
+use crate::approval::Approver;
 use crate::call::{CallerId, GroupName, RunId, ToolName};
 use crate::effects::{Effects, Paths};
 use crate::event::{Recorder, What};
@@ -166,12 +168,14 @@ pub struct RunOptions {
     pub once: Option<Arc<Once>>,
     /// How long the run went on in processes before this one; its clock goes on from there.
     pub elapsed: Duration,
+    /// Who asks people about calls that need their approval; without one such a call is `denied`.
+    pub approver: Option<Arc<dyn Approver>>,
     /// Who is told what happens.
     pub recorder: Option<Arc<dyn Recorder>>,
 }
 
 impl RunOptions {
-    /// A run of this id: early start on, nobody told.
+    /// A run of this id: early start on, nobody told, nobody asked.
     pub fn new(run: impl Into<RunId>) -> Self {
         Self {
             run: run.into(),
@@ -183,6 +187,7 @@ impl RunOptions {
             paths: Paths::default(),
             once: None,
             elapsed: Duration::ZERO,
+            approver: None,
             recorder: None,
         }
     }

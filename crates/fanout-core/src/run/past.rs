@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 use serde_json::Value;
 
 use super::shared::LockGuard;
+use crate::approval::{Decision, Said};
 use crate::call::{CallId, ToolName};
 use crate::event::What;
 use crate::outcome::{CallError, Content, ErrorCode, Outcome};
@@ -29,6 +30,8 @@ struct Known {
     input: Arc<Value>,
     /// How many attempts had begun.
     attempts: u32,
+    /// What people said who let it run.
+    said: Vec<Said>,
     state: State,
 }
 
@@ -84,6 +87,9 @@ impl Past {
                 known.attempts = *attempt;
                 known.state = State::Running { started: number, place: None };
             }),
+            What::ApprovalDecided { call, decision: Decision::Approved(said), .. } => {
+                self.change(call, |known| known.said.push(said.clone()));
+            }
             // It goes again, so nothing was carried out or it does no harm.
             What::CallBackoff { call, .. } => self.change(call, |known| known.state = State::Waiting),
             What::CallEnded { outcome } | What::BundleEnded { outcome } => {
@@ -159,6 +165,13 @@ impl Past {
         Some((known.attempts, matches!(known.state, State::Running { .. })))
     }
 
+    /// What people said to it, if nobody has to be asked any more: an attempt at it had begun, or it has its outcome.
+    pub(super) fn agreed(&mut self, call: &CallId) -> Option<Vec<Said>> {
+        let known = self.calls.get_mut(call)?;
+        let is_settled = known.attempts > 0 || matches!(known.state, State::Ended(_));
+        is_settled.then(|| std::mem::take(&mut known.said))
+    }
+
     /// The place in the locks that waits for it.
     pub(super) fn take_place(&mut self, call: &CallId) -> Option<Reentered> {
         match &mut self.calls.get_mut(call)?.state {
@@ -168,7 +181,13 @@ impl Past {
     }
 
     fn arrive(&mut self, call: &CallId, tool: &ToolName, input: &Arc<Value>) {
-        let known = Known { tool: tool.clone(), input: Arc::clone(input), attempts: 0, state: State::Waiting };
+        let known = Known {
+            tool: tool.clone(),
+            input: Arc::clone(input),
+            attempts: 0,
+            said: Vec::new(),
+            state: State::Waiting,
+        };
         self.calls.insert(call.clone(), known);
     }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::batch::{Batch, BatchError};
 use super::item::{Name, Named, New, Role};
-use crate::call::{Call, CallId, Input, Position};
+use crate::call::{Call, CallId, Input, Position, ToolName};
 use crate::effects::{Effects, Paths, Source};
 use crate::event::Why;
 use crate::graph::{Edge, Ix, Of, Opened, Part};
@@ -44,7 +44,12 @@ pub(super) struct Together {
     atomic: Arc<Atomic>,
     /// How many calls each member stands for; `None`: it is one.
     elements: Vec<Option<usize>>,
+    /// The members that people have to agree to.
+    pub(super) asks: Vec<Asks>,
 }
+
+/// A member that people have to agree to: its label, its tool, its final input.
+pub(super) type Asks = (Arc<str>, ToolName, Arc<Value>);
 
 impl Together {
     /// Another attempt begins: nothing of an earlier one counts.
@@ -202,7 +207,7 @@ impl Batch<'_> {
     }
 
     /// The plan that a call belongs to.
-    fn plan_of(&self, call: Ix) -> Option<Ix> {
+    pub(super) fn plan_of(&self, call: Ix) -> Option<Ix> {
         let mut at = self.items[call].bundle?;
         while let Some(above) = self.items[at].bundle {
             at = above;
@@ -330,7 +335,7 @@ impl Batch<'_> {
             Ok(input) => member.tool.effects_of(input, &self.run.options.paths),
             Err(_) => member.effects(&self.run.options.paths),
         };
-        let treatment = self.treatment(&member.tool, format!("{}/{index}", member.label).into(), &effects);
+        let mut treatment = self.treatment(&member.tool, format!("{}/{index}", member.label).into(), &effects);
         let mut input = Arc::clone(&member.input);
         let mut error = self.admit();
         if let (true, None) = (settled, &error) {
@@ -344,6 +349,7 @@ impl Batch<'_> {
                 Err(unfilled) => error = Some(unfilled),
             }
             names.clear();
+            treatment.asks = error.is_none() && member.tool.spec.policy.approval.asks(&input);
         }
         Element { input, names, new: NewPart { treatment, part: Part { effects, settled, edges }, error } }
     }
@@ -410,14 +416,22 @@ impl Batch<'_> {
             self.refused(&call, Some(Arc::clone(tool)), error);
             return Ok(());
         }
+        let asks = match people_asked(&members) {
+            Ok(asks) => asks,
+            Err(error) => {
+                self.refused(&call, Some(Arc::clone(tool)), error);
+                return Ok(());
+            }
+        };
         let effects = together(&members, &self.run.options.paths);
         let tool = Arc::new(as_one(tool, &first, &members));
         let mut treatment = self.treatment(&tool, call.id.clone(), &effects);
         treatment.limit = self.run.limit_of(&first);
+        treatment.asks = !asks.is_empty();
         let tools = tools_of(&members);
         let edges = tools.iter().flat_map(|tool| self.declared_edges(tool)).collect();
         let atomic = Arc::new(Atomic::new(members, Arc::clone(&self.run.secrets)));
-        let role = Role::Atomic(Box::new(Together { plan, atomic, elements }));
+        let role = Role::Atomic(Box::new(Together { plan, atomic, elements, asks }));
         let ix = self.push(New::plan(&call.id, &tool, role));
         for tool in &tools {
             self.follow(tool, ix);
@@ -503,6 +517,31 @@ fn flat(plan: &Plan) -> (Vec<AtomicMember>, Vec<Option<usize>>) {
         }
     }
     (all, elements)
+}
+
+/// The members that people have to agree to, with what they are given. They are asked before anything runs, so an input that
+/// is filled only then could not be what they agreed to.
+fn people_asked(members: &[AtomicMember]) -> Result<Vec<Asks>, CallError> {
+    let mut asked = Vec::new();
+    for member in members {
+        let name = member.tool();
+        let known = member.known_input();
+        if !member.tool.spec.policy.approval.asks(&known) {
+            continue;
+        }
+        if !member.is_settled() {
+            let message = format!(
+                "`{}` (`{name}`) needs a person's approval, who is asked before an atomic plan begins: its input may not \
+                 refer to the output of another call of the plan. Nothing was carried out; write the value, or leave \
+                 `atomic` out",
+                member.label
+            );
+            return Err(CallError::new(ErrorCode::InvalidInput, message));
+        }
+        member.tool.schema.check(name.as_str(), &known)?;
+        asked.push((Arc::clone(&member.label), name.clone(), Arc::new(known)));
+    }
+    Ok(asked)
 }
 
 /// Their tools, each once.

@@ -49,6 +49,7 @@ struct Item {
     treatment: Treatment,
     phase: Phase,
     settled: bool,
+    consent: Consent,
     /// When the deadline passes; set on entering the locks.
     deadline_at: Duration,
     /// The only valid timer of this call; others that were set are stale.
@@ -70,6 +71,19 @@ struct Failed {
     again_at: Duration,
     /// Nothing of it is left.
     is_gone: bool,
+}
+
+/// Whether people agree to a call, beside its waits in the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Consent {
+    /// Nobody has to.
+    Free,
+    /// Somebody has to, and is asked once its input is final and the response counts.
+    Needed,
+    /// Somebody was asked.
+    Asked,
+    /// They agree.
+    Given,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +150,7 @@ impl Schedule {
         self.push(treatment, Phase::Waiting, settled, bundle);
         let call = self.graph.add(effects, settled, edges, &mut changes);
         self.apply(changes, now);
+        self.ask_beside(call, now);
         call
     }
 
@@ -176,7 +191,11 @@ impl Schedule {
                 for (part, error) in refused {
                     self.bypass(part, error, &mut changes);
                 }
+                let new = self.graph.parts(call).map(<[Ix]>::to_vec).unwrap_or_default();
                 self.apply(changes, now);
+                for part in new {
+                    self.ask_beside(part, now);
+                }
                 self.part_answered(call);
             }
             Err(error) => {
@@ -287,6 +306,34 @@ impl Schedule {
         self.apply(changes, now);
         self.try_enter(call, now);
         freed
+    }
+
+    /// People have to agree to this call, as its final input says; told before [`Schedule::prepared`].
+    pub fn needs_approval(&mut self, call: Ix) {
+        if self.items[call].phase == Phase::Waiting {
+            self.items[call].consent = Consent::Needed;
+        }
+    }
+
+    /// Whether people have to agree to this call, once its input is final.
+    pub fn needs_people(&self, call: Ix) -> Option<bool> {
+        let item = &self.items[call];
+        item.settled.then_some(item.consent != Consent::Free)
+    }
+
+    /// The answer to [`Step::Ask`]: people agree, or why the call ends. Its deadline has not begun yet.
+    pub fn decided(&mut self, call: Ix, result: Result<(), CallError>, now: Duration) {
+        let item = &mut self.items[call];
+        if item.phase != Phase::Waiting || item.consent != Consent::Asked {
+            return;
+        }
+        match result {
+            Ok(()) => {
+                item.consent = Consent::Given;
+                self.try_enter(call, now);
+            }
+            Err(error) => self.end(call, error, now),
+        }
     }
 
     /// The call holds its locks.
@@ -412,9 +459,21 @@ impl Schedule {
     /// Lets a call go on to its locks if nothing in the batch holds it back.
     fn try_enter(&mut self, call: Ix, now: Duration) {
         let item = &mut self.items[call];
+        if item.phase != Phase::Waiting || !item.settled {
+            return;
+        }
+        // Nobody is asked about a response that may yet be thrown away.
+        if self.committed && item.consent == Consent::Needed {
+            item.consent = Consent::Asked;
+            self.steps.push_back(Step::Ask(call));
+        }
         let treatment = &item.treatment;
-        let may_enter = self.committed || treatment.early;
-        if item.phase != Phase::Waiting || !item.settled || !may_enter || !self.graph.is_free(call) {
+        let may_enter = match item.consent {
+            Consent::Free => self.committed || treatment.early,
+            Consent::Needed | Consent::Asked => false,
+            Consent::Given => true,
+        };
+        if !may_enter || !self.graph.is_free(call) {
             return;
         }
         item.phase = Phase::Locking;
@@ -425,6 +484,13 @@ impl Schedule {
             self.locked(call, now);
         } else {
             self.steps.push_back(Step::Lock(call));
+        }
+    }
+
+    /// A call that waits for others is asked about meanwhile.
+    fn ask_beside(&mut self, call: Ix, now: Duration) {
+        if self.items[call].consent == Consent::Needed {
+            self.try_enter(call, now);
         }
     }
 
@@ -571,6 +637,7 @@ impl Schedule {
         self.items.push(Item {
             bundle,
             parts_open: 0,
+            consent: if treatment.asks { Consent::Needed } else { Consent::Free },
             treatment,
             phase,
             settled,

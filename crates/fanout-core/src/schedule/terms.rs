@@ -20,6 +20,9 @@ pub enum Step {
     /// All parts of this bundle are answered: put its outcome together; answer with
     /// [`Schedule::gathered`](super::Schedule::gathered).
     Gather(Ix),
+    /// The response counts and this call's input is final: ask people whether it may run; answer with
+    /// [`Schedule::decided`](super::Schedule::decided). Nothing is held meanwhile.
+    Ask(Ix),
     /// Enter the locks for this call; answer with [`Schedule::locked`](super::Schedule::locked) once they are held. They are
     /// kept until the call is answered and no attempt at it is left.
     Lock(Ix),
@@ -67,12 +70,15 @@ pub struct Treatment {
     pub terms: Arc<Terms>,
     /// The limit group that its attempts need permits of.
     pub limit: Arc<Limit>,
-    /// It may enter before the response has ended.
+    /// It may enter before the response has ended. Never where `asks` is set.
     pub early: bool,
     /// It may go again though it may have been carried out: it is repeatable, or it is never carried out twice.
     pub resumable: bool,
     /// An attempt at it may have been carried out, and that would do harm once more: no failure can be told as one.
     pub in_doubt: bool,
+    /// People have to agree before it runs. Where its input is not final this is not known yet: see
+    /// [`Schedule::needs_approval`](super::Schedule::needs_approval).
+    pub asks: bool,
     /// How long it is expected to take, for the order in which permits are used.
     pub expected: Duration,
 }
@@ -134,6 +140,7 @@ impl Treatment {
             early: false,
             resumable: false,
             in_doubt: false,
+            asks: false,
             expected: Duration::ZERO,
         }
     }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up should fail where it stands")]
 
 mod alarm;
+mod approvals;
 mod atomic;
 mod batch;
 mod conflicts;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fanout_core::approval::{Approval, Approver, Asked, Decision, Question, Said};
 use fanout_core::call::Call;
 use fanout_core::effects::{EffectsSpec, Paths, Source, Template};
 use fanout_core::event::{Event, NotKept, Recorder, What};
@@ -18,7 +19,8 @@ use serde_json::{Value, json};
 /// How often each call was carried out, by its id.
 type Carried = Arc<Mutex<BTreeMap<String, u32>>>;
 
-/// `read` and `write` touch `k/{key}`, `set` writes it and is idempotent, `list` answers items.
+/// `read` and `write` touch `k/{key}`, `set` writes it and is idempotent, `list` answers items; people are asked about `pay`
+/// and `put`, which is idempotent.
 struct Fake(&'static str, Carried);
 
 impl Tool for Fake {
@@ -30,7 +32,10 @@ impl Tool for Fake {
             "list" => EffectsSpec { reads: Some(vec![]), writes: Some(vec![]), ..spec.effects },
             _ => EffectsSpec { writes: Some(template("k/{key}")), ..spec.effects },
         };
-        spec.policy.idempotent = self.0 == "set";
+        spec.policy.idempotent = ["set", "put"].contains(&self.0);
+        if ["pay", "put"].contains(&self.0) {
+            spec.policy.approval = Approval::Always;
+        }
         spec
     }
 
@@ -50,9 +55,29 @@ impl Tool for Fake {
     }
 }
 
+/// People who think for 3 ms, do not agree to the key `no`, and say something about every call. They count the questions.
+#[derive(Clone, Default)]
+struct People(Arc<Mutex<Vec<String>>>);
+
+impl Approver for People {
+    fn ask(&self, question: Question) -> BoxFuture<'static, Result<Asked, String>> {
+        self.0.lock().unwrap().push(question.call.to_string());
+        let said = Said { by: Some("kim".into()), words: Some(format!("of {}", question.input["key"]).into()) };
+        let decision = match question.input["key"] == json!("no") {
+            true => Decision::Denied(said),
+            false => Decision::Approved(said),
+        };
+        let decision = Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            decision
+        });
+        Box::pin(async move { Ok(Asked { approval: format!("apr_{}", question.call).into(), decision }) })
+    }
+}
+
 fn toolbox(carried: &Carried) -> Arc<Toolbox> {
     let mut toolbox = Toolbox::new();
-    for name in ["read", "write", "set", "list"] {
+    for name in ["read", "write", "set", "list", "pay", "put"] {
         toolbox.add(Fake(name, Arc::clone(carried))).unwrap();
     }
     toolbox.add_plan(50_000).unwrap();
@@ -66,6 +91,8 @@ fn calls() -> Vec<Call> {
         {"label": "each", "tool": "write", "for_each": {"$ref": "all#"}, "input": {"key": {"$ref": "item#/key"}, "ms": 7}},
         {"label": "bad", "tool": "write", "input": {"key": "z", "fail": true}},
         {"label": "never", "tool": "read", "needs": ["bad"], "input": {"key": "y"}},
+        {"label": "paid", "tool": "pay", "input": {"key": "p", "ms": 2}},
+        {"label": "put", "tool": "put", "needs": ["paid"], "input": {"key": "o", "ms": 4}},
         {"label": "sum", "tool": "set", "needs": ["each"], "input": {"key": {"$ref": "each#/1/key"}, "n": {"$ref": "all#"}}},
     ]});
     vec![
@@ -76,6 +103,9 @@ fn calls() -> Vec<Call> {
         Call::new(4, "bad", "write", json!({"key": "q", "fail": true})),
         Call::new(5, "gone", "no_such_tool", json!({})),
         Call::new(6, "r2", "read", json!({"key": "b", "ms": 2})),
+        Call::new(7, "pay", "pay", json!({"key": "a", "ms": 5})),
+        Call::new(8, "put", "put", json!({"key": "u", "ms": 8})),
+        Call::new(9, "denied", "pay", json!({"key": "no"})),
     ]
 }
 
@@ -90,10 +120,11 @@ impl Recorder for All {
 }
 
 /// Runs the calls to their end, with what is known of them.
-async fn play(carried: &Carried, past: Option<Past>) -> (Vec<Arc<Outcome>>, Vec<What>) {
+async fn play(carried: &Carried, people: &People, past: Option<Past>) -> (Vec<Arc<Outcome>>, Vec<What>) {
     let all = Arc::new(All::default());
     let mut options = RunOptions::new("r");
     options.recorder = Some(Arc::clone(&all) as _);
+    options.approver = Some(Arc::new(people.clone()));
     let mut run = Scheduler::default().run(toolbox(carried), options);
     let mut batch = run.batch();
     if let Some(past) = past {
@@ -126,15 +157,25 @@ fn ended(events: &[What]) -> BTreeMap<String, Arc<Outcome>> {
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_breaks_off_at_any_event_goes_on_as_if_it_had_not() {
     let whole = Carried::default();
-    let (outcomes, events) = play(&whole, None).await;
+    let (outcomes, events) = play(&whole, &People::default(), None).await;
     let whole_ended = ended(&events);
     assert!(events.len() > 60, "{}", events.len());
     for cut in 0..=events.len() {
         let before = &events[..cut];
         let (known, underway): (_, Vec<String>) =
             (ended(before), past(before).underway().map(|call| call.call.to_string()).collect());
-        let carried = Carried::default();
-        let (again, after) = play(&carried, Some(past(before))).await;
+        let begun: Vec<String> = before
+            .iter()
+            .filter_map(|what| match what {
+                What::AttemptStarted { call, .. } => Some(call.to_string()),
+                _ => None,
+            })
+            .collect();
+        let (carried, people) = (Carried::default(), People::default());
+        let (again, after) = play(&carried, &people, Some(past(before))).await;
+        for call in people.0.lock().unwrap().iter() {
+            assert!(!known.contains_key(call) && !begun.contains(call), "{cut}: people are asked of `{call}` again");
+        }
         let carried = carried.lock().unwrap();
         let is_unknown = |call: &str| underway.iter().any(|id| id == call) && !may_repeat(call);
         // Both parts together are one story: each call ends once, those that ended before are not run again.
@@ -174,7 +215,7 @@ fn came(outcome: &Outcome) -> Outcome {
 
 /// By the tools of [`calls`].
 fn may_repeat(call: &str) -> bool {
-    ["r1", "r2", "s1", "p/all", "p/never", "p/sum"].contains(&call)
+    ["r1", "r2", "s1", "put", "p/all", "p/never", "p/put", "p/sum"].contains(&call)
 }
 
 /// Says that what is recorded is never kept, or cannot be.

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fanout_core::approval::{Approval, Approver, Asked, Decision, Question, Said};
 use fanout_core::call::Call;
+use fanout_core::outcome::{ErrorCode, Output};
 use fanout_core::run::{RunOptions, Scheduler, SchedulerOptions};
+use fanout_core::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
 use fanout_core::toolbox::Toolbox;
 use fanout_testing::seed::{Rng, each_seed};
 use fanout_testing::store::{Declares, Store, StoreTool};
@@ -24,6 +27,8 @@ struct Planned {
     ms: u64,
     /// How long after the one before it arrives.
     after_ms: u64,
+    /// Somebody has to agree: after how long they decide, and whether they do.
+    asks: Option<(u64, bool)>,
 }
 
 impl Planned {
@@ -33,7 +38,12 @@ impl Planned {
     }
 
     fn tool(&self) -> &'static str {
-        if self.writes.is_empty() { "read" } else { "write" }
+        match (self.writes.is_empty(), self.asks) {
+            (true, None) => "read",
+            (false, None) => "write",
+            (true, Some(_)) => "read_asking",
+            (false, Some(_)) => "write_asking",
+        }
     }
 
     fn call(&self, index: usize) -> Call {
@@ -55,6 +65,7 @@ fn random_run(rng: &mut Rng, run: usize) -> Turns {
         writes: (0..rng.below(3)).map(|_| key(rng)).collect(),
         ms: 1 + rng.below(60) as u64,
         after_ms: rng.below(20) as u64,
+        asks: rng.percent(30).then(|| (rng.below(100) as u64, rng.percent(80))),
     };
     (0..1 + rng.below(3)).map(|turn| (0..1 + rng.below(6)).map(|at| call(rng, turn, at)).collect()).collect()
 }
@@ -66,12 +77,45 @@ fn rig(in_flight_max: usize) -> (Scheduler, Arc<Toolbox>, Store) {
     let mut toolbox = Toolbox::new();
     toolbox.add(StoreTool::new("read", &stores, Declares::Reads)).unwrap();
     toolbox.add(StoreTool::new("write", &stores, Declares::All)).unwrap();
+    toolbox.add(Asking(StoreTool::new("read_asking", &stores, Declares::Reads))).unwrap();
+    toolbox.add(Asking(StoreTool::new("write_asking", &stores, Declares::All))).unwrap();
     let options = SchedulerOptions { in_flight_max, ..SchedulerOptions::default() };
     (Scheduler::new(options), Arc::new(toolbox), store)
 }
 
+/// A tool that runs when somebody agrees.
+struct Asking(StoreTool);
+
+impl Tool for Asking {
+    fn spec(&self) -> ToolSpec {
+        let mut spec = self.0.spec();
+        spec.policy.approval = Approval::Always;
+        spec
+    }
+
+    fn call(&self, attempt: Attempt) -> BoxFuture<'static, Result<Output, ToolError>> {
+        self.0.call(attempt)
+    }
+}
+
+/// Decides as the calls of the run say.
+struct People(BTreeMap<String, (u64, bool)>);
+
+impl Approver for People {
+    fn ask(&self, question: Question) -> BoxFuture<'static, Result<Asked, String>> {
+        let (after, agrees) = self.0[question.call.as_str()];
+        let decision = Box::pin(async move {
+            sleep(Duration::from_millis(after)).await;
+            if agrees { Decision::Approved(Said::default()) } else { Decision::Denied(Said::default()) }
+        });
+        Box::pin(async move { Ok(Asked { approval: "apr".into(), decision }) })
+    }
+}
+
 async fn play(scheduler: Scheduler, toolbox: Arc<Toolbox>, id: usize, turns: Turns) -> BTreeMap<String, u64> {
-    let mut run = scheduler.run(toolbox, RunOptions::new(id.to_string()));
+    let asking = turns.iter().flatten().filter_map(|call| Some((call.what.clone(), call.asks?)));
+    let people: Arc<dyn Approver> = Arc::new(People(asking.collect()));
+    let mut run = scheduler.run(toolbox, RunOptions { approver: Some(people), ..RunOptions::new(id.to_string()) });
     let mut outputs = BTreeMap::new();
     for turn in turns {
         let mut batch = run.batch();
@@ -82,8 +126,10 @@ async fn play(scheduler: Scheduler, toolbox: Arc<Toolbox>, id: usize, turns: Tur
             batch.call(call.call(at)).unwrap();
         }
         for outcome in batch.finish().await {
-            let value = outcome.result.as_ref().unwrap().value();
-            outputs.insert(outcome.call.to_string(), value.as_u64().unwrap());
+            match &outcome.result {
+                Ok(output) => drop(outputs.insert(outcome.call.to_string(), output.value().as_u64().unwrap())),
+                Err(error) => assert_eq!((error.code, outcome.attempts), (ErrorCode::Denied, 0)),
+            }
         }
     }
     outputs
@@ -95,6 +141,7 @@ fn check(seed: u64, runtime: &Runtime, ms_max: u64) {
     let mut runs: Vec<Turns> = (0..2 + rng.below(5)).map(|run| random_run(&mut rng, run)).collect();
     for call in runs.iter_mut().flatten().flatten() {
         (call.ms, call.after_ms) = (call.ms % ms_max, call.after_ms % ms_max);
+        call.asks = call.asks.map(|(after, agrees)| (after % ms_max, agrees));
     }
     let (scheduler, toolbox, store) = rig(if rng.percent(50) { 1 + rng.below(4) } else { 1000 });
     let outputs = runtime.block_on(async {
@@ -137,7 +184,10 @@ fn judge(runs: &[Turns], store: &Store, outputs: &BTreeMap<String, u64>) {
         })
         .collect();
     let begun = store.begun();
-    assert_eq!(begun.len(), calls.len(), "every call begins once");
+    let denied = |call: &&Planned| call.asks.is_some_and(|(_, agrees)| !agrees);
+    let denied: Vec<&str> = runs.iter().flatten().flatten().filter(denied).map(|call| call.what.as_str()).collect();
+    assert!(begun.iter().all(|what| !denied.contains(&what.as_str())), "nothing begins that was denied");
+    assert_eq!(begun.len(), calls.len() - denied.len(), "every other call begins once");
     let (_, _, replayed) = rig(1);
     let mut before: Vec<(usize, usize, usize)> = Vec::new();
     for what in &begun {
@@ -168,6 +218,7 @@ async fn while_a_response_streams_only_reads_enter_and_a_broken_one_leaves_nothi
             writes: writes.iter().map(ToString::to_string).collect(),
             ms: 100,
             after_ms: 0,
+            asks: None,
         };
         let calls = [
             call("early", &["t/1"], &[]),

@@ -1,18 +1,16 @@
 //! What the contract of names holds and this version does not do.
 //!
-//! A key that is ignored could be dangerous: an `approval` that asks nobody, a check that checks nothing. So each is
+//! A key that is ignored could be dangerous: a `workspace` that confines nobody, a check that checks nothing. So each is
 //! refused with a sentence. A version that learns one of them takes its line out of the table.
 
 use super::keys::Kind;
 
 /// Where, which key, and what would be lost if it were ignored.
-const LATER: [(Kind, &str, &str); 6] = [
+const LATER: [(Kind, &str, &str); 4] = [
     (Kind::Top, "workspace", "there are no file tools yet"),
     (Kind::Project, "tools", "all its keys could use every tool"),
     (Kind::Project, "limits", "they would not be kept"),
     (Kind::Project, "credentials", "the tools would use those of everybody"),
-    (Kind::Tool, "approval", "nobody would be asked before the tool runs"),
-    (Kind::SourceTool, "approval", "nobody would be asked before the tool runs"),
 ];
 
 /// Why a key is refused, if it belongs to a later version.

@@ -7,6 +7,7 @@
 //! `setting` texts with `${NAME}` in them; `keys` describes every key, and `schema` and `reference` are made of it; `sections`, `limits`, `server`, `database`, `tool`, `command`, `sql`, `source`, `openapi`, `mcp`, `mcp_file`, `oauth`, `project`, `notify` and `jwt` know the keys; `later` the keys of later versions; `find`
 //! looks for the file. Nothing is connected to and nothing is built.
 
+mod approval;
 mod command;
 mod database;
 mod field;

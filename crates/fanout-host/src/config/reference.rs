@@ -73,7 +73,8 @@ fn takes(key: &Key) -> String {
         Takes::OneOf(values) => values.iter().map(|value| format!("`\"{value}\"`")).collect::<Vec<_>>().join(", "),
         Takes::Flag => "true or false".to_owned(),
         Takes::Whole(least, _) => format!("whole number from {least}"),
-        Takes::Amount => "number".to_owned(),
+        Takes::Amount | Takes::Number => "number".to_owned(),
+        Takes::Anything => "any value".to_owned(),
         Takes::Share => "share above 0, up to 1".to_owned(),
         Takes::Duration => "duration".to_owned(),
         Takes::Rate => "rate".to_owned(),
@@ -84,6 +85,10 @@ fn takes(key: &Key) -> String {
         Takes::SettingsByName | Takes::CredentialsByName => "texts with `${…}` by name".to_owned(),
         Takes::Inputs => "schemas by name".to_owned(),
         Takes::Schema => "JSON Schema of an object".to_owned(),
+        Takes::OneOfOr(values, kind) => {
+            let values = values.iter().map(|value| format!("`\"{value}\"`")).collect::<Vec<_>>().join(", ");
+            format!("{values}, or {}", kind.table().map(|table| format!("`{}`", table.header)).unwrap_or_default())
+        }
         Takes::FlagOr(kind) => {
             format!("true or false, or {}", kind.table().map(|table| format!("`{}`", table.header)).unwrap_or_default())
         }

@@ -104,6 +104,8 @@ fn of_value(takes: Takes) -> Value {
         Takes::Whole(least, u64::MAX) => json!({ "type": "integer", "minimum": least }),
         Takes::Whole(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Takes::Amount => json!({ "type": "number", "minimum": 0 }),
+        Takes::Number => json!({ "type": "number" }),
+        Takes::Anything => json!({}),
         Takes::Share => json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1 }),
         Takes::Duration => text(DURATION),
         Takes::Rate => text(RATE),
@@ -120,6 +122,7 @@ fn of_value(takes: Takes) -> Value {
         Takes::Table(kind) => part(kind),
         Takes::FlagOr(kind) => json!({ "anyOf": [{ "type": "boolean" }, part(kind)] }),
         Takes::Tables(kind) => list(part(kind)),
+        Takes::OneOfOr(values, kind) => json!({ "anyOf": [{ "enum": values }, list(part(kind))] }),
         Takes::TablesByName(kind) => {
             let mut tables = by_name(part(kind));
             tables["propertyNames"] = json!({ "pattern": "\\S" });

@@ -15,6 +15,7 @@ use fanout_tools::schema::{Fields, nearest};
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::approval;
 use super::command::{self, CommandConfig};
 use super::database::DatabaseConfig;
 use super::field::Field;
@@ -234,6 +235,7 @@ pub(super) fn policy(section: &Section<'_>, names: &Names, limits: &BTreeMap<Str
         after,
         idempotent: section.get("idempotent").and_then(|field| field.boolean()).unwrap_or_default(),
         nested,
+        approval: section.get("approval").and_then(|field| approval::read(&field)).unwrap_or_default(),
         stop_on_failure: default.stop_on_failure,
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use fanout_agent::{ResumeError, Resumed};
+use fanout_core::approval::Approver;
 use fanout_core::call::ToolName;
 use fanout_core::effects::Paths;
 use fanout_core::event::{Event, Recorder, RunKind, What};
@@ -95,7 +96,13 @@ impl Broken {
     }
 
     /// Runs the calls of a batch to their end.
-    pub async fn finish_batch(self, scheduler: &Scheduler, toolbox: Arc<Toolbox>, recorder: Arc<dyn Recorder>) {
+    pub async fn finish_batch(
+        self,
+        scheduler: &Scheduler,
+        toolbox: Arc<Toolbox>,
+        recorder: Arc<dyn Recorder>,
+        approver: Arc<dyn Approver>,
+    ) {
         let given = self.told.iter().find_map(|told| match &told.what {
             What::RunStarted { given, .. } => calls_given(given),
             _ => None,
@@ -105,6 +112,7 @@ impl Broken {
         options.caller = self.row.caller.as_str().into();
         options.elapsed = self.told.iter().map(|told| told.at).max().unwrap_or_default();
         options.recorder = Some(recorder);
+        options.approver = Some(approver);
         let mut run: Run = scheduler.run(toolbox, options);
         run.record(|| What::RunResumed);
         let mut batch = run.batch();

@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fanout_agent::{Agent, Budget, Cancel, Daily, Ledger, RunSettings, new_run_id};
+use fanout_agent::{Agent, Budget, Cancel, Daily, Ledger, Parking, RunSettings, new_run_id};
 use fanout_anthropic::Model;
 use fanout_core::call::{CallerId, RunId};
 use fanout_core::event::{Event, Recorder, RunKind, What};
@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::given::NewAgentRun;
 use super::recover::{Broken, Recovery};
+use crate::approvals::Approvals;
 use crate::config::Config;
 use crate::journal::new_run;
 use crate::options::{agent_options, daily_caps};
@@ -60,6 +61,8 @@ pub struct WorkerOptions {
     pub scheduler: Scheduler,
     /// What the next run works with.
     pub equipment: Arc<dyn Fn() -> Equipment + Send + Sync>,
+    /// Where calls that need a person's approval wait for it.
+    pub approvals: Approvals,
     /// What teams and their keys spend in a day.
     pub ledger: Arc<dyn Ledger>,
     /// Who is told what happens in a run, beside the journal.
@@ -88,6 +91,7 @@ pub struct Worker {
 
 struct Running {
     cancel: Cancel,
+    parking: Arc<Parking>,
     recorder: Arc<RunRecorder>,
     abort: Option<tokio::task::AbortHandle>,
 }
@@ -95,11 +99,18 @@ struct Running {
 /// Stops a run in which nothing happens.
 struct Watched {
     at: watch::Sender<Instant>,
+    parking: Arc<Parking>,
+    worker: Arc<Worker>,
 }
 
 impl Recorder for Watched {
-    fn record(&self, _: &Event) {
+    fn record(&self, event: &Event) {
         self.at.send_replace(Instant::now());
+        let was_parked = self.parking.is_parked();
+        self.parking.record(event);
+        if self.parking.is_parked() && !was_parked {
+            self.worker.look();
+        }
     }
 }
 
@@ -214,7 +225,9 @@ impl Worker {
             self.recover().await?;
         }
         let equipment = (self.options.equipment)();
-        let room = equipment.config.worker.concurrency.saturating_sub(self.running().len());
+        // Who only waits for people holds no place; when they have decided it goes on at once.
+        let busy = self.running().values().filter(|running| !running.parking.is_parked()).count();
+        let room = equipment.config.worker.concurrency.saturating_sub(busy);
         if room == 0 || store.setting(PAUSED).await?.is_some() {
             return Ok(());
         }
@@ -230,6 +243,7 @@ impl Worker {
     /// whoever comes next goes on with them.
     pub async fn close(&self, grace: Duration) {
         self.closing.cancel("the process is stopping");
+        self.options.approvals.park();
         let _ = tokio::time::timeout(grace, self.idle()).await;
         for (_, running) in self.running().drain() {
             running.recorder.break_off();
@@ -246,25 +260,37 @@ impl Worker {
     /// Goes on with a run in a task of its own.
     fn go_on(self: &Arc<Self>, broken: Broken, equipment: Equipment) {
         let recorder = Arc::new(broken.recorder(&self.options.journal));
-        let (run, cancel) = (broken.row.run.clone(), Cancel::default());
-        let running = Running { cancel: cancel.clone(), recorder: Arc::clone(&recorder), abort: None };
+        let (run, cancel, parking) = (broken.row.run.clone(), Cancel::default(), Arc::<Parking>::default());
+        let running = Running {
+            cancel: cancel.clone(),
+            parking: Arc::clone(&parking),
+            recorder: Arc::clone(&recorder),
+            abort: None,
+        };
         self.running().insert(run.clone(), running);
         self.count.send_modify(|count| *count += 1);
         let over = Over { worker: Arc::clone(self), run: run.clone() };
         let worker = Arc::clone(self);
         let task = tokio::spawn(async move {
             let _over = over;
-            worker.run(broken, equipment, recorder, cancel).await;
+            worker.run(broken, equipment, recorder, cancel, parking).await;
         });
         if let Some(running) = self.running().get_mut(&run) {
             running.abort = Some(task.abort_handle());
         }
     }
 
-    async fn run(&self, broken: Broken, equipment: Equipment, kept: Arc<RunRecorder>, cancel: Cancel) {
+    async fn run(
+        self: &Arc<Self>,
+        broken: Broken,
+        equipment: Equipment,
+        kept: Arc<RunRecorder>,
+        cancel: Cancel,
+        parking: Arc<Parking>,
+    ) {
         let at = watch::Sender::new(Instant::now());
         let stirred = at.subscribe();
-        let watched = Arc::new(Watched { at });
+        let watched = Arc::new(Watched { at, parking: Arc::clone(&parking), worker: Arc::clone(self) });
         let listener = (self.options.recorder)(&broken.row);
         let recorder: Arc<dyn Recorder> = Arc::new((Arc::clone(&kept), (listener, watched)));
         let longest = equipment.config.worker.watchdog;
@@ -273,18 +299,24 @@ impl Worker {
                 Recovery::Agent(_) => self.run_agent(broken, &equipment, recorder, cancel.clone()).await,
                 Recovery::Batch(_) => {
                     let toolbox = Arc::clone(&equipment.toolbox);
-                    broken.finish_batch(&self.options.scheduler, toolbox, recorder).await;
+                    let approver = self.options.approvals.approver(broken.row.project.clone(), None);
+                    broken.finish_batch(&self.options.scheduler, toolbox, recorder, approver).await;
                 }
-                Recovery::Abandoned(_) | Recovery::Unreadable(_) => broken.end(&*recorder, &equipment.toolbox),
+                Recovery::Abandoned(_) | Recovery::Unreadable(_) => {
+                    if let Err(error) = self.options.approvals.let_go(&broken.row.run).await {
+                        tracing::warn!(run = broken.row.run.as_str(), %error, "its approvals are still its own");
+                    }
+                    broken.end(&*recorder, &equipment.toolbox);
+                }
             }
         };
         tokio::pin!(work);
         loop {
-            let quiet_at = *stirred.borrow() + longest;
+            let quiet_at = if parking.is_parked() { Instant::now() + longest } else { *stirred.borrow() + longest };
             tokio::select! {
                 () = &mut work => break,
                 () = sleep_until(quiet_at), if cancel.reason().is_none() => {
-                    if stirred.borrow().elapsed() >= longest {
+                    if stirred.borrow().elapsed() >= longest && !parking.is_parked() {
                         cancel.cancel(&format!("nothing happened in it for {longest:?} (`watchdog` of [worker])"));
                     }
                 }
@@ -318,6 +350,8 @@ impl Worker {
             cancel,
             budget: Some(budget),
             daily: self.daily(&row, equipment),
+            approver: Some(self.options.approvals.approver(row.project.clone(), None)),
+            parks: true,
             ..RunSettings::default()
         };
         let (model, scheduler) = (Arc::clone(&equipment.model), self.options.scheduler.clone());

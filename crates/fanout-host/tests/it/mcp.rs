@@ -69,8 +69,8 @@ fn every_mistake_of_a_server_is_named_with_its_place() {
             "fanout.toml:3:23: `file/{`: a `{` needs a field name and a `}`, as in `orders/{id}`",
         ),
         (
-            "[mcp_servers.a]\ncommand = \"x\"\ntools.t = { approval = \"always\" }\n",
-            "fanout.toml:3:13: `approval` is not in this version of fanout: nobody would be asked before the tool runs",
+            "[mcp_servers.a]\ncommand = \"x\"\ntools.t = { approval = \"sometimes\" }\n",
+            "fanout.toml:3:24: `approval` must be \"never\", \"always\" or conditions such as [{ if = \"/amount\", over = 100 }], not \"sometimes\"",
         ),
         (
             "[mcp_servers.a]\ncommand = \"x\"\ntools.t = { rate = \"1/s\" }\n",

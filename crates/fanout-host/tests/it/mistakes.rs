@@ -285,8 +285,6 @@ fn what_is_not_in_this_version_is_refused() {
     check("workspace = {}", &format!("fanout.toml:1:1: {}", later("workspace", "there are no file tools yet")));
     let lost = "all its keys could use every tool";
     check("[project.a]\ntools = []", &format!("fanout.toml:2:1: {}", later("tools", lost)));
-    let lost = "nobody would be asked before the tool runs";
-    check_tool("approval = \"never\"", &format!("1: {}", later("approval", lost)));
 }
 
 #[test]
@@ -405,5 +403,45 @@ fn a_gateway_is_told_what_its_keys_take() {
         ("key_file = \"k\"", "1: unknown key `key_file` in [server]; did you mean `keys_file`?"),
     ] {
         check(&format!("[server]\n{line}"), &format!("fanout.toml:2:{answer}"));
+    }
+}
+
+#[test]
+fn a_condition_of_approval_says_where_to_look_and_for_one_thing() {
+    let or = "`approval` must be \"never\", \"always\" or conditions such as [{ if = \"/amount\", over = 100 }]";
+    for (text, at, message) in [
+        ("approval = true", 12, format!("{or}, not true")),
+        (
+            "approval = [{ over = 1 }]",
+            13,
+            "a condition of `approval` needs `if`, where to look: \"/amount\", say".into(),
+        ),
+        (
+            "approval = [{ if = \"amount\", over = 1 }]",
+            20,
+            "`if` must be a JSON pointer such as \"/amount\", not \"amount\"".into(),
+        ),
+        (
+            "approval = [{ if = \"/a\" }]",
+            13,
+            "a condition of `approval` needs one of `over`, `under`, `equals` and `absent`".into(),
+        ),
+        (
+            "approval = [{ if = \"/a\", over = 1, absent = true }]",
+            45,
+            "a condition of `approval` looks for one thing: `over` or `absent`".into(),
+        ),
+        (
+            "approval = [{ if = \"/a\", over = \"1\" }]",
+            33,
+            "`over` must be a number such as 100 or 0.5, not \"1\"".into(),
+        ),
+        (
+            "approval = [{ if = \"/a\", ovre = 1 }]",
+            26,
+            "unknown key `ovre` in a condition of `approval`; did you mean `over`?".into(),
+        ),
+    ] {
+        check_tool(text, &format!("{at}: {message}"));
     }
 }

@@ -180,8 +180,8 @@ fn a_mistake_names_what_was_meant() {
             "3:24: unknown key `tiemout` in [openapi.shop] tools.\"orders/get\"; did you mean `timeout`?",
         ),
         (
-            "tools.\"orders/get\" = { approval = \"always\" }",
-            "3:24: `approval` is not in this version of fanout: nobody would be asked before the tool runs",
+            "tools.\"orders/get\" = { approval = [] }",
+            "3:35: `approval` must be \"never\", \"always\" or conditions such as [{ if = \"/amount\", over = 100 }], not []",
         ),
         (
             "tools.\"orders/get\" = { after = [\"shop__orders_lst\"] }",

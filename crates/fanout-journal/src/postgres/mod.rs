@@ -7,6 +7,7 @@
 //! for as long as its *lease*; should it live all the same, its runs have another fence, and it cannot write to them.
 
 mod append;
+mod approvals;
 mod link;
 mod rows;
 
@@ -229,6 +230,8 @@ impl Store for PostgresStore {
                      and not exists (select from fanout.run r where r.owner = o.name)"
                 );
                 client.query_typed(&owners, &[(&before, Type::INT8)]).await?;
+                let approvals = "delete from fanout.approval where expires_ms < $1";
+                client.query_typed(approvals, &[(&before, Type::INT8)]).await?;
                 let runs = "delete from fanout.run where ended_ms < $1 returning 1";
                 client.query_typed(runs, &[(&before, Type::INT8)]).await
             });

@@ -3,6 +3,7 @@
 //! Two connections on threads of their own: `append` and all that changes something goes through the one, so that whoever
 //! only looks waits for nobody. Write-ahead log, full synchronisation: what an append answered for outlives the power.
 
+mod approvals;
 mod open;
 mod owner;
 mod rows;
@@ -156,6 +157,7 @@ impl Store for SqliteStore {
             let transaction = begin(connection)?;
             let sql = "delete from fanout_outcome where run in (select id from fanout_run where ended_ms < ?)";
             transaction.execute(sql, [ended_before_ms])?;
+            transaction.execute("delete from fanout_approval where expires_ms < ?", [ended_before_ms])?;
             let gone = transaction.execute("delete from fanout_run where ended_ms < ?", [ended_before_ms])?;
             transaction.commit()?;
             Ok(gone)

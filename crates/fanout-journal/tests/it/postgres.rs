@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanout_journal::approvals::ApprovalStore;
 use fanout_journal::store::{Entry, RunState, Store, StoreError};
 use fanout_journal::{Connect, PostgresStore};
 use fanout_testing::postgres::{Database, Pgbouncer, Postgres};
 
-use crate::suite;
+use crate::{asked, suite};
 
 /// Longer than any test.
 const LEASE: Duration = Duration::from_secs(600);
@@ -56,6 +57,18 @@ impl Place {
 async fn an_id_is_one_runs() {
     for place in Place::both().await {
         suite::an_id_is_one_runs(&place.open().await).await;
+    }
+}
+
+#[tokio::test]
+async fn a_question_is_one_calls_and_the_first_decision_counts() {
+    for place in Place::both().await {
+        let (store, other) = (place.open().await, place.open().await);
+        asked::questions_are_listed(&store, &other).await;
+        asked::a_call_finds_its_question(&store, &other).await;
+        asked::the_first_decision_counts(&store, &other).await;
+        store.prune(2_001).await.unwrap();
+        assert!(store.get("apr_la".into()).await.unwrap().is_none());
     }
 }
 
@@ -114,7 +127,7 @@ async fn many_that_open_an_empty_database_at_once_make_one_journal() {
         while let Some(opened) = opening.join_next().await {
             opened.unwrap();
         }
-        assert_eq!(place.database.sql("select count(*) from fanout.layout").await.unwrap().trim(), "1");
+        assert_eq!(place.database.sql("select count(*) from fanout.layout").await.unwrap().trim(), "2");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanout_core::approval::{Decision, Said};
 use fanout_core::call::Position;
 use fanout_core::effects::Key;
 use fanout_core::event::{RunKind, Tokens, Wait, What, Why};
@@ -14,6 +15,10 @@ fn outcome(part_of: Option<&str>, result: Result<Output, CallError>) -> Arc<Outc
     let shown: Arc<[Content]> = Arc::from([Content::Text("shown".into())]);
     let (call, part_of) = ("toolu_1/a/3".into(), part_of.map(Into::into));
     Arc::new(Outcome { call, part_of, result: result.map(Arc::new), shown, attempts: 2 })
+}
+
+fn decided(decision: Decision) -> What {
+    What::ApprovalDecided { call: "toolu_1".into(), approval: "apr_1".into(), decision }
 }
 
 /// One of each kind, and of each shape within it.
@@ -66,6 +71,10 @@ fn events() -> Vec<What> {
             waits: Arc::from([]),
         },
         What::CallWaits { call: "toolu_1".into(), waits: Arc::from([wait(None)]) },
+        What::ApprovalAsked { call: "toolu_1".into(), approval: "apr_1".into() },
+        decided(Decision::Approved(Said { by: Some("kim".into()), words: Some("fine,\n\"but\"".into()) })),
+        decided(Decision::Denied(Said { by: Some("kim".into()), words: None })),
+        decided(Decision::Expired),
         What::CallReady { call: "toolu_1".into(), filled: None },
         What::CallReady { call: "toolu_1".into(), filled: Some(Arc::new(json!({"id": 8}))) },
         What::CallLocked { call: "toolu_1".into() },
@@ -110,6 +119,7 @@ fn what_a_newer_version_wrote_is_refused_and_what_is_damaged_too() {
         "{\"e\":\"unheard_of\"}",
         "{\"e\":\"run_started\",\"kind\":\"x\",\"given\":\"\"}",
         "{\"e\":\"call_arrived\",\"call\":\"a\",\"tool\":\"t\",\"at\":\"1.x\"}",
+        "{\"e\":\"approval_decided\",\"call\":\"a\",\"approval\":\"b\",\"decision\":\"perhaps\"}",
         "{\"e\":\"run_ended\",\"status\":\"fine\"}",
     ];
     for text in mistakes {

@@ -5,11 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use fanout_journal::SqliteStore;
+use fanout_journal::approvals::ApprovalStore;
 use fanout_journal::store::{Entry, RunState, Store, StoreError, Wanted};
+use fanout_journal::{MemoryApprovals, SqliteStore};
 use tempfile::TempDir;
 
-use crate::suite;
+use crate::{asked, suite};
 
 struct Place(TempDir);
 
@@ -47,6 +48,31 @@ async fn an_id_is_one_runs() {
 async fn the_runs_of_who_is_gone_are_taken_over_once() {
     let place = Place::new();
     suite::a_run_is_taken_over_once(Box::new(place.open()), &place.open(), &place.open()).await;
+}
+
+#[tokio::test]
+async fn a_question_is_one_calls_and_the_first_decision_counts() {
+    let place = Place::new();
+    let (store, other) = (place.open(), place.open());
+    asked::questions_are_listed(&store, &other).await;
+    asked::a_call_finds_its_question(&store, &other).await;
+    asked::the_first_decision_counts(&store, &other).await;
+    store.prune(1_999).await.unwrap();
+    assert!(store.get("apr_la".into()).await.unwrap().is_some());
+    store.prune(2_001).await.unwrap();
+    assert!(store.get("apr_la".into()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_question_in_memory_is_one_calls_and_the_first_decision_counts() {
+    for test in 0..3 {
+        let store = MemoryApprovals::default();
+        match test {
+            0 => asked::questions_are_listed(&store, &store).await,
+            1 => asked::a_call_finds_its_question(&store, &store).await,
+            _ => asked::the_first_decision_counts(&store, &store).await,
+        }
+    }
 }
 
 #[tokio::test]

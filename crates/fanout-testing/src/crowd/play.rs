@@ -268,7 +268,8 @@ impl Crowd<'_> {
             };
             let expected = Duration::from_millis(200);
             let (terms, resumable) = (Arc::new(terms), wanted.repeatable);
-            let treatment = Treatment { call: id, terms, limit, early: false, resumable, in_doubt: false, expected };
+            let treatment =
+                Treatment { call: id, terms, limit, early: false, resumable, in_doubt: false, asks: false, expected };
             batch.schedule.arrive(treatment, touches.effects(), true, Vec::new(), now);
         });
     }
@@ -281,7 +282,7 @@ impl Crowd<'_> {
     fn step(&mut self, run: usize, step: Step) {
         let now = self.now;
         match step {
-            Step::Prepare(_) | Step::Gather(_) => {}
+            Step::Prepare(_) | Step::Gather(_) | Step::Ask(_) => {}
             Step::Lock(ix) => {
                 let (ticket, held) = self.locks.enter(self.batches[run].schedule.effects(ix));
                 self.tickets.insert(ticket, (run, ix));

@@ -11,6 +11,7 @@ use fanout_core::run::Scheduler;
 use fanout_core::tool::{Attempt, BoxFuture, Tool, ToolError, ToolSpec};
 use fanout_core::toolbox::Toolbox;
 use fanout_gateway::{Gateway, GatewayOptions, Setup, open, serve};
+use fanout_host::approvals::Approvals;
 use fanout_host::build::Upstream;
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
@@ -207,6 +208,7 @@ impl Scene {
             journal: None,
             notices: fanout_host::notify::Notices::default(),
             ledger: std::sync::Arc::new(fanout_agent::MemoryLedger::default()),
+            approvals: Approvals::in_memory(),
             scheduler: Scheduler::new(config.scheduler_options()),
             setup: Setup {
                 config,

@@ -20,6 +20,8 @@ pub(super) enum Kind {
     Scheduler,
     /// `[limits.NAME]`.
     Limit,
+    /// One condition of `approval`.
+    Condition,
     /// `retry` of a limit group.
     Retry,
     /// `breaker` of a limit group.
@@ -118,6 +120,10 @@ pub(super) enum Takes {
     /// A whole number, from and to.
     Whole(u64, u64),
     Amount,
+    /// Any number.
+    Number,
+    /// Any value that JSON can hold.
+    Anything,
     Share,
     Duration,
     Rate,
@@ -138,6 +144,8 @@ pub(super) enum Takes {
     /// `true` or `false`, or a table that says more.
     FlagOr(Kind),
     Tables(Kind),
+    /// One of these, or a list of such tables.
+    OneOfOr(&'static [&'static str], Kind),
     TablesByName(Kind),
 }
 

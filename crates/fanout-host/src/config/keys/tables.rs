@@ -4,8 +4,8 @@
 
 use super::{Key, Kind, Rule, Table, Takes};
 use Takes::{
-    Amount, CredentialsByName, Duration, Flag, FlagOr, Inputs, Like, ListLike, OneOf, Rate, Schema, Setting, Settings,
-    SettingsByName, Share, Size, TablesByName, Text, Texts, Whole,
+    Amount, Anything, CredentialsByName, Duration, Flag, FlagOr, Inputs, Like, ListLike, Number, OneOf, OneOfOr, Rate,
+    Schema, Setting, Settings, SettingsByName, Share, Size, TablesByName, Text, Texts, Whole,
 };
 
 const COUNT: Takes = Whole(1, u32::MAX as u64);
@@ -49,6 +49,13 @@ const MAX_RESULT: Key =
     key("max_result", Size, r#""16KiB""#, "what the model is shown of a result at most").or(r#""64KiB""#);
 const NESTED: Key =
     key("nested", Flag, "true", "the tool runs calls itself: it takes no locks and no permits").or("false");
+const APPROVAL: Key = key(
+    "approval",
+    OneOfOr(&["never", "always"], Kind::Condition),
+    r#"[{ if = "/user_id", equals = "u1" }]"#,
+    "whether a person has to agree before a call runs; with conditions on its input, if one of them is met or cannot be judged",
+)
+.or(r#""never""#);
 const UNDECLARED: Key = key(
     "undeclared",
     OneOf(&["serial", "parallel"]),
@@ -64,7 +71,7 @@ const STOP_ON_FAILURE: Key = key(
 )
 .or("false");
 
-pub(super) static TABLES: [Table; 23] = [
+pub(super) static TABLES: [Table; 24] = [
     table(
         Kind::Top,
         "the top of the file",
@@ -136,7 +143,7 @@ pub(super) static TABLES: [Table; 23] = [
             key("deadline", Duration, r#""5m""#, "the longest that a run may take").or(r#""15m""#),
             key("plan", Flag, "false", "offer the model the tool `plan`: a whole graph of calls in one turn").or("true"),
             key("early_start", Flag, "false", "calls that only read and are repeatable start while the response streams").or("true"),
-            key("approval_wait", Duration, r#""1m""#, "how long a call waits for a person; this version asks nobody yet").or(r#""30s""#),
+            key("approval_wait", Duration, r#""1m""#, "how long a call waits for a person; then it ends as `denied`").or(r#""30s""#),
         ],
     )
     .overridden(),
@@ -232,6 +239,7 @@ pub(super) static TABLES: [Table; 23] = [
             READS,
             WRITES,
             AFTER,
+            APPROVAL,
             IDEMPOTENT,
             TIMEOUT,
             DEADLINE,
@@ -246,6 +254,19 @@ pub(super) static TABLES: [Table; 23] = [
         Rule::ExactlyOneOf(&["http", "command", "sql"]),
         Rule::AtMostOneOf(&["input", "input_schema", "input_schema_file"]),
     ]),
+    table(
+        Kind::Condition,
+        "approval = [{ … }]",
+        "In a `[[tool]]` and `tools.NAME`: one condition on the final input of a call.",
+        &[
+            key("if", Like("^(/.*)?$", "a JSON pointer such as \"/amount\""), r#""/amount""#, "where to look: a JSON pointer into the input").needed(),
+            key("over", Number, "100", "a number above this"),
+            key("under", Number, "0", "a number below this"),
+            key("equals", Anything, r#""prod""#, "this value"),
+            key("absent", Flag, "true", "nothing there, if `true`; anything there, if `false`"),
+        ],
+    )
+    .rules(&[Rule::ExactlyOneOf(&["over", "under", "equals", "absent"])]),
     table(
         Kind::Http,
         "http = { … }",
@@ -371,7 +392,7 @@ pub(super) static TABLES: [Table; 23] = [
         Kind::SourceTool,
         "tools.NAME = { … }",
         "In `[openapi.NAME]` and `[mcp_servers.NAME]`: what is said of one tool.",
-        &[READS, WRITES, AFTER, IDEMPOTENT, TIMEOUT, DEADLINE, LIMIT, MAX_RESULT, NESTED],
+        &[READS, WRITES, AFTER, APPROVAL, IDEMPOTENT, TIMEOUT, DEADLINE, LIMIT, MAX_RESULT, NESTED],
     ),
     table(
         Kind::Server,

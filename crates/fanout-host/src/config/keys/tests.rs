@@ -54,6 +54,11 @@ fn file(kind: Kind, header: &str, key: &str, line: &str) -> String {
                 beside(&[(&["name"], "name = \"get_user\""), (&["http", "command", "sql"], http), (inputs, input)]);
             format!("[[tool]]\n{line}\n{others}[limits.payments]\n[database.shop]\nurl = \"sqlite://shop.db\"\n")
         }
+        Kind::Condition => {
+            let tests: &[&str] = &["over", "under", "equals", "absent"];
+            let others = beside(&[(&["if"], "if = \"/user_id\""), (tests, "absent = true")]);
+            format!("{tool}command = {{ program = \"x\" }}\n[[tool.approval]]\n{line}\n{others}")
+        }
         Kind::Http => {
             let others = beside(&[(&["method"], "method = \"POST\""), (&["url"], "url = \"https://a.example\"")]);
             format!("{tool}[tool.http]\n{line}\n{others}")
