@@ -438,8 +438,10 @@ fn a_condition_of_approval_says_where_to_look_and_for_one_thing() {
         ),
         (
             "approval = [{ if = \"/a\", ovre = 1 }]",
-            26,
-            "unknown key `ovre` in a condition of `approval`; did you mean `over`?".into(),
+            13,
+            "a condition of `approval` needs one of `over`, `under`, `equals` and `absent`\nfanout.toml:5:26: unknown key `ovre` \
+             in a condition of `approval`; did you mean `over`?"
+                .into(),
         ),
     ] {
         check_tool(text, &format!("{at}: {message}"));
