@@ -198,7 +198,7 @@ impl Recorder for RunWatch {
                 let again_ms = again_after.map(|wait| wait.as_millis());
                 tracing::warn!(run = self.run.as_str(), turn, error, again_ms, "model request failed");
             }
-            What::ApprovalAsked { call, approval } => {
+            What::ApprovalAsked { call, approval, .. } => {
                 let (run, approval) = (self.run.as_str(), approval.as_str());
                 self.seen(call, |seen| seen.asked_at = seen.asked_at.or(Some(at)));
                 tracing::info!(run, call = call.as_str(), approval, "approval asked");

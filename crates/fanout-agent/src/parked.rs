@@ -113,7 +113,7 @@ mod tests {
             let [at, does, call] = event.split(' ').collect::<Vec<_>>()[..] else { panic!("{event}") };
             let (call, approval) = (CallId::from(call), "apr".into());
             let what = match does {
-                "asks" => What::ApprovalAsked { call, approval },
+                "asks" => What::ApprovalAsked { call, tool: "pay".into(), approval },
                 "decided" => What::ApprovalDecided { call, approval, decision: Decision::Expired },
                 "ready" => What::CallReady { call, filled: None },
                 "resumed" => What::RunResumed,

@@ -176,6 +176,8 @@ pub enum What {
     ApprovalAsked {
         /// The call; of an atomic plan that is the plan.
         call: CallId,
+        /// The tool that needs it; of an atomic plan that of the member.
+        tool: ToolName,
         /// The question.
         approval: ApprovalId,
     },

@@ -40,8 +40,8 @@ pub fn line(event: &Event) -> Option<Value> {
         What::CallWaits { call, waits } => {
             json!({ "type": "call_waits", "call": call.as_str(), "waits": waits_json(waits) })
         }
-        What::ApprovalAsked { call, approval } => {
-            json!({ "type": "approval_asked", "call": call.as_str(), "approval": approval.as_str() })
+        What::ApprovalAsked { call, tool, approval } => {
+            json!({ "type": "approval_asked", "call": call.as_str(), "tool": tool.as_str(), "approval": approval.as_str() })
         }
         What::ApprovalDecided { call, approval, decision } => {
             let said = decision.said();

@@ -101,6 +101,7 @@ enum Record {
     },
     ApprovalAsked {
         call: String,
+        tool: String,
         approval: String,
     },
     ApprovalDecided {
@@ -257,8 +258,9 @@ impl Record {
             What::CallWaits { call, waits } => {
                 Self::CallWaits { call: call.to_string(), waits: waits.iter().map(WaitRecord::of).collect() }
             }
-            What::ApprovalAsked { call, approval } => {
-                Self::ApprovalAsked { call: call.to_string(), approval: approval.to_string() }
+            What::ApprovalAsked { call, tool, approval } => {
+                let tool = tool.to_string();
+                Self::ApprovalAsked { call: call.to_string(), tool, approval: approval.to_string() }
             }
             What::ApprovalDecided { call, approval, decision } => {
                 let Said { by, words } = decision.said().cloned().unwrap_or_default();
@@ -314,8 +316,8 @@ impl Record {
                 What::BundleArrived { call, tool, part_of, position, waits }
             }
             Self::CallWaits { call, waits } => What::CallWaits { call: call.into(), waits: waits_of(waits)? },
-            Self::ApprovalAsked { call, approval } => {
-                What::ApprovalAsked { call: call.into(), approval: approval.into() }
+            Self::ApprovalAsked { call, tool, approval } => {
+                What::ApprovalAsked { call: call.into(), tool: tool.into(), approval: approval.into() }
             }
             Self::ApprovalDecided { call, approval, decision, by, words } => {
                 let decision = decision_of(&decision, Said { by, words })?;

@@ -53,7 +53,7 @@ impl Watcher {
                     say(format!("{at}  {}", ended(bar, outcome)));
                 }
             }
-            What::ApprovalAsked { call, approval } => {
+            What::ApprovalAsked { call, approval, .. } => {
                 let timeline = self.timeline();
                 let tool = plain(timeline.bar(call).map_or(call.as_str(), |bar| bar.tool.as_str()));
                 say(format!("{at}  {tool} waits for a person: approval {approval}"));

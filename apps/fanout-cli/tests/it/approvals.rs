@@ -1,7 +1,9 @@
 //! A call that a person has to agree to, through a running gateway and the command that decides.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use fanout_script::{Server, ServerOptions, Turn};
 use serde_json::{Value, json};
 
 use crate::process::{Served, read, run};
@@ -178,4 +180,48 @@ fn a_page_of_approvals_goes_on_behind_its_last() {
             "{query}: {body}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_in_the_background_is_parked_and_can_be_decided_while_nobody_runs() {
+    let claude = Server::start(ServerOptions::responder(|conversation| {
+        let is_refund = conversation.first_user_texts().next().unwrap_or_default() == "refund";
+        match (is_refund, conversation.assistant_turns()) {
+            (true, 0) => Turn::calls([("refund", json!({"order": "o1", "amount": 250}))]),
+            _ => Turn::text("all is done"),
+        }
+    }))
+    .unwrap();
+    let model = format!("[model]\nbase_url = \"{}\"\napi_key = \"scripted\"\n", claude.base_url());
+    let worker = "[worker]\nconcurrency = 1\nwatchdog = \"300ms\"\n[run]\ndeadline = \"1s\"\n";
+    let desk = Desk::new(&format!("{model}{worker}"));
+    let submit = |prompt: &str| {
+        let (status, body) = desk.served.send("POST", "/fanout/v1/runs", &[], &json!({"prompt": prompt}).to_string());
+        assert_eq!(status, 202, "{body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        body["id"].as_str().unwrap().to_owned()
+    };
+    let state = |served: &Served, id: &str| loop {
+        let (_, body) = served.send("GET", &format!("/fanout/v1/runs/{id}"), &[], "");
+        let run: Value = serde_json::from_str(&body).unwrap();
+        if !["queued", "running"].contains(&run["state"].as_str().unwrap()) {
+            return run["state"].as_str().unwrap().to_owned();
+        }
+    };
+    let parked = submit("refund");
+    let id = desk.waiting("")[0]["id"].as_str().unwrap().to_owned();
+    // The one place is free for as long as it waits, and neither watchdog nor deadline comes.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(1_200) {
+        assert_eq!(state(&desk.served, &submit("something else")), "done");
+    }
+    desk.served.signal(rustix::process::Signal::KILL);
+    let (code, out, err) = desk.approvals("", &["approve", &id, "--words", "gladly"]);
+    assert_eq!((code, out), (Some(0), format!("{id} (refund) is approved\n")), "{err}");
+    let next = Served::start(desk.folder.path(), &[ANY_PORT], &[]);
+    assert_eq!(state(&next, &parked), "done");
+    let last: Value = serde_json::from_slice(&claude.requests().last().unwrap().body).unwrap();
+    let result = last["messages"][2]["content"][0]["content"].to_string();
+    assert!(result.contains("refunded o1 250") && result.contains("the reviewer says: gladly"), "{last}");
+    assert_eq!(claude.violations(), []);
 }

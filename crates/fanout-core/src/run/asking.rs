@@ -99,10 +99,11 @@ impl Batch<'_> {
     }
 
     /// A question stands where people see it.
-    pub(super) fn question_stands(&self, call: Ix, approval: ApprovalId) {
+    pub(super) fn question_stands(&self, call: Ix, which: usize, approval: ApprovalId) {
         let item = &self.items[call];
-        if item.asking.is_some() {
-            self.run.record(|| What::ApprovalAsked { call: item.call.clone(), approval });
+        let about = item.asking.as_ref().and_then(|asking| asking.about.get(which));
+        if let Some((_, tool)) = about {
+            self.run.record(|| What::ApprovalAsked { call: item.call.clone(), tool: tool.clone(), approval });
         }
     }
 
@@ -202,7 +203,8 @@ fn verdict(tool: &ToolName, result: Result<(ApprovalId, Decision), String>) -> R
 async fn put(approver: Arc<dyn Approver>, question: Question, mut report: Report) {
     let result = match approver.ask(question).await {
         Ok(Asked { approval, decision }) => {
-            let _ = report.tell.send(Message::Asked { call: report.call, approval: approval.clone() });
+            let _ =
+                report.tell.send(Message::Asked { call: report.call, which: report.which, approval: approval.clone() });
             Ok((approval, decision.await))
         }
         Err(why) => Err(why),

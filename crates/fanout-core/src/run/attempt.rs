@@ -47,7 +47,7 @@ pub(super) enum Message {
     /// The attempt of that number says how far it is.
     Progressed { call: Ix, number: u32, progress: Progress },
     /// A question about a call stands where people see it.
-    Asked { call: Ix, approval: ApprovalId },
+    Asked { call: Ix, which: usize, approval: ApprovalId },
     /// What came of that question of a call, or why nobody could be asked.
     Decided { call: Ix, which: usize, result: Result<(ApprovalId, Decision), String> },
     /// An attempt ended; the lease is released once nobody else holds it.

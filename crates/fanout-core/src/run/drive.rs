@@ -38,7 +38,7 @@ impl Batch<'_> {
             Message::WaitAsked { call, wait } => self.observed(call, Observed { paused: Some(wait), opened: None }),
             Message::Unwatched => self.run.shared.watch(),
             Message::Progressed { call, number, progress } => self.progressed(call, number, progress),
-            Message::Asked { call, approval } => self.question_stands(call, approval),
+            Message::Asked { call, which, approval } => self.question_stands(call, which, approval),
             Message::Decided { call, which, result } => self.decided(call, which, result, now),
             Message::Ended { call, result, lease } => {
                 self.ended(call, result, &lease, now);

@@ -83,7 +83,7 @@ struct Heard(Mutex<Vec<String>>);
 impl Recorder for Heard {
     fn record(&self, event: &Event) {
         let said = match &event.what {
-            What::ApprovalAsked { call, approval } => format!("{call} asks {approval}"),
+            What::ApprovalAsked { call, approval, .. } => format!("{call} asks {approval}"),
             What::ApprovalDecided { call, approval, decision } => format!("{call} {approval} {}", decision.as_str()),
             What::CallReady { call, .. } => format!("{call} ready"),
             What::AttemptStarted { call, .. } => format!("{call} starts"),

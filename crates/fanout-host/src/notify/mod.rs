@@ -102,6 +102,10 @@ impl Notice {
                 let which = format!("{} {}", event.at.as_nanos(), group.as_str());
                 vec![Self::new(NoticeKind::BreakerOpen, run, &which, at, said)]
             }
+            What::ApprovalAsked { call, tool, approval } => {
+                let said = json!({ "approval": approval.as_str(), "call": call.as_str(), "tool": tool.as_str() });
+                vec![Self::new(NoticeKind::Approval, run, approval.as_str(), at, fields(said))]
+            }
             _ => Vec::new(),
         }
     }
@@ -249,10 +253,8 @@ impl Notices {
 /// The events of any number of runs.
 impl Recorder for Notices {
     fn record(&self, event: &Event) {
-        if matches!(event.what, What::RunEnded { .. } | What::BreakerOpened { .. }) {
-            for notice in Notice::of(event, SystemTime::now()) {
-                self.send(&notice);
-            }
+        for notice in Notice::of(event, SystemTime::now()) {
+            self.send(&notice);
         }
     }
 }

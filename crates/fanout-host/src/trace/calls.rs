@@ -121,7 +121,7 @@ struct Pieces<'p, 't, 'e> {
 }
 
 impl Pieces<'_, '_, '_> {
-    /// What it waited for before its first attempt: the response, its batch, its locks, its permits.
+    /// What it waited for before its first attempt: the response, its batch, people, its locks, its permits.
     fn waits(&mut self) {
         let bar = self.call.bar;
         let ready = bar.ready_at;
@@ -129,6 +129,11 @@ impl Pieces<'_, '_, '_> {
         let answered = self.call.turn.answered_at.filter(|answered| ready.is_none_or(|ready| *answered <= ready));
         if let Some(answered) = answered {
             self.wait("response", Some(answered));
+        }
+        if let (Some(asked), Some(decided)) = (bar.asked_at, bar.decided_at.or(bar.ended_at)) {
+            // People are asked beside its other waits.
+            self.wait("batch", Some(asked));
+            self.wait("approval", Some(decided));
         }
         self.wait("batch", ready);
         if ready.is_some() && bar.locked_at.is_some() {

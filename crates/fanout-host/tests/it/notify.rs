@@ -202,14 +202,14 @@ async fn an_address_is_told_what_it_asked_for_and_nothing_else() {
     let what = What::BreakerOpened { group: "payments".into(), wait: Duration::from_secs(30) };
     notices.record(&Event { run: "run_3".into(), at: Duration::ZERO, what });
     notices.record(&Event { run: "run_3".into(), at: Duration::ZERO, what: What::RunResumed });
-    // What other parts have to tell goes the same way.
-    let at = std::time::SystemTime::UNIX_EPOCH;
-    notices.send(&Notice::new(NoticeKind::Approval, &"run_4".into(), "appr_1", at, Map::new()));
+    let what = What::ApprovalAsked { call: "toolu_1".into(), tool: "charge".into(), approval: "apr_1".into() };
+    notices.record(&Event { run: "run_4".into(), at: Duration::ZERO, what });
     notices.close(LONG).await;
     let said: BTreeSet<String> = receiver.came().iter().map(|came| came.json()["type"].to_string()).collect();
     assert_eq!(said, ["\"breaker_open\"", "\"budget\""].map(str::to_owned).into());
     let approval = &other.came()[0].json();
-    assert_eq!((&approval["run"], &approval["at"]), (&json!("run_4"), &json!("1970-01-01T00:00:00.000Z")));
+    let said = ["run", "approval", "call", "tool"].map(|name| approval[name].as_str().unwrap());
+    assert_eq!(said, ["run_4", "apr_1", "toolu_1", "charge"]);
     assert_eq!((receiver.came().len(), other.came().len()), (2, 1));
 }
 

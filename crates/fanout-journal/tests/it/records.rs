@@ -71,7 +71,7 @@ fn events() -> Vec<What> {
             waits: Arc::from([]),
         },
         What::CallWaits { call: "toolu_1".into(), waits: Arc::from([wait(None)]) },
-        What::ApprovalAsked { call: "toolu_1".into(), approval: "apr_1".into() },
+        What::ApprovalAsked { call: "toolu_1".into(), tool: "pay".into(), approval: "apr_1".into() },
         decided(Decision::Approved(Said { by: Some("kim".into()), words: Some("fine,\n\"but\"".into()) })),
         decided(Decision::Denied(Said { by: Some("kim".into()), words: None })),
         decided(Decision::Expired),

@@ -107,6 +107,8 @@ fn tracks_have_names(entries: &[Value]) {
 #[derive(Debug, Default)]
 struct Read {
     arrived: i64,
+    asked: Option<i64>,
+    decided: Option<i64>,
     ready: Option<i64>,
     locked: Option<i64>,
     started: Vec<i64>,
@@ -143,6 +145,8 @@ fn read(events: &[Event]) -> (BTreeMap<String, Read>, Vec<(i64, i64)>) {
                 calls.insert(call.to_string(), Read { arrived: now, waits: waits.len(), ..Read::default() });
             }
             What::CallWaits { call, waits } => note(&mut calls, call, |read| read.waits = waits.len()),
+            What::ApprovalAsked { call, .. } => note(&mut calls, call, |read| read.asked = Some(now)),
+            What::ApprovalDecided { call, .. } => note(&mut calls, call, |read| read.decided = Some(now)),
             What::CallReady { call, .. } => note(&mut calls, call, |read| read.ready = Some(now)),
             What::CallLocked { call } => note(&mut calls, call, |read| read.locked = Some(now)),
             What::AttemptStarted { call, .. } => note(&mut calls, call, |read| read.started.push(now)),
@@ -201,7 +205,9 @@ fn numbers_are_the_events(events: &[Event], entries: &[Value]) {
         }
         if let (Some(ready), Some(first)) = (read.ready, read.started.first()) {
             let queued = read.locked.unwrap_or(ready);
-            assert_eq!(all("response") + all("batch"), ready - from, "{id}");
+            let asked = read.asked.zip(read.decided).map_or(0, |(asked, decided)| decided - asked);
+            assert_eq!(all("approval"), asked, "{id}");
+            assert_eq!(all("response") + all("batch"), ready - from - asked, "{id}");
             assert!(all("permit") >= first - queued, "{id}");
             if read.backoffs.is_empty() {
                 assert_eq!(all("permit"), first - queued, "{id}");

@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fanout_core::approval::{Approval, Approver, Asked, Decision, Question, Said};
 use fanout_core::call::Call;
 use fanout_core::effects::{EffectsSpec, Source, Template};
 use fanout_core::event::{Event, Recorder, RunKind, Tokens, What};
@@ -33,6 +34,9 @@ impl Does {
         spec.effects = EffectsSpec { writes: Some(vec![Template::parse("k/{key}").unwrap()]), ..spec.effects };
         (spec.policy.timeout, spec.policy.idempotent) = (Duration::from_secs(1), true);
         spec.policy.limit = Some("api".into());
+        if name == "pays" {
+            spec.policy.approval = Approval::Always;
+        }
         Self(spec)
     }
 }
@@ -59,6 +63,19 @@ impl Tool for Does {
             }
             Ok(Output::json(json!([{"key": "x", "ms": 5}, {"key": "y", "ms": 7}])))
         })
+    }
+}
+
+/// Agrees after 80 ms.
+struct People;
+
+impl Approver for People {
+    fn ask(&self, question: Question) -> BoxFuture<'static, Result<Asked, String>> {
+        let decision = Box::pin(async {
+            tokio::time::sleep(Duration::from_millis(80)).await;
+            Decision::Approved(Said::default())
+        });
+        Box::pin(async move { Ok(Asked { approval: format!("apr_{}", question.call).into(), decision }) })
     }
 }
 
@@ -90,9 +107,13 @@ impl Rig {
     fn run(&self, id: &str) -> Run {
         let mut toolbox = Toolbox::new();
         toolbox.add(Does::new("does")).unwrap();
+        toolbox.add(Does::new("pays")).unwrap();
         toolbox.add_plan(1_000_000).unwrap();
         let recorder: Arc<dyn Recorder> = Arc::clone(&self.kept) as _;
-        self.scheduler.run(Arc::new(toolbox), RunOptions { recorder: Some(recorder), ..RunOptions::new(id) })
+        self.scheduler.run(
+            Arc::new(toolbox),
+            RunOptions { recorder: Some(recorder), approver: Some(Arc::new(People)), ..RunOptions::new(id) },
+        )
     }
 
     fn events(&self) -> Vec<Event> {
@@ -148,6 +169,7 @@ fn random_call(rng: &mut Rng) -> (String, Value) {
         1 => ((*rng.pick(&HOSTILE)).into(), json!({})),
         2 => ("plan".into(), json!({"calls": "not a list"})),
         3 => ("plan".into(), plan()),
+        7 => ("pays".into(), json!({"key": key, "ms": rng.below(90)})),
         4 => ("does".into(), json!({"key": key, "stray": 500 + rng.below(6_000)})),
         5 | 6 => ("does".into(), json!({"key": key, "ms": rng.below(90), "fails": 1 + rng.below(5)})),
         _ => ("does".into(), json!({"key": key, "ms": rng.below(200)})),
@@ -212,6 +234,20 @@ fn a_call_is_drawn_with_what_it_waited_for_and_the_arrow_to_it() {
         assert_eq!((nanos(&start[0]["ts"]), nanos(&finish[0]["ts"])), (299_999_999, 300_000_000));
         let about = &document["otherData"]["runs"][0];
         assert_eq!((&about["run"], about["elapsed_us"].as_f64()), (&json!("run_1"), Some(350_000.0)));
+    });
+}
+
+#[test]
+fn the_wait_for_a_person_is_drawn_between_its_other_waits() {
+    on_paused_time(async {
+        let rig = Rig::new(10);
+        let call = |tool: &str, key: &str, ms: u64| (tool.to_owned(), json!({"key": key, "ms": ms}));
+        turn(&mut rig.run("run_1"), 1, 200, vec![call("does", "a", 100), call("pays", "a", 30)], Ends::Well).await;
+        let document = judged(&rig.events());
+        let waits = of(&document, "X", "wait");
+        let waits: Vec<(&str, i64)> =
+            waits.iter().map(|wait| (wait["name"].as_str().unwrap(), nanos(&wait["dur"]) / 1_000_000)).collect();
+        assert_eq!(waits, [("approval", 80), ("batch", 20)]);
     });
 }
 
