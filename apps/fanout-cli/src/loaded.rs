@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use fanout_agent::{Ledger, MemoryLedger};
 use fanout_core::call::RunId;
 use fanout_core::event::{Recorder, RunKind};
 use fanout_core::run::{Scheduler, SchedulerOptions};
@@ -150,6 +151,14 @@ impl Loaded {
     /// Where calls that need a person's approval wait for it: in the journal, if one is open. Ask once for each process.
     pub fn approvals(&self) -> Approvals {
         self.kept.as_ref().map_or_else(Approvals::in_memory, |kept| kept.approvals.clone())
+    }
+
+    /// What is spent in a day: in the journal, if one is open. Ask once for each process.
+    pub fn ledger(&self) -> Arc<dyn Ledger> {
+        match &self.kept {
+            Some(kept) => Arc::clone(&kept.ledger) as _,
+            None => Arc::new(MemoryLedger::default()),
+        }
     }
 
     /// The recorder of a run of ours, in the journal and beside it.

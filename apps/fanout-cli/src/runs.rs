@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
-use fanout_agent::MemoryLedger;
 use fanout_anthropic::Model;
 use fanout_core::event::Event;
 use fanout_core::timeline::Timeline;
@@ -219,7 +218,7 @@ async fn resume(common: &Common) -> anyhow::Result<Ended> {
         scheduler: loaded.scheduler(),
         equipment: Arc::new(equipment),
         approvals: loaded.approvals(),
-        ledger: Arc::new(MemoryLedger::default()),
+        ledger: loaded.ledger(),
         recorder: Arc::new(|_| Arc::new(())),
     });
     let stopping = Arc::clone(&worker);

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use fanout_agent::MemoryLedger;
 use fanout_gateway::{Gateway, GatewayOptions, Reload, Setup};
 use fanout_host::build::{Purpose, Upstream, build_upstream};
 use fanout_host::claims::build_verifier;
@@ -114,8 +113,7 @@ async fn until_stopped(
         approvals: loaded.approvals(),
         reload,
         address,
-        // What was spent is known to this process alone.
-        ledger: Arc::new(MemoryLedger::default()),
+        ledger: loaded.ledger(),
         notices: notices.clone(),
     })?;
     let resumed = gateway.recover().await?;

@@ -10,6 +10,7 @@ use fanout_core::call::{CallerId, RunId};
 use fanout_core::event::RunKind;
 use fanout_core::once::Once;
 use fanout_journal::approvals::ApprovalStore;
+use fanout_journal::spending::SpendingStore;
 use fanout_journal::store::{NewRun, RunState, Store, StoreError};
 use fanout_journal::{Connect, Journal, JournalOptions, PostgresStore, RunRecorder, SqliteStore};
 use fanout_tools::kept::make_ignored_folder;
@@ -19,6 +20,7 @@ use tokio::task::JoinHandle;
 use crate::approvals::{Approvals, GOOD_FOR};
 use crate::config::{Config, SettingError, StorePlace};
 use crate::environment::Environment;
+use crate::ledger::StoreLedger;
 
 /// The most bytes of what people know a run by.
 const TITLE_MAX: usize = 120;
@@ -72,6 +74,8 @@ pub struct Opened {
     pub once: Arc<Once>,
     /// Where calls that need a person's approval wait for it.
     pub approvals: Approvals,
+    /// What teams and their keys spend in a day.
+    pub ledger: Arc<StoreLedger>,
     writing: JoinHandle<()>,
     beating: JoinHandle<()>,
 }
@@ -83,21 +87,27 @@ impl Opened {
     /// [`OpenError`].
     pub async fn open(config: &Config, environment: &Environment) -> Result<Option<Self>, OpenError> {
         let lease = config.worker.lease;
-        let (store, approvals, once): (Arc<dyn Store>, Arc<dyn ApprovalStore>, Once) = match &config.store.place {
-            StorePlace::Memory => return Ok(None),
-            StorePlace::Sqlite(path) => {
-                make_ignored_folder(path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
-                let store = Arc::new(SqliteStore::open(path)?);
-                let url = format!("sqlite://{}", path.display());
-                (Arc::clone(&store) as _, store, Database::new("store", DatabaseOptions::new(url))?.once())
-            }
-            StorePlace::Postgres(url) => {
-                let database = Database::new("store", DatabaseOptions::new(url.fill(environment)?))?;
-                let (place, once) = (database.place(), database.once());
-                let store = Arc::new(PostgresStore::open(connect(database), place, lease).await?);
-                (Arc::clone(&store) as _, store, once)
-            }
-        };
+        let (store, approvals, spending, once): (_, Arc<dyn ApprovalStore>, Arc<dyn SpendingStore>, Once) =
+            match &config.store.place {
+                StorePlace::Memory => return Ok(None),
+                StorePlace::Sqlite(path) => {
+                    make_ignored_folder(path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
+                    let store = Arc::new(SqliteStore::open(path)?);
+                    let url = format!("sqlite://{}", path.display());
+                    (
+                        Arc::clone(&store) as Arc<dyn Store>,
+                        Arc::clone(&store) as _,
+                        store,
+                        Database::new("store", DatabaseOptions::new(url))?.once(),
+                    )
+                }
+                StorePlace::Postgres(url) => {
+                    let database = Database::new("store", DatabaseOptions::new(url.fill(environment)?))?;
+                    let (place, once) = (database.place(), database.once());
+                    let store = Arc::new(PostgresStore::open(connect(database), place, lease).await?);
+                    (Arc::clone(&store) as _, Arc::clone(&store) as _, store, once)
+                }
+            };
         let kill_after = environment.get(KILL_AFTER).filter(|_| cfg!(debug_assertions));
         let options = JournalOptions { kill_after: kill_after.and_then(|count| count.parse().ok()) };
         let (journal, writing) = Journal::new(Arc::clone(&store), options);
@@ -109,7 +119,8 @@ impl Opened {
             }
         });
         let approvals = Approvals::new(approvals, GOOD_FOR);
-        Ok(Some(Self { journal, once: Arc::new(once), approvals, writing, beating }))
+        let ledger = Arc::new(StoreLedger::new(spending));
+        Ok(Some(Self { journal, once: Arc::new(once), approvals, ledger, writing, beating }))
     }
 
     /// Writes what was recorded, and ends.
@@ -118,6 +129,7 @@ impl Opened {
     /// Why not all of it could be written; the rest is lost with the process.
     pub async fn close(self) -> Result<(), StoreError> {
         self.beating.abort();
+        let _ = tokio::time::timeout(SETTLE_MAX, self.ledger.settled()).await;
         self.journal.close();
         let mut writing = self.writing;
         loop {
@@ -132,6 +144,9 @@ impl Opened {
         }
     }
 }
+
+/// How long what runs really cost has to be written; what is not counts as spent.
+const SETTLE_MAX: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// How often is looked whether a journal that is being closed can be written at all.
 const CLOSE_LOOK: std::time::Duration = std::time::Duration::from_millis(200);

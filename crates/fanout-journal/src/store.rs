@@ -14,6 +14,9 @@ use fanout_core::tool::BoxFuture;
 
 use crate::record::RecordError;
 
+/// A day in milliseconds.
+pub(crate) const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
 /// A database that keeps runs.
 ///
 /// Every method is one step: all of it has happened, and outlives the machine's power, or nothing.

@@ -8,6 +8,7 @@ mod binary;
 mod process;
 
 mod call;
+mod caps;
 mod check;
 #[cfg(unix)]
 mod command;

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use fanout_agent::{AgentOptions, Offer, new_run_id};
 use fanout_anthropic::Request;
-use fanout_host::options;
+use fanout_host::options::{self, daily_caps};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -49,7 +49,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub(super) async fn create(State(messages): State<Arc<Messages>>, request: axum::extract::Request) -> Response {
     let current = messages.current();
     match offer(&current, request.headers()) {
-        Ok(offer) if offer.is_empty() => pass::pass(State(messages), request).await,
+        Ok(offer) if offer.is_empty() && !is_capped(&current, &request) => pass::pass(State(messages), request).await,
         // In a box, so that what is passed on carries no room for it from hand to hand.
         Ok(offer) => Box::pin(run_or_join(messages, current, request, offer)).await,
         Err(error) => error.into_response(),
@@ -75,6 +75,14 @@ async fn run_or_join(
         // What is wrong with it is for the upstream to say.
         _ => pass::send(&messages, parts, Bytes::from(text).into()).await,
     }
+}
+
+/// Whether what the request costs is bounded, so that it must be counted though no tool of ours could be called in it.
+fn is_capped(current: &Current, request: &axum::extract::Request) -> bool {
+    let caller = request.extensions().get::<Caller>();
+    let project = caller.and_then(|caller| Some((caller.project.as_deref()?, caller.id.as_str())));
+    let has_caps = project.is_some_and(|(project, key)| !daily_caps(&current.config, project, key).is_empty());
+    has_caps || request.headers().contains_key(MAX_COST)
 }
 
 /// Our tools for this request.

@@ -14,8 +14,11 @@ use tokio_postgres::{Client, Error, Row};
 use crate::store::StoreError;
 
 /// What makes each layout of the one before, from the empty schema on. None is ever changed.
-const LAYOUTS: [&str; 2] =
-    [include_str!("../../migrations/postgres/1.sql"), include_str!("../../migrations/postgres/2.sql")];
+const LAYOUTS: [&str; 3] = [
+    include_str!("../../migrations/postgres/1.sql"),
+    include_str!("../../migrations/postgres/2.sql"),
+    include_str!("../../migrations/postgres/3.sql"),
+];
 
 /// Who changes the layout holds this lock of the server until it is done: `fanout` in ASCII.
 const LAYOUT_LOCK: i64 = 0x6661_6e6f_7574;

@@ -10,6 +10,7 @@ mod append;
 mod approvals;
 mod link;
 mod rows;
+mod spending;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use tokio_postgres::types::Type;
 
 pub use link::Connect;
 
-use crate::store::{Entry, Row, RunState, Store, StoreError, Stored, Wanted};
+use crate::store::{DAY_MS, Entry, Row, RunState, Store, StoreError, Stored, Wanted};
 use append::{append, number, plain};
 use link::{Link, Param};
 
@@ -232,6 +233,8 @@ impl Store for PostgresStore {
                 client.query_typed(&owners, &[(&before, Type::INT8)]).await?;
                 let approvals = "delete from fanout.approval where expires_ms < $1";
                 client.query_typed(approvals, &[(&before, Type::INT8)]).await?;
+                let spent = "delete from fanout.spent where day < $1";
+                client.query_typed(spent, &[(&(before / number(DAY_MS)), Type::INT8)]).await?;
                 let runs = "delete from fanout.run where ended_ms < $1 returning 1";
                 client.query_typed(runs, &[(&before, Type::INT8)]).await
             });

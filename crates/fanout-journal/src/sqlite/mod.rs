@@ -7,6 +7,7 @@ mod approvals;
 mod open;
 mod owner;
 mod rows;
+mod spending;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use fanout_core::tool::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::record::FORM;
-use crate::store::{Entry, Row, RunState, Store, StoreError, Stored, Wanted};
+use crate::store::{DAY_MS, Entry, Row, RunState, Store, StoreError, Stored, Wanted};
 use open::Worker;
 use owner::Owner;
 
@@ -158,6 +159,7 @@ impl Store for SqliteStore {
             let sql = "delete from fanout_outcome where run in (select id from fanout_run where ended_ms < ?)";
             transaction.execute(sql, [ended_before_ms])?;
             transaction.execute("delete from fanout_approval where expires_ms < ?", [ended_before_ms])?;
+            transaction.execute("delete from fanout_spent where day < ?", [ended_before_ms / DAY_MS])?;
             let gone = transaction.execute("delete from fanout_run where ended_ms < ?", [ended_before_ms])?;
             transaction.commit()?;
             Ok(gone)

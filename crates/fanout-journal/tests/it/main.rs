@@ -5,5 +5,6 @@ mod asked;
 mod flaky;
 mod postgres;
 mod records;
+mod spent;
 mod sqlite;
 mod suite;

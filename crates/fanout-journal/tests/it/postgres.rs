@@ -8,7 +8,7 @@ use fanout_journal::store::{Entry, RunState, Store, StoreError};
 use fanout_journal::{Connect, PostgresStore};
 use fanout_testing::postgres::{Database, Pgbouncer, Postgres};
 
-use crate::{asked, suite};
+use crate::{asked, spent, suite};
 
 /// Longer than any test.
 const LEASE: Duration = Duration::from_secs(600);
@@ -73,6 +73,17 @@ async fn a_question_is_one_calls_and_the_first_decision_counts() {
 }
 
 #[tokio::test]
+async fn what_a_day_may_cost_is_shared_by_processes() {
+    for place in Place::both().await {
+        let (store, other) = (place.open().await, place.open().await);
+        spent::a_day_has_its_room_and_no_more(&store, &other).await;
+        spent::many_at_once_do_not_overshoot(&store, &other).await;
+        store.prune(10 * 24 * 60 * 60 * 1000).await.unwrap();
+        spent::many_at_once_do_not_overshoot(&store, &other).await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_appended_is_there_in_order() {
     for place in Place::both().await {
         suite::appends_and_lists(&place.open().await).await;
@@ -127,7 +138,7 @@ async fn many_that_open_an_empty_database_at_once_make_one_journal() {
         while let Some(opened) = opening.join_next().await {
             opened.unwrap();
         }
-        assert_eq!(place.database.sql("select count(*) from fanout.layout").await.unwrap().trim(), "2");
+        assert_eq!(place.database.sql("select count(*) from fanout.layout").await.unwrap().trim(), "3");
     }
 }
 

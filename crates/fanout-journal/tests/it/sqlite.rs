@@ -10,7 +10,7 @@ use fanout_journal::store::{Entry, RunState, Store, StoreError, Wanted};
 use fanout_journal::{MemoryApprovals, SqliteStore};
 use tempfile::TempDir;
 
-use crate::{asked, suite};
+use crate::{asked, spent, suite};
 
 struct Place(TempDir);
 
@@ -73,6 +73,17 @@ async fn a_question_in_memory_is_one_calls_and_the_first_decision_counts() {
             _ => asked::the_first_decision_counts(&store, &store).await,
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_day_may_cost_is_shared_by_processes() {
+    let place = Place::new();
+    let (store, other) = (place.open(), place.open());
+    spent::a_day_has_its_room_and_no_more(&store, &other).await;
+    spent::many_at_once_do_not_overshoot(&store, &other).await;
+    // Days that are over by then are forgotten.
+    store.prune(10 * 24 * 60 * 60 * 1000).await.unwrap();
+    spent::many_at_once_do_not_overshoot(&store, &other).await;
 }
 
 #[tokio::test]
