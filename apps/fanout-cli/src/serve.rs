@@ -207,6 +207,7 @@ async fn stopped(mut signals: Signals, programs: Programs) -> Ended {
         Signal::Interrupt => Ended::Interrupted,
         Signal::Terminate => Ended::Done,
     };
+    say(format!("stopping: what is under way has {} s; once more stops at once", GRACE.as_secs()));
     tokio::spawn(async move {
         signals.next().await;
         programs.kill();

@@ -245,6 +245,8 @@ impl Gateway {
         let Some(worker) = &self.shared.worker else { return };
         let working = tokio::spawn(Arc::clone(worker).work());
         self.shared.closing.cancelled().await;
+        worker.drain();
+        tracing::info!("stopping: nothing more begins in the background");
         worker.close(grace).await;
         // It ends by itself once the worker is closed.
         let _ = working.await;

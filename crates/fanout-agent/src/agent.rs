@@ -14,7 +14,7 @@ use fanout_core::call::{CallerId, RunId};
 use fanout_core::effects::Paths;
 use fanout_core::event::{Recorder, RunKind, What};
 use fanout_core::retry::Backoff;
-use fanout_core::run::{Run, RunOptions, Scheduler};
+use fanout_core::run::{Drain, Run, RunOptions, Scheduler};
 use fanout_core::tool::CallerToken;
 use fanout_core::toolbox::Toolbox;
 
@@ -117,6 +117,8 @@ pub struct RunSettings {
     pub approver: Option<Arc<dyn Approver>>,
     /// While it waits for people and for nothing else its deadline does not pass: nobody waits for the run itself.
     pub parks: bool,
+    /// Whether it still asks the model and begins attempts.
+    pub drain: Drain,
     /// Who is told what happens.
     pub recorder: Option<Arc<dyn Recorder>>,
     /// What stops it from outside.
@@ -233,6 +235,7 @@ impl Agent {
         options.plan_tools = self.ours().map(Ours::names);
         options.caller_token.clone_from(&settings.caller_token);
         options.approver.clone_from(&settings.approver);
+        options.drain.clone_from(&settings.drain);
         options.recorder.clone_from(&settings.recorder);
         let parking = settings.parks.then(Arc::<Parking>::default);
         if let Some(parking) = &parking {

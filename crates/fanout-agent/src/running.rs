@@ -11,7 +11,7 @@ use std::time::Duration;
 use fanout_anthropic::{Again, Block, Model, ModelError, Part, Request, Response, Usage, View};
 use fanout_core::call::GroupName;
 use fanout_core::event::{Tokens, What};
-use fanout_core::run::{Gate, Pass, Run, Teller};
+use fanout_core::run::{Gate, Pass, Run, RunOptions, Teller};
 use fanout_core::toolbox::Toolbox;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -332,7 +332,10 @@ impl<'a> Running<'a> {
 
     /// Waits until the next request may be sent: many runs that share an API queue before it refuses them.
     async fn enter(&self, run: &Run, max_tokens: u32) -> Result<Pass, End> {
-        let caller = &run.options().caller;
+        let RunOptions { caller, drain, .. } = run.options();
+        if drain.has_begun() {
+            return Err(End::Cancelled(self.cancel.cancelled().await));
+        }
         let left = self.deadline().saturating_duration_since(Instant::now());
         let cost = rates::cost(self.estimate(), max_tokens);
         let wait = tokio::select! {

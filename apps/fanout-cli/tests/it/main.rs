@@ -15,6 +15,7 @@ mod command;
 mod crash;
 mod demo;
 mod documents;
+mod drain;
 mod explain;
 mod faults;
 mod help;

@@ -14,6 +14,7 @@ use fanout_agent::{
 };
 use fanout_anthropic::{ModelError, Raw, Request};
 use fanout_core::call::RunId;
+use fanout_core::run::Drain;
 use fanout_host::config::{self, Config};
 use fanout_host::options::daily_caps;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -142,6 +143,7 @@ impl Work {
             caller_token: self.caller.token.clone(),
             approver: Some(approver),
             parks: false,
+            drain: Drain::default(),
             recorder: Some(Arc::new((recorder, Arc::clone(touched)))),
             cancel: cancel.clone(),
             budget: None,

@@ -67,6 +67,9 @@ impl Batch<'_> {
     }
 
     fn permitted(&mut self, permit: PermitGuard, now: Duration) {
+        if self.run.options.drain.has_begun() {
+            return;
+        }
         let group = permit.group();
         self.permits.push(permit);
         if !self.schedule.permitted(group, now) {
@@ -162,6 +165,9 @@ impl Batch<'_> {
     }
 
     fn permit(&mut self, group: GroupId, again: bool, now: Duration) {
+        if self.run.options.drain.has_begun() {
+            return;
+        }
         let caller = &self.run.options.caller;
         let wish = Wish { group, caller, asker: self.asker, again, cost: Cost::new() };
         match self.run.shared.permit(wish, &self.tell) {
@@ -192,6 +198,9 @@ impl Batch<'_> {
     }
 
     fn lock(&mut self, call: Ix, now: Duration) {
+        if self.run.options.drain.has_begun() {
+            return;
+        }
         if self.recall_part(call, now) {
             return;
         }

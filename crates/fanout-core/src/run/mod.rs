@@ -26,6 +26,7 @@ pub use teller::Teller;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -146,6 +147,23 @@ impl fmt::Debug for Scheduler {
     }
 }
 
+/// Whether runs still begin attempts. Cloning it copies a pointer.
+#[derive(Clone, Debug, Default)]
+pub struct Drain(Arc<AtomicBool>);
+
+impl Drain {
+    /// From now on no attempt begins in the runs that have it: those under way come to their end, and whatever waits goes on
+    /// waiting, with nobody told. For a process that stops, and whose runs another one goes on with.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it has begun.
+    pub fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// How one run is treated.
 #[derive(Clone)]
 pub struct RunOptions {
@@ -172,6 +190,8 @@ pub struct RunOptions {
     pub approver: Option<Arc<dyn Approver>>,
     /// Who is told what happens.
     pub recorder: Option<Arc<dyn Recorder>>,
+    /// Whether attempts still begin.
+    pub drain: Drain,
 }
 
 impl RunOptions {
@@ -189,6 +209,7 @@ impl RunOptions {
             elapsed: Duration::ZERO,
             approver: None,
             recorder: None,
+            drain: Drain::default(),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod given;
 mod recover;
+mod watched;
 mod worker;
 
 pub use given::{NewAgentRun, batch_given, calls_given};

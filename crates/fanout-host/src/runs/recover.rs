@@ -10,7 +10,7 @@ use fanout_core::approval::Approver;
 use fanout_core::call::ToolName;
 use fanout_core::effects::Paths;
 use fanout_core::event::{Event, Recorder, RunKind, What};
-use fanout_core::run::{Past, Run, RunOptions, Scheduler};
+use fanout_core::run::{Drain, Past, Run, RunOptions, Scheduler};
 use fanout_core::toolbox::Toolbox;
 use fanout_journal::store::{Row, StoreError};
 use fanout_journal::{Journal, RunRecorder, Told};
@@ -102,6 +102,7 @@ impl Broken {
         toolbox: Arc<Toolbox>,
         recorder: Arc<dyn Recorder>,
         approver: Arc<dyn Approver>,
+        drain: Drain,
     ) {
         let given = self.told.iter().find_map(|told| match &told.what {
             What::RunStarted { given, .. } => calls_given(given),
@@ -113,6 +114,7 @@ impl Broken {
         options.elapsed = self.told.iter().map(|told| told.at).max().unwrap_or_default();
         options.recorder = Some(recorder);
         options.approver = Some(approver);
+        options.drain = drain;
         let mut run: Run = scheduler.run(toolbox, options);
         run.record(|| What::RunResumed);
         let mut batch = run.batch();

@@ -10,11 +10,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fanout_agent::{Agent, Budget, Cancel, Daily, Ledger, Parking, RunSettings, new_run_id};
+use fanout_agent::{Agent, Budget, Cancel, Daily, Ledger, RunSettings, new_run_id};
 use fanout_anthropic::Model;
 use fanout_core::call::{CallerId, RunId};
 use fanout_core::event::{Event, Recorder, RunKind, What};
-use fanout_core::run::Scheduler;
+use fanout_core::run::{Drain, Scheduler};
 use fanout_core::toolbox::Toolbox;
 use fanout_journal::record::write;
 use fanout_journal::store::{Entry, Row, RunState, StoreError, Wanted};
@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::given::NewAgentRun;
 use super::recover::{Broken, Recovery};
+use super::watched::Watched;
 use crate::approvals::Approvals;
 use crate::config::Config;
 use crate::journal::new_run;
@@ -86,32 +87,17 @@ pub struct Worker {
     running: Mutex<HashMap<RunId, Running>>,
     count: watch::Sender<usize>,
     more: Notify,
+    /// A run is parked, or left with nothing under way.
+    stirred: Arc<Notify>,
     closing: Cancel,
+    drain: Drain,
 }
 
 struct Running {
     cancel: Cancel,
-    parking: Arc<Parking>,
+    watched: Arc<Watched>,
     recorder: Arc<RunRecorder>,
     abort: Option<tokio::task::AbortHandle>,
-}
-
-/// Stops a run in which nothing happens.
-struct Watched {
-    at: watch::Sender<Instant>,
-    parking: Arc<Parking>,
-    worker: Arc<Worker>,
-}
-
-impl Recorder for Watched {
-    fn record(&self, event: &Event) {
-        self.at.send_replace(Instant::now());
-        let was_parked = self.parking.is_parked();
-        self.parking.record(event);
-        if self.parking.is_parked() && !was_parked {
-            self.worker.look();
-        }
-    }
 }
 
 impl Worker {
@@ -122,7 +108,9 @@ impl Worker {
             running: Mutex::default(),
             count: watch::Sender::new(0),
             more: Notify::new(),
+            stirred: Arc::default(),
             closing: Cancel::default(),
+            drain: Drain::default(),
         })
     }
 
@@ -205,6 +193,7 @@ impl Worker {
             tokio::select! {
                 _ = self.closing.cancelled() => return,
                 () = self.more.notified() => {}
+                () = self.stirred.notified() => {}
                 () = sleep(LOOK_EVERY) => {}
             }
             if let Err(error) = self.look_once(&mut adopted_at, lease).await {
@@ -226,7 +215,7 @@ impl Worker {
         }
         let equipment = (self.options.equipment)();
         // Who only waits for people holds no place; when they have decided it goes on at once.
-        let busy = self.running().values().filter(|running| !running.parking.is_parked()).count();
+        let busy = self.running().values().filter(|running| !running.watched.is_parked()).count();
         let room = equipment.config.worker.concurrency.saturating_sub(busy);
         if room == 0 || store.setting(PAUSED).await?.is_some() {
             return Ok(());
@@ -239,13 +228,35 @@ impl Worker {
         Ok(())
     }
 
-    /// Begins no more runs, and lets those that go on come to an end, for so long at most. The rest break off where they are:
-    /// whoever comes next goes on with them.
-    pub async fn close(&self, grace: Duration) {
+    /// From now on no run, no call and no request to the model begins here.
+    pub fn drain(&self) {
         self.closing.cancel("the process is stopping");
         self.options.approvals.park();
-        let _ = tokio::time::timeout(grace, self.idle()).await;
-        for (_, running) in self.running().drain() {
+        self.drain.begin();
+    }
+
+    /// Drains, and gives what is under way so long at most. Each run breaks off once nothing of it is, and whoever comes next goes
+    /// on with it.
+    pub async fn close(&self, grace: Duration) {
+        self.drain();
+        let draining = async {
+            loop {
+                // Listened before it is looked: what happens in between is seen.
+                let stirred = self.stirred.notified();
+                self.break_off(Watched::is_idle);
+                if self.running().is_empty() {
+                    return;
+                }
+                stirred.await;
+            }
+        };
+        let _ = tokio::time::timeout(grace, draining).await;
+        self.break_off(|_| true);
+    }
+
+    /// Leaves those runs where they are.
+    fn break_off(&self, which: impl Fn(&Watched) -> bool) {
+        for (_, running) in self.running().extract_if(|_, running| which(&running.watched)) {
             running.recorder.break_off();
             if let Some(abort) = running.abort {
                 abort.abort();
@@ -260,10 +271,11 @@ impl Worker {
     /// Goes on with a run in a task of its own.
     fn go_on(self: &Arc<Self>, broken: Broken, equipment: Equipment) {
         let recorder = Arc::new(broken.recorder(&self.options.journal));
-        let (run, cancel, parking) = (broken.row.run.clone(), Cancel::default(), Arc::<Parking>::default());
+        let (run, cancel) = (broken.row.run.clone(), Cancel::default());
+        let watched = Arc::new(Watched::new(Arc::clone(&self.stirred)));
         let running = Running {
             cancel: cancel.clone(),
-            parking: Arc::clone(&parking),
+            watched: Arc::clone(&watched),
             recorder: Arc::clone(&recorder),
             abort: None,
         };
@@ -273,7 +285,7 @@ impl Worker {
         let worker = Arc::clone(self);
         let task = tokio::spawn(async move {
             let _over = over;
-            worker.run(broken, equipment, recorder, cancel, parking).await;
+            worker.run(broken, equipment, recorder, cancel, watched).await;
         });
         if let Some(running) = self.running().get_mut(&run) {
             running.abort = Some(task.abort_handle());
@@ -281,18 +293,15 @@ impl Worker {
     }
 
     async fn run(
-        self: &Arc<Self>,
+        &self,
         broken: Broken,
         equipment: Equipment,
         kept: Arc<RunRecorder>,
         cancel: Cancel,
-        parking: Arc<Parking>,
+        watched: Arc<Watched>,
     ) {
-        let at = watch::Sender::new(Instant::now());
-        let stirred = at.subscribe();
-        let watched = Arc::new(Watched { at, parking: Arc::clone(&parking), worker: Arc::clone(self) });
         let listener = (self.options.recorder)(&broken.row);
-        let recorder: Arc<dyn Recorder> = Arc::new((Arc::clone(&kept), (listener, watched)));
+        let recorder: Arc<dyn Recorder> = Arc::new((Arc::clone(&kept), (listener, Arc::clone(&watched))));
         let longest = equipment.config.worker.watchdog;
         let work = async {
             match &broken.recovery {
@@ -300,7 +309,8 @@ impl Worker {
                 Recovery::Batch(_) => {
                     let toolbox = Arc::clone(&equipment.toolbox);
                     let approver = self.options.approvals.approver(broken.row.project.clone(), None);
-                    broken.finish_batch(&self.options.scheduler, toolbox, recorder, approver).await;
+                    let drain = self.drain.clone();
+                    broken.finish_batch(&self.options.scheduler, toolbox, recorder, approver, drain).await;
                 }
                 Recovery::Abandoned(_) | Recovery::Unreadable(_) => {
                     if let Err(error) = self.options.approvals.let_go(&broken.row.run).await {
@@ -312,11 +322,11 @@ impl Worker {
         };
         tokio::pin!(work);
         loop {
-            let quiet_at = if parking.is_parked() { Instant::now() + longest } else { *stirred.borrow() + longest };
+            let quiet_at = if watched.is_parked() { Instant::now() + longest } else { watched.at() + longest };
             tokio::select! {
                 () = &mut work => break,
                 () = sleep_until(quiet_at), if cancel.reason().is_none() => {
-                    if stirred.borrow().elapsed() >= longest && !parking.is_parked() {
+                    if watched.at().elapsed() >= longest && !watched.is_parked() {
                         cancel.cancel(&format!("nothing happened in it for {longest:?} (`watchdog` of [worker])"));
                     }
                 }
@@ -352,6 +362,7 @@ impl Worker {
             daily: self.daily(&row, equipment),
             approver: Some(self.options.approvals.approver(row.project.clone(), None)),
             parks: true,
+            drain: self.drain.clone(),
             ..RunSettings::default()
         };
         let (model, scheduler) = (Arc::clone(&equipment.model), self.options.scheduler.clone());
