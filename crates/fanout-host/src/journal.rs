@@ -79,18 +79,15 @@ impl Opened {
     /// [`OpenError`].
     pub async fn open(config: &Config, environment: &Environment) -> Result<Option<Self>, OpenError> {
         let lease = config.worker.lease;
-        let (store, once): (Arc<dyn Store>, Once) = match &config.store.place {
-            StorePlace::Memory => return Ok(None),
-            StorePlace::Sqlite(path) => {
-                make_ignored_folder(path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
-                let store = SqliteStore::open(path)?;
-                let url = format!("sqlite://{}", path.display());
-                (Arc::new(store), Database::new("store", DatabaseOptions::new(url))?.once())
-            }
-            StorePlace::Postgres(url) => {
-                let database = Database::new("store", DatabaseOptions::new(url.fill(environment)?))?;
-                let (place, once) = (database.place(), database.once());
-                (Arc::new(PostgresStore::open(connect(database), place, lease).await?), once)
+        if let StorePlace::Sqlite(path) = &config.store.place {
+            make_ignored_folder(path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
+        }
+        let Some(database) = database(config, environment)? else { return Ok(None) };
+        let (place, once) = (database.place(), database.once());
+        let store: Arc<dyn Store> = match &config.store.place {
+            StorePlace::Sqlite(path) => Arc::new(SqliteStore::open(path)?),
+            StorePlace::Memory | StorePlace::Postgres(_) => {
+                Arc::new(PostgresStore::open(connect(database), place, lease).await?)
             }
         };
         let kill_after = environment.get(KILL_AFTER).filter(|_| cfg!(debug_assertions));
@@ -125,6 +122,24 @@ impl Opened {
             }
         }
     }
+}
+
+/// Where calls of the journal's own database keep what they came to; `None`: nothing is kept. Nothing is opened.
+///
+/// # Errors
+/// [`OpenError`] for a URL that is not right, or needs something that is not there.
+pub fn once(config: &Config, environment: &Environment) -> Result<Option<Once>, OpenError> {
+    Ok(database(config, environment)?.map(|database| database.once()))
+}
+
+/// The database that the journal is in.
+fn database(config: &Config, environment: &Environment) -> Result<Option<Database>, OpenError> {
+    let url = match &config.store.place {
+        StorePlace::Memory => return Ok(None),
+        StorePlace::Sqlite(path) => format!("sqlite://{}", path.display()).into(),
+        StorePlace::Postgres(url) => url.fill(environment)?,
+    };
+    Ok(Some(Database::new("store", DatabaseOptions::new(url))?))
 }
 
 /// How often is looked whether a journal that is being closed can be written at all.
