@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
 use fanout_agent::MemoryLedger;
-use fanout_anthropic::Model;
+use fanout_anthropic::{Model, Usage};
 use fanout_core::event::Event;
-use fanout_core::timeline::Timeline;
+use fanout_core::timeline::{Timeline, Turn};
 use fanout_host::build::{Purpose, build_model};
 use fanout_host::config::read_duration;
 use fanout_host::environment::Environment;
@@ -25,7 +25,9 @@ use crate::args::{Common, Runs, RunsCancel, RunsList, RunsPrune};
 use crate::exit::Ended;
 use crate::interrupt::on_interrupt;
 use crate::loaded::{Loaded, configuration};
-use crate::show::{QUIET, STRONG, figures, give, give_styled, plain, print_line, say, styled, time, waterfall};
+use crate::show::{
+    QUIET, STRONG, details, figures, give, give_styled, plain, print_line, say, styled, time, waterfall,
+};
 
 /// The most runs of one list.
 const LIST_MAX: usize = 10_000;
@@ -145,8 +147,8 @@ async fn show(common: &Common, journal: &Journal, found: &Row) -> anyhow::Result
             let used = Used {
                 turns: counted(used.turns),
                 calls: counted(used.calls),
+                usage: usage(&timeline),
                 cost_usd: Some(used.cost_usd),
-                ..Used::default()
             };
             let (run, status, reason) = (found.run.as_str(), found.state.as_str(), found.reason.as_deref());
             give(&run_ended(run, status, reason, timeline.figures(), &used).to_string())?;
@@ -158,13 +160,29 @@ async fn show(common: &Common, journal: &Journal, found: &Row) -> anyhow::Result
     text += &format!("{}{reason}\n", found.state.as_str());
     let ended = found.ended_ms.map(|at| format!(", ended {}", moment(at))).unwrap_or_default();
     let began = format!("began {}{ended}, by {}", moment(found.began_ms), plain(&found.caller));
-    text += &format!("{}\n\n{}\n\n{}\n", styled(QUIET, began), waterfall(&timeline), figures(&timeline.figures()));
+    text += &format!("{}\n\n", styled(QUIET, began));
+    // Without calls there is nothing to draw and nothing to compare.
+    if timeline.turns().iter().any(|turn| !turn.bars.is_empty()) {
+        text += &format!("{}\n\n{}\n\n", waterfall(&timeline), figures(&timeline.figures()));
+    }
+    text += &details(&timeline);
     if found.state.is_over() {
         let (turns, calls, tokens, cost) = (used.turns, used.calls, used.tokens, used.cost_usd);
         text += &format!("{turns} turns, {calls} calls, {tokens} tokens, ${cost:.4}\n");
     }
     give_styled(&text)?;
     Ok(())
+}
+
+/// What all turns took.
+fn usage(timeline: &Timeline) -> Usage {
+    let usage = |turn: &Turn| Usage {
+        input_tokens: turn.tokens.input,
+        output_tokens: turn.tokens.output,
+        cache_read_input_tokens: turn.tokens.cache_read,
+        cache_creation_input_tokens: turn.tokens.cache_write,
+    };
+    timeline.turns().iter().map(usage).fold(Usage::default(), |all, one| all + one)
 }
 
 /// Prints a run in the format that trace viewers open.

@@ -27,6 +27,7 @@ mod plan;
 #[cfg(unix)]
 mod reload;
 mod run;
+mod runs;
 mod serve;
 mod sql;
 mod tracker;
