@@ -25,6 +25,7 @@ use crate::args::{Common, Runs, RunsCancel, RunsList, RunsPrune};
 use crate::exit::Ended;
 use crate::interrupt::on_interrupt;
 use crate::loaded::{Loaded, configuration};
+use crate::replay::replay;
 use crate::show::{
     QUIET, STRONG, details, figures, give, give_styled, plain, print_line, say, styled, time, waterfall,
 };
@@ -36,8 +37,10 @@ const LIST_MAX: usize = 10_000;
 pub fn runs(common: &Common, runs: &Runs) -> anyhow::Result<Ended> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        if let Runs::Resume = runs {
-            return resume(common).await;
+        match runs {
+            Runs::Resume => return resume(common).await,
+            Runs::Replay(wanted) => return replay(common, wanted).await,
+            _ => {}
         }
         let (opened, retention) = open(common).await?;
         let journal = &opened.journal;
@@ -47,7 +50,7 @@ pub fn runs(common: &Common, runs: &Runs) -> anyhow::Result<Ended> {
             Runs::Export(wanted) => export(journal, &find(journal, &wanted.run).await?).await?,
             Runs::Cancel(wanted) => cancel(common, journal, wanted).await?,
             Runs::Prune(wanted) => prune(common, journal, wanted, retention).await?,
-            Runs::Resume => {}
+            Runs::Resume | Runs::Replay(_) => {}
         }
         opened.close().await?;
         Ok(Ended::Done)
@@ -116,7 +119,7 @@ fn listed(row: &Row) -> String {
 }
 
 /// The run of this id, or of an id that begins so.
-async fn find(journal: &Journal, id: &str) -> anyhow::Result<Row> {
+pub async fn find(journal: &Journal, id: &str) -> anyhow::Result<Row> {
     if let Some(row) = journal.run(&id.into()).await? {
         return Ok(row);
     }

@@ -26,6 +26,7 @@ mod mcp;
 mod plan;
 #[cfg(unix)]
 mod reload;
+mod replay;
 mod run;
 mod runs;
 mod serve;
