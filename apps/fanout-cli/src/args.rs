@@ -128,6 +128,17 @@ Examples:
   fanout runs show run_0123
   fanout runs show run_0123 --json")]
     Show(RunId),
+    /// Run a run again under a new id, and say what came out otherwise: with the answers that were recorded, so that no tool is
+    /// called and no model asked, or with --live.
+    #[command(after_help = "\
+Examples:
+  fanout runs replay run_0123
+  fanout runs replay run_0123 --json
+  fanout runs replay --live run_0123
+
+With recorded answers the engine runs again, by today's declarations and limits: each answer comes after the time that it took,
+so picture and figures say what a changed declaration brings. It ends with 0 if there is no difference, with 1 if there is one.")]
+    Replay(RunsReplay),
     /// Print a run as a trace in the Chrome trace event format, which Perfetto opens (ui.perfetto.dev).
     #[command(after_help = "\
 Example:
@@ -157,6 +168,16 @@ Examples:
 pub struct RunId {
     /// Its id, as `fanout runs list` prints it; the beginning is enough where no other has it.
     pub run: String,
+}
+
+/// `fanout runs replay`
+#[derive(Debug, ClapArgs)]
+pub struct RunsReplay {
+    /// Its id; the beginning is enough where no other has it.
+    pub run: String,
+    /// Ask the model and call the tools, with all that they do. A batch calls its tools.
+    #[arg(long)]
+    pub live: bool,
 }
 
 /// `fanout runs list`

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fanout_agent::{Cancel, reply};
 use fanout_anthropic::Message;
 use fanout_core::call::RunId;
-use fanout_core::event::{RunKind, What};
+use fanout_core::event::{Recorder, RunKind, What};
 use fanout_core::outcome::{CallError, ErrorCode, Outcome};
 use fanout_core::run::RunOptions;
 use fanout_host::build::Purpose;
@@ -23,9 +23,9 @@ use crate::person::waiting;
 use crate::show::{Watcher, advise, figures, give, print_line, say};
 
 /// Why a batch was stopped before its calls had ended.
-struct Stopped {
-    status: &'static str,
-    reason: String,
+pub struct Stopped {
+    pub status: &'static str,
+    pub reason: String,
 }
 
 /// Runs the calls on standard input.
@@ -41,7 +41,8 @@ pub fn call(common: &Common) -> anyhow::Result<Ended> {
             move || cancel.cancel("interrupted")
         })?;
         let run = fanout_agent::new_run_id();
-        let ran = run_calls(&loaded, asked, run.clone(), &watcher, &cancel).await;
+        let told = Arc::clone(&watcher) as Arc<dyn Recorder>;
+        let ran = run_calls(&loaded, asked, (run.clone(), RunKind::Batch), told, &cancel).await;
         // The reply is given once what it says is kept.
         loaded.close_journal().await;
         let (outcomes, calls, stopped) = ran?;
@@ -79,18 +80,18 @@ fn tell(
     Ok(())
 }
 
-/// One batch, within the configuration's bounds for one response and one run. Answers the outcomes, and how many calls were
+/// One batch, kept as a run of this id and kind, within the configuration's bounds for one response and one run. Answers the outcomes, and how many calls were
 /// asked for, those of plans included.
-async fn run_calls(
+pub async fn run_calls(
     loaded: &Loaded,
     asked: Asked,
-    id: RunId,
-    watcher: &Arc<Watcher>,
+    (id, kind): (RunId, RunKind),
+    told: Arc<dyn Recorder>,
     cancel: &Cancel,
 ) -> anyhow::Result<(Vec<Arc<Outcome>>, usize, Option<Stopped>)> {
     let mut options = RunOptions::new(id);
     let title = asked.calls.first().map_or("", |call| call.tool.as_str());
-    options.recorder = Some(loaded.recorder(&options.run, RunKind::Batch, title, Arc::clone(watcher) as _));
+    options.recorder = Some(loaded.recorder(&options.run, kind, title, told));
     options.approver = Some(waiting(loaded));
     let given = batch_given(&asked.calls);
     let mut run = loaded.scheduler().run(Arc::clone(&loaded.toolbox), options);

@@ -14,6 +14,7 @@ mod keys;
 mod login;
 mod mcp;
 mod reload;
+mod replay;
 mod run;
 mod runs;
 mod schema;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use anyhow::{Error, bail};
 use fanout_agent::{Agent, AgentError, AgentOptions, Cancel, Conversation, Report, RunSettings, Status};
 use fanout_anthropic::Model;
-use fanout_core::event::RunKind;
+use fanout_core::call::RunId;
+use fanout_core::event::{Recorder, RunKind};
 use fanout_core::timeline::Figures;
 use fanout_host::build::{BuildError, Purpose, build_model};
 use fanout_host::lines::{Used, run_ended};
@@ -69,24 +70,16 @@ pub async fn converse(
     conversation: Conversation,
     title: &str,
 ) -> anyhow::Result<Ran> {
-    let agent = Agent::new(model, loaded.scheduler(), Arc::clone(&loaded.toolbox), options).map_err(explained)?;
     let (watcher, notices) = (Arc::new(Watcher::new(common.json)), loaded.notices()?);
-    let cancel = Cancel::default();
-    let run = fanout_agent::new_run_id();
-    let settings = RunSettings {
-        run: Some(run.clone()),
-        recorder: Some(loaded.recorder(&run, RunKind::Agent, title, Arc::new((Arc::clone(&watcher), notices.clone())))),
-        approver: Some(approver(loaded)),
-        parks: sits(),
-        cancel: cancel.clone(),
-        ..RunSettings::default()
+    let asking = Asking {
+        model,
+        options,
+        kind: RunKind::Agent,
+        title,
+        told: Arc::new((Arc::clone(&watcher), notices.clone())),
+        cancel: Cancel::default(),
     };
-    let stopping = loaded.journal().map(|journal| tokio::spawn(stopped_by_others(journal.clone(), cancel.clone())));
-    on_interrupt(&loaded.programs, move || cancel.cancel("interrupted"))?;
-    let report = agent.run(conversation, settings).await;
-    if let Some(stopping) = stopping {
-        stopping.abort();
-    }
+    let (run, report) = ask(loaded, asking, conversation).await?;
     if common.json {
         let used = Used { turns: report.turns, calls: report.calls, usage: report.usage, cost_usd: report.cost_usd };
         if let Some(answer) = answer(&report) {
@@ -102,6 +95,40 @@ pub async fn converse(
     let ended = if report.retry_after.is_some() { Ended::Limit } else { report.status.into() };
     let figures = watcher.timeline().figures();
     Ok(Ran { report, figures, ended })
+}
+
+/// How a run is asked for.
+pub struct Asking<'a> {
+    pub model: Arc<dyn Model>,
+    pub options: AgentOptions,
+    pub kind: RunKind,
+    pub title: &'a str,
+    /// Who is told what happens, beside the journal.
+    pub told: Arc<dyn Recorder>,
+    pub cancel: Cancel,
+}
+
+/// One run from a conversation to its end, in the journal. Ctrl-C stops it in good order; a second one at once. So do others
+/// who cancel it.
+pub async fn ask(loaded: &Loaded, asking: Asking<'_>, conversation: Conversation) -> anyhow::Result<(RunId, Report)> {
+    let Asking { model, options, kind, title, told, cancel } = asking;
+    let agent = Agent::new(model, loaded.scheduler(), Arc::clone(&loaded.toolbox), options).map_err(explained)?;
+    let run = fanout_agent::new_run_id();
+    let settings = RunSettings {
+        run: Some(run.clone()),
+        recorder: Some(loaded.recorder(&run, kind, title, told)),
+        approver: Some(approver(loaded)),
+        parks: sits(),
+        cancel: cancel.clone(),
+        ..RunSettings::default()
+    };
+    let stopping = loaded.journal().map(|journal| tokio::spawn(stopped_by_others(journal.clone(), cancel.clone())));
+    on_interrupt(&loaded.programs, move || cancel.cancel("interrupted"))?;
+    let report = agent.run(conversation, settings).await;
+    if let Some(stopping) = stopping {
+        stopping.abort();
+    }
+    Ok((run, report))
 }
 
 /// A missing price, with the lines to add: here a run always has a budget in dollars.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
-use fanout_anthropic::Model;
+use fanout_anthropic::{Model, Usage};
 use fanout_core::event::Event;
-use fanout_core::timeline::Timeline;
+use fanout_core::timeline::{Timeline, Turn};
 use fanout_host::build::{Purpose, build_model};
 use fanout_host::config::read_duration;
 use fanout_host::environment::Environment;
@@ -24,7 +24,10 @@ use crate::args::{Common, Runs, RunsCancel, RunsList, RunsPrune};
 use crate::exit::Ended;
 use crate::interrupt::on_interrupt;
 use crate::loaded::{Loaded, configuration};
-use crate::show::{QUIET, STRONG, figures, give, give_styled, plain, print_line, say, styled, time, waterfall};
+use crate::replay::replay;
+use crate::show::{
+    QUIET, STRONG, details, figures, give, give_styled, plain, print_line, say, styled, time, waterfall,
+};
 
 /// The most runs of one list.
 const LIST_MAX: usize = 10_000;
@@ -33,8 +36,10 @@ const LIST_MAX: usize = 10_000;
 pub fn runs(common: &Common, runs: &Runs) -> anyhow::Result<Ended> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        if let Runs::Resume = runs {
-            return resume(common).await;
+        match runs {
+            Runs::Resume => return resume(common).await,
+            Runs::Replay(wanted) => return replay(common, wanted).await,
+            _ => {}
         }
         let (opened, retention) = open(common).await?;
         let journal = &opened.journal;
@@ -44,7 +49,7 @@ pub fn runs(common: &Common, runs: &Runs) -> anyhow::Result<Ended> {
             Runs::Export(wanted) => export(journal, &find(journal, &wanted.run).await?).await?,
             Runs::Cancel(wanted) => cancel(common, journal, wanted).await?,
             Runs::Prune(wanted) => prune(common, journal, wanted, retention).await?,
-            Runs::Resume => {}
+            Runs::Resume | Runs::Replay(_) => {}
         }
         opened.close().await?;
         Ok(Ended::Done)
@@ -113,7 +118,7 @@ fn listed(row: &Row) -> String {
 }
 
 /// The run of this id, or of an id that begins so.
-async fn find(journal: &Journal, id: &str) -> anyhow::Result<Row> {
+pub async fn find(journal: &Journal, id: &str) -> anyhow::Result<Row> {
     if let Some(row) = journal.run(&id.into()).await? {
         return Ok(row);
     }
@@ -144,8 +149,8 @@ async fn show(common: &Common, journal: &Journal, found: &Row) -> anyhow::Result
             let used = Used {
                 turns: counted(used.turns),
                 calls: counted(used.calls),
+                usage: usage(&timeline),
                 cost_usd: Some(used.cost_usd),
-                ..Used::default()
             };
             let (run, status, reason) = (found.run.as_str(), found.state.as_str(), found.reason.as_deref());
             give(&run_ended(run, status, reason, timeline.figures(), &used).to_string())?;
@@ -157,13 +162,29 @@ async fn show(common: &Common, journal: &Journal, found: &Row) -> anyhow::Result
     text += &format!("{}{reason}\n", found.state.as_str());
     let ended = found.ended_ms.map(|at| format!(", ended {}", moment(at))).unwrap_or_default();
     let began = format!("began {}{ended}, by {}", moment(found.began_ms), plain(&found.caller));
-    text += &format!("{}\n\n{}\n\n{}\n", styled(QUIET, began), waterfall(&timeline), figures(&timeline.figures()));
+    text += &format!("{}\n\n", styled(QUIET, began));
+    // Without calls there is nothing to draw and nothing to compare.
+    if timeline.turns().iter().any(|turn| !turn.bars.is_empty()) {
+        text += &format!("{}\n\n{}\n\n", waterfall(&timeline), figures(&timeline.figures()));
+    }
+    text += &details(&timeline);
     if found.state.is_over() {
         let (turns, calls, tokens, cost) = (used.turns, used.calls, used.tokens, used.cost_usd);
         text += &format!("{turns} turns, {calls} calls, {tokens} tokens, ${cost:.4}\n");
     }
     give_styled(&text)?;
     Ok(())
+}
+
+/// What all turns took.
+fn usage(timeline: &Timeline) -> Usage {
+    let usage = |turn: &Turn| Usage {
+        input_tokens: turn.tokens.input,
+        output_tokens: turn.tokens.output,
+        cache_read_input_tokens: turn.tokens.cache_read,
+        cache_creation_input_tokens: turn.tokens.cache_write,
+    };
+    timeline.turns().iter().map(usage).fold(Usage::default(), |all, one| all + one)
 }
 
 /// Prints a run in the format that trace viewers open.

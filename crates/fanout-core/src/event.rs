@@ -290,6 +290,9 @@ pub enum RunKind {
     Batch,
     /// Calls that come one by one, for as long as somebody stays connected.
     Session,
+    /// An earlier run once more, answered with what was recorded of it. Nobody goes on with one that broke off: it would be
+    /// answered by the world then.
+    Replay,
 }
 
 impl RunKind {
@@ -300,6 +303,7 @@ impl RunKind {
             Self::Message => "message",
             Self::Batch => "batch",
             Self::Session => "session",
+            Self::Replay => "replay",
         }
     }
 }

@@ -77,6 +77,7 @@ pub fn again(error: &ToolError, repeatable: bool) -> Again {
         | ToolError::NotPermitted(_)
         | ToolError::NotKept(_)
         | ToolError::Panicked(_)
+        | ToolError::Recorded(_)
         | ToolError::Stopped => Again::Never,
     }
 }
@@ -97,7 +98,11 @@ pub fn signal(error: &ToolError) -> Option<Signal> {
         ToolError::Busy { .. } => Some(Signal::Refused),
         ToolError::Overloaded { .. } => Some(Signal::Overloaded),
         ToolError::Broken(_) | ToolError::NotSent(_) => Some(Signal::Failed),
-        ToolError::NotPermitted(_) | ToolError::NotKept(_) | ToolError::Panicked(_) | ToolError::Stopped => None,
+        ToolError::NotPermitted(_)
+        | ToolError::NotKept(_)
+        | ToolError::Panicked(_)
+        | ToolError::Recorded(_)
+        | ToolError::Stopped => None,
     }
 }
 
@@ -143,6 +148,7 @@ pub fn verdict(tool: &str, error: &ToolError, repeatable: bool) -> CallError {
             ErrorCode::Internal,
             format!("`{tool}` crashed: this is a fault of the tool, not of the input. Go on without it"),
         ),
+        ToolError::Recorded(error) => (**error).clone(),
         ToolError::Stopped if repeatable => {
             CallError::new(ErrorCode::Cancelled, "the run was stopped before the tool could answer")
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use crate::call::{CallId, Position, ToolName};
-use crate::event::{Event, Wait, What, Why};
+use crate::event::{Event, Tokens, Wait, What, Why};
 use crate::outcome::ErrorCode;
 
 /// One run as it was.
@@ -31,6 +31,10 @@ pub struct Turn {
     pub asked_at: Duration,
     /// When its response was whole.
     pub answered_at: Option<Duration>,
+    /// What its response took.
+    pub tokens: Tokens,
+    /// What that cost in US dollars, where the price is known.
+    pub cost_usd: Option<f64>,
     /// Its calls, in program order.
     pub bars: Vec<Bar>,
 }
@@ -197,9 +201,10 @@ impl Timeline {
         self.ended_at = self.ended_at.max(event.at);
         match &event.what {
             What::TurnStarted { turn } => self.turn(*turn, event.at),
-            What::ModelEnded { turn, .. } => {
+            What::ModelEnded { turn, tokens, cost_usd, .. } => {
                 if let Some(turn) = self.turns.iter_mut().find(|other| other.number == *turn) {
                     turn.answered_at = Some(event.at);
+                    (turn.tokens, turn.cost_usd) = (*tokens, *cost_usd);
                 }
             }
             What::CallArrived { call, tool, part_of, position, declared, waits, .. } => {

@@ -18,7 +18,7 @@ use crate::approval::Approval;
 use crate::call::{CallId, CallerId, GroupName, RunId, ToolName};
 use crate::effects::{EffectsSpec, Source};
 use crate::once::Once;
-use crate::outcome::Output;
+use crate::outcome::{CallError, Output};
 use crate::plan::{Atomic, AtomicPart};
 use crate::secrets::Secrets;
 
@@ -375,6 +375,9 @@ pub enum ToolError {
     /// A panic in the tool. The message is for the log.
     #[error("the tool panicked: {0}")]
     Panicked(String),
+    /// What the whole call came to is known from before, word for word: whoever answers with what was recorded says this. Final.
+    #[error("{0}")]
+    Recorded(Box<CallError>),
     /// The attempt was stopped before it could answer.
     #[error("the attempt was stopped")]
     Stopped,
@@ -404,6 +407,7 @@ impl ToolError {
             | Self::NotPermitted(message)
             | Self::NotKept(message)
             | Self::Panicked(message) => message,
+            Self::Recorded(error) => &mut error.message,
             Self::Stopped => return self,
         };
         if let Cow::Owned(hidden) = secrets.hide(message) {

@@ -87,25 +87,20 @@ impl Opened {
     /// [`OpenError`].
     pub async fn open(config: &Config, environment: &Environment) -> Result<Option<Self>, OpenError> {
         let lease = config.worker.lease;
-        let (store, approvals, spending, once): (_, Arc<dyn ApprovalStore>, Arc<dyn SpendingStore>, Once) =
+        if let StorePlace::Sqlite(path) = &config.store.place {
+            make_ignored_folder(path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
+        }
+        let Some(database) = database(config, environment)? else { return Ok(None) };
+        let (place, once) = (database.place(), database.once());
+        let (store, approvals, spending): (_, Arc<dyn ApprovalStore>, Arc<dyn SpendingStore>) =
             match &config.store.place {
-                StorePlace::Memory => return Ok(None),
                 StorePlace::Sqlite(path) => {
-                    make_ignored_folder(path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
                     let store = Arc::new(SqliteStore::open(path)?);
-                    let url = format!("sqlite://{}", path.display());
-                    (
-                        Arc::clone(&store) as Arc<dyn Store>,
-                        Arc::clone(&store) as _,
-                        store,
-                        Database::new("store", DatabaseOptions::new(url))?.once(),
-                    )
+                    (Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&store) as _, store)
                 }
-                StorePlace::Postgres(url) => {
-                    let database = Database::new("store", DatabaseOptions::new(url.fill(environment)?))?;
-                    let (place, once) = (database.place(), database.once());
+                StorePlace::Memory | StorePlace::Postgres(_) => {
                     let store = Arc::new(PostgresStore::open(connect(database), place, lease).await?);
-                    (Arc::clone(&store) as _, Arc::clone(&store) as _, store, once)
+                    (Arc::clone(&store) as _, Arc::clone(&store) as _, store)
                 }
             };
         let kill_after = environment.get(KILL_AFTER).filter(|_| cfg!(debug_assertions));
@@ -147,6 +142,24 @@ impl Opened {
 
 /// How long what runs really cost has to be written; what is not counts as spent.
 const SETTLE_MAX: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Where calls of the journal's own database keep what they came to; `None`: nothing is kept. Nothing is opened.
+///
+/// # Errors
+/// [`OpenError`] for a URL that is not right, or needs something that is not there.
+pub fn once(config: &Config, environment: &Environment) -> Result<Option<Once>, OpenError> {
+    Ok(database(config, environment)?.map(|database| database.once()))
+}
+
+/// The database that the journal is in.
+fn database(config: &Config, environment: &Environment) -> Result<Option<Database>, OpenError> {
+    let url = match &config.store.place {
+        StorePlace::Memory => return Ok(None),
+        StorePlace::Sqlite(path) => format!("sqlite://{}", path.display()).into(),
+        StorePlace::Postgres(url) => url.fill(environment)?,
+    };
+    Ok(Some(Database::new("store", DatabaseOptions::new(url))?))
+}
 
 /// How often is looked whether a journal that is being closed can be written at all.
 const CLOSE_LOOK: std::time::Duration = std::time::Duration::from_millis(200);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat};
 use fanout_anthropic::Usage;
 use fanout_core::call::CallId;
-use fanout_core::event::{Event, Wait, What, outcome_word};
+use fanout_core::event::{Event, Tokens, Wait, What, outcome_word};
 use fanout_core::outcome::{Content, Outcome};
 use fanout_core::timeline::Figures;
 use fanout_journal::store::Row;
@@ -23,9 +23,9 @@ pub fn line(event: &Event) -> Option<Value> {
         What::RunStarted { .. } => json!({ "type": "run_started" }),
         What::RunResumed => json!({ "type": "run_resumed" }),
         What::TurnStarted { turn } => json!({ "type": "turn_started", "turn": turn }),
-        What::ModelEnded { turn, stop_reason, .. } => {
-            json!({ "type": "model_ended", "turn": turn, "stop_reason": stop_reason })
-        }
+        What::ModelEnded { turn, stop_reason, tokens, cost_usd, state: _ } => json!({
+            "type": "model_ended", "turn": turn, "stop_reason": stop_reason, "usage": usage_json(*tokens), "cost_usd": cost_usd,
+        }),
         What::ModelFailed { turn, error, again_after } => json!({
             "type": "model_failed", "turn": turn, "error": error, "again_after_ms": again_after.map(millis),
         }),
@@ -121,11 +121,20 @@ pub fn run_ended(run: &str, status: &str, reason: Option<&str>, figures: Figures
         "elapsed_ms": millis(figures.elapsed), "one_by_one_ms": millis(figures.one_by_one),
         "critical_path_ms": millis(figures.critical_path), "saved_percent": figures.saved_percent(),
         "turns": used.turns, "calls": used.calls, "cost_usd": used.cost_usd,
-        "usage": {
-            "input_tokens": used.usage.input_tokens, "output_tokens": used.usage.output_tokens,
-            "cache_creation_input_tokens": used.usage.cache_creation_input_tokens,
-            "cache_read_input_tokens": used.usage.cache_read_input_tokens,
-        },
+        "usage": usage_json(Tokens {
+            input: used.usage.input_tokens,
+            output: used.usage.output_tokens,
+            cache_read: used.usage.cache_read_input_tokens,
+            cache_write: used.usage.cache_creation_input_tokens,
+        }),
+    })
+}
+
+/// Tokens by the names that the API has for them.
+fn usage_json(tokens: Tokens) -> Value {
+    json!({
+        "input_tokens": tokens.input, "output_tokens": tokens.output,
+        "cache_creation_input_tokens": tokens.cache_write, "cache_read_input_tokens": tokens.cache_read,
     })
 }
 
@@ -138,18 +147,19 @@ fn waits_json(waits: &[Wait]) -> Vec<Value> {
 }
 
 fn ended(what: &str, outcome: &Outcome) -> Value {
-    let content: Vec<Value> = outcome
-        .shown
-        .iter()
-        .map(|content| match content {
-            Content::Text(text) => json!({ "type": "text", "text": &**text }),
-            Content::Image { media_type, .. } => json!({ "type": "image", "media_type": media_type }),
-        })
-        .collect();
     json!({
         "type": what, "call": outcome.call.as_str(), "part_of": id(outcome.part_of.as_ref()), "outcome": outcome_word(outcome.error_code()),
-        "attempts": outcome.attempts, "content": content,
+        "attempts": outcome.attempts, "content": content_json(&outcome.shown),
     })
+}
+
+/// What a model is shown, without the bytes of pictures.
+pub(crate) fn content_json(shown: &[Content]) -> Vec<Value> {
+    let content = |content: &Content| match content {
+        Content::Text(text) => json!({ "type": "text", "text": &**text }),
+        Content::Image { media_type, .. } => json!({ "type": "image", "media_type": media_type }),
+    };
+    shown.iter().map(content).collect()
 }
 
 /// Milliseconds to a tenth: enough to order events by eye.

@@ -466,7 +466,7 @@ fn waits_of(waits: Vec<WaitRecord>) -> Result<Arc<[Wait]>, RecordError> {
 /// # Errors
 /// [`RecordError::Word`].
 pub fn kind_of(word: &str) -> Result<RunKind, RecordError> {
-    let kinds = [RunKind::Agent, RunKind::Message, RunKind::Batch, RunKind::Session];
+    let kinds = [RunKind::Agent, RunKind::Message, RunKind::Batch, RunKind::Session, RunKind::Replay];
     kinds.into_iter().find(|kind| kind.as_str() == word).ok_or_else(|| RecordError::Word(word.to_owned()))
 }
 

@@ -9,10 +9,12 @@ use std::fmt::Write as _;
 use anyhow::ensure;
 use fanout_core::approval::Approval;
 use fanout_core::effects::{EffectsSpec, Template};
+use fanout_core::once::Once;
 use fanout_core::tool::ToolSpec;
 use fanout_host::advice::line;
 use fanout_host::build::Purpose;
 use fanout_host::groups::{group_of, groups};
+use fanout_host::journal::once;
 use serde_json::json;
 
 use crate::args::{self, Common};
@@ -33,9 +35,11 @@ pub fn check(common: &Common, args: &args::Check) -> anyhow::Result<Ended> {
         return ended(&loaded);
     }
     let specs = specs(&loaded);
+    // A URL that cannot be had now is a matter of who opens the journal; until then it is no tool's database.
+    let kept = once(&loaded.config, &loaded.environment).ok().flatten();
     if common.json {
         for spec in &specs {
-            give(&to_json(spec, serialises(spec, &specs)).to_string())?;
+            give(&to_json(spec, serialises(spec, &specs), is_once(spec, kept.as_ref())).to_string())?;
         }
         for group in groups(&loaded.config, &loaded.toolbox) {
             give(&limits::to_json(&group).to_string())?;
@@ -56,7 +60,7 @@ pub fn check(common: &Common, args: &args::Check) -> anyhow::Result<Ended> {
         None => "no fanout.toml here or above: the defaults hold, and there are no tools\n".to_owned(),
     };
     for spec in &specs {
-        print(&mut text, spec, serialises(spec, &specs));
+        print(&mut text, spec, serialises(spec, &specs), is_once(spec, kept.as_ref()));
     }
     if !specs.is_empty() {
         let _ = writeln!(text, "\n{}", plan(&loaded));
@@ -104,7 +108,14 @@ fn ended(loaded: &Loaded) -> anyhow::Result<Ended> {
     Ok(Ended::Done)
 }
 
-fn print(text: &mut String, spec: &ToolSpec, serialises: bool) {
+/// Whether a tool's calls are carried out exactly once, whatever breaks off; `None` where that is no matter: they do no harm
+/// twice, or no database could know.
+fn is_once(spec: &ToolSpec, kept: Option<&Once>) -> Option<bool> {
+    let database = spec.database.as_deref().filter(|_| !spec.repeatable())?;
+    Some(kept.is_some_and(|kept| kept.holds_for(Some(database))))
+}
+
+fn print(text: &mut String, spec: &ToolSpec, serialises: bool, is_once: Option<bool>) {
     let repeatable =
         if spec.repeatable() { "repeatable" } else { "not repeatable: tried again only if nothing was carried out" };
     let _ = writeln!(
@@ -136,12 +147,26 @@ fn print(text: &mut String, spec: &ToolSpec, serialises: bool) {
         time(policy.timeout),
         time(policy.deadline)
     );
+    match is_once {
+        Some(true) => {
+            let _ = writeln!(text, "  exactly once: what a call comes to is kept in the transaction that does it");
+        }
+        Some(false) => {
+            let name = spec.source.as_str().trim_start_matches("sql/");
+            let _ = writeln!(
+                text,
+                "  not exactly once: a call that a crash cuts off is `outcome_unknown`; to have it carried out once, set `url` \
+                 of [store] to that of [database.{name}]"
+            );
+        }
+        None => {}
+    }
     if serialises {
         let _ = writeln!(text, "  waits for other calls of {}; to be reviewed and added: {}", spec.source, line(spec));
     }
 }
 
-fn to_json(spec: &ToolSpec, serialises: bool) -> serde_json::Value {
+fn to_json(spec: &ToolSpec, serialises: bool, is_once: Option<bool>) -> serde_json::Value {
     let (reads, writes) = decisive(&spec.effects);
     let texts = |templates: &[Template]| templates.iter().map(ToString::to_string).collect::<Vec<_>>();
     json!({
@@ -151,7 +176,7 @@ fn to_json(spec: &ToolSpec, serialises: bool) -> serde_json::Value {
         "timeout_ms": spec.policy.timeout.as_millis(), "deadline_ms": spec.policy.deadline.as_millis(),
         "limit": group_of(spec).map(|group| group.to_string()),
         "after": spec.policy.after.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "approval": spec.policy.approval.to_string(),
+        "approval": spec.policy.approval.to_string(), "exactly_once": is_once,
         "serialises": serialises, "proposed": serialises.then(|| line(spec)),
     })
 }

@@ -5,11 +5,13 @@
 mod closing;
 mod print;
 mod progress;
+mod waits;
 mod waterfall;
 
 pub use closing::{advise, figures};
 pub use print::{Unwritten, give, give_answer, give_styled, plain, print_line, say};
 pub use progress::Watcher;
+pub use waits::details;
 pub use waterfall::waterfall;
 
 use std::time::Duration;

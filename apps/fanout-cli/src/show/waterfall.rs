@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use fanout_core::event::Wait;
 use fanout_core::timeline::{Bar, Timeline, Turn};
 
-use super::{ERROR, FINE, MODEL, QUIET, STRONG, plain, styled, time};
+use super::waits::waits;
+use super::{ERROR, FINE, MODEL, QUIET, STRONG, styled, time};
 
 /// Without a terminal to ask, lines are so wide.
 const WIDTH: usize = 110;
@@ -132,46 +132,7 @@ fn words(bar: &Bar, turn: &Turn) -> String {
 
 /// What a call waited for the longest, if it was long enough to be seen.
 fn waited(bar: &Bar, turn: &Turn) -> Option<String> {
-    let started = bar.started_at()?;
-    let ready = bar.ready_at.unwrap_or(started);
-    let queued = bar.queued_at().unwrap_or(started);
-    let allowed = turn.answered_at.map_or(bar.arrived_at, |at| at.max(bar.arrived_at));
-    let in_batch = ready.saturating_sub(allowed);
-    let for_locks = queued.saturating_sub(ready);
-    let for_permits = started.saturating_sub(queued) + bar.waited_again();
-    let longest = in_batch.max(for_locks).max(for_permits).max(bar.backed_off());
-    if longest < Duration::from_millis(1) {
-        return None;
-    }
-    // Whichever of its waits was over last is the one that it waited for.
-    let for_people = bar.decided_at.is_some_and(|at| ready.saturating_sub(at) < Duration::from_millis(1));
-    let what = if longest == in_batch && for_people {
-        "a person's approval".to_owned()
-    } else if longest == in_batch {
-        after(last_to_end(bar, turn)?, turn)
-    } else if longest == for_locks {
-        "another run's lock".to_owned()
-    } else if longest == for_permits {
-        "a free slot".to_owned()
-    } else {
-        return Some(format!("waited {} to try again", time(longest)));
-    };
-    Some(format!("waited {} for {what}", time(longest)))
-}
-
-/// Of all that a call waited for, what ended last: that is what held it.
-fn last_to_end<'a>(bar: &'a Bar, turn: &Turn) -> Option<&'a Wait> {
-    let ended = |wait: &&Wait| turn.bars.iter().find(|other| other.call == wait.on).and_then(|other| other.ended_at);
-    bar.waits.iter().max_by_key(ended)
-}
-
-fn after(wait: &Wait, turn: &Turn) -> String {
-    let on = turn.bars.iter().find(|bar| bar.call == wait.on);
-    let name = plain(on.map_or(wait.on.as_str(), |bar| bar.tool.as_str()));
-    match &wait.key {
-        Some(key) => format!("{name} ({})", plain(key.as_str())),
-        None => format!("{name} ({})", wait.why.as_str()),
-    }
+    waits(bar, turn).into_iter().max_by_key(|(time, _)| *time).map(|(_, words)| words)
 }
 
 struct Scale {
@@ -213,7 +174,7 @@ mod tests {
 
     use fanout_core::call::{CallId, Position};
     use fanout_core::effects::Key;
-    use fanout_core::event::{Event, What, Why};
+    use fanout_core::event::{Event, Wait, What, Why};
     use fanout_core::outcome::{CallError, ErrorCode, Outcome, Output};
 
     use fanout_core::event::Tokens;

@@ -42,7 +42,7 @@ async fn every_tool_is_listed_with_who_says_what_it_touches() {
         lines[2],
         json!({
             "type": "tool", "tool": "add_note", "source": host, "repeatable": false, "declared": false, "catalogue": null, "reads": [],
-            "writes": [host], "timeout_ms": 30_000, "deadline_ms": 120_000, "limit": host, "after": ["get_order"], "serialises": true,
+            "writes": [host], "timeout_ms": 30_000, "deadline_ms": 120_000, "limit": host, "after": ["get_order"], "exactly_once": null, "serialises": true,
             "proposed": "writes = [\"note/{id}\"]", "reasons": [], "approval": "never",
         })
     );
@@ -121,4 +121,39 @@ async fn reads_alone_need_no_declaration() {
 async fn without_a_configuration_there_are_no_tools() {
     let came = Desk::new().run(&["check"], "").await.code(0);
     assert_eq!(came.out, "no fanout.toml here or above: the defaults hold, and there are no tools\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_says_which_calls_are_carried_out_exactly_once() {
+    let config = r#"
+[[tool]]
+name = "look"
+input = { id = { type = "integer" } }
+sql = { database = "shop", statement = "select n from stock where id = :id" }
+
+[[tool]]
+name = "take"
+input = { id = { type = "integer" } }
+sql = { database = "shop", statement = "update stock set n = n - 1 where id = :id" }
+
+[database.shop]
+url = "sqlite://shop.db"
+"#;
+    let desk = Desk::with(config);
+    let shop = rusqlite::Connection::open(desk.folder().join("shop.db")).unwrap();
+    shop.execute_batch("create table stock (id integer primary key, n integer not null);").unwrap();
+    let once = |lines: Vec<Value>| lines.iter().map(|line| line["exactly_once"].clone()).collect::<Vec<_>>();
+    assert_eq!(once(tools(&desk).await), [Value::Null, json!(false)]);
+    let out = desk.run(&["check"], "").await.code(0).out;
+    assert!(
+        out.contains("not exactly once") && out.contains("set `url` of [store] to that of [database.shop]"),
+        "{out}"
+    );
+    assert!(!desk.folder().join(".fanout").exists(), "nothing is opened to say so");
+    desk.write("fanout.toml", &format!("{config}\n[store]\nurl = \"sqlite://./shop.db\"\n"));
+    assert_eq!(once(tools(&desk).await), [Value::Null, json!(true)]);
+    let out = desk.run(&["check"], "").await.code(0).out;
+    assert!(out.contains("\n  exactly once: ") && !out.contains("not exactly once"), "{out}");
+    desk.write("fanout.toml", &format!("{config}\n[store]\nurl = \"memory:\"\n"));
+    assert_eq!(once(tools(&desk).await), [Value::Null, json!(false)]);
 }

@@ -29,7 +29,9 @@ mod mcp;
 mod plan;
 #[cfg(unix)]
 mod reload;
+mod replay;
 mod run;
+mod runs;
 mod serve;
 mod sql;
 mod tracker;

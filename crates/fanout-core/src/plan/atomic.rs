@@ -68,11 +68,13 @@ struct State {
     unfilled: Option<CallError>,
     /// So many bytes may still be filled in.
     left: usize,
+    /// What the model was shown of the plan before.
+    recorded: Option<Output>,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { outputs: Vec::new(), begun: 0, unfilled: None, left: FILLED_IN_PLAN_MAX }
+        Self { outputs: Vec::new(), begun: 0, unfilled: None, left: FILLED_IN_PLAN_MAX, recorded: None }
     }
 }
 
@@ -142,6 +144,16 @@ impl Atomic {
         self.secrets.hide_in_output(&mut output);
         let value = Arc::new(output.value());
         self.state().outputs.push((output, value));
+    }
+
+    /// What the whole plan came to is known from before: the model is shown this, whatever the members were told.
+    pub fn answer_recorded(&self, shown: Output) {
+        self.state().recorded = Some(shown);
+    }
+
+    /// What the model was shown of the plan before.
+    pub(crate) fn recorded(&self) -> Option<Output> {
+        self.state().recorded.clone()
     }
 
     /// What each member came to, once the attempt has ended as `result` says.

@@ -447,6 +447,9 @@ impl Batch<'_> {
     /// The answer of an atomic plan, member by member; `result` is that of its one call.
     pub(super) fn answer_together(&self, call: Ix, result: Result<(), CallError>) -> Option<Output> {
         let Role::Atomic(together) = &self.items[call].role else { return None };
+        if let Some(recorded) = together.atomic.recorded() {
+            return Some(recorded);
+        }
         let mut all = together.atomic.came_to(&result).into_iter().map(|came| came.map(Arc::new));
         let lost = || Err(CallError::new(ErrorCode::Internal, "the call has no outcome"));
         let came = together.elements.iter().map(|elements| match elements {

@@ -144,7 +144,7 @@ fn recovery(kind: RunKind, told: &[Told], toolbox: &Toolbox) -> Recovery {
                 Err(error @ ResumeError::Ended(_)) => Recovery::Unreadable(error.to_string()),
             }
         }
-        RunKind::Batch | RunKind::Message | RunKind::Session => {
+        RunKind::Batch | RunKind::Message | RunKind::Session | RunKind::Replay => {
             let mut past = Past::default();
             for told in told {
                 past.take(&told.what, told.number);
