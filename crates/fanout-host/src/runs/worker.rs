@@ -33,7 +33,7 @@ use crate::options::{agent_options, daily_caps};
 /// How often the journal is asked what others want of our runs, and whether any wait.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// So many runs of processes that are gone are read at once.
+/// So many runs of processes that are gone are taken over in one step.
 const ADOPTED_MAX: usize = 1_000;
 
 /// The setting that keeps queued runs waiting, with the word of who said so.
@@ -121,7 +121,15 @@ impl Worker {
     /// [`StoreError`] when the journal cannot be read.
     pub async fn recover(self: &Arc<Self>) -> Result<Vec<RunId>, StoreError> {
         let journal = &self.options.journal;
-        let rows = journal.store().adopt(ADOPTED_MAX).await?;
+        let mut rows = Vec::new();
+        loop {
+            let adopted = journal.store().adopt(ADOPTED_MAX).await?;
+            let is_last = adopted.len() < ADOPTED_MAX;
+            rows.extend(adopted);
+            if is_last {
+                break;
+            }
+        }
         let runs = rows.iter().map(|row| row.run.clone()).collect();
         let equipment = (self.options.equipment)();
         let broken = Broken::read(journal, rows, &self.options.scheduler, &equipment.toolbox).await?;
