@@ -12,6 +12,8 @@ mod check;
 mod command;
 mod crash;
 mod demo;
+#[cfg(target_os = "linux")]
+mod disk;
 mod documents;
 mod explain;
 mod faults;
