@@ -280,7 +280,9 @@ pub enum StoreError {
         place: String,
     },
     /// It may not be written.
-    #[error("the journal at {place} cannot be written ({detail}): look at the rights of the file and its folder")]
+    #[error(
+        "the journal at {place} cannot be written ({detail}): look at the rights of the file and its folder, and whether its disk is mounted read-only"
+    )]
     ReadOnly {
         /// Where.
         place: String,

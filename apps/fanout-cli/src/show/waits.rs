@@ -6,9 +6,12 @@ use std::time::Duration;
 use fanout_core::event::{Tokens, Wait};
 use fanout_core::timeline::{Bar, Timeline, Turn};
 
-use super::{ERROR, QUIET, STRONG, plain, styled, time};
+use super::waterfall::ROWS_MAX;
+use super::{QUIET, STRONG, plain, styled, time};
 
-/// Each turn with what its answer took, and each call with all that it waited for, in program order.
+/// Each turn with what its answer took, and each call that waited, with all that it waited for, in program order.
+///
+/// At most [`ROWS_MAX`] calls of a turn are named; a line says how many more there were.
 pub fn details(timeline: &Timeline) -> String {
     let mut text = String::new();
     for turn in timeline.turns() {
@@ -16,17 +19,17 @@ pub fn details(timeline: &Timeline) -> String {
             let model = format!("turn {}", turn.number);
             let _ = writeln!(text, "{}: {}", styled(STRONG, model), styled(QUIET, took(turn)));
         }
-        for bar in turn.in_order().into_iter().filter(|bar| !bar.is_bundle) {
-            let waits: Vec<String> = waits(bar, turn).into_iter().map(|(_, words)| words).collect();
-            let waited = if waits.is_empty() { "waited for nothing".to_owned() } else { waits.join(", ") };
-            let error = bar.error.map(|code| format!(" {}", styled(ERROR, code))).unwrap_or_default();
-            let attempts = match bar.attempts.len() {
-                0 => "never ran".to_owned(),
-                1 => format!("ran {}", time(bar.took())),
-                count => format!("{count} attempts in {}", time(bar.took())),
-            };
+        let calls = turn.in_order().into_iter().filter(|bar| !bar.is_bundle);
+        let waited: Vec<_> = calls.map(|bar| (bar, waits(bar, turn))).filter(|(_, waits)| !waits.is_empty()).collect();
+        for (bar, waits) in waited.iter().take(ROWS_MAX) {
+            let waits: Vec<&str> = waits.iter().map(|(_, words)| words.as_str()).collect();
+            let attempts =
+                if bar.attempts.len() > 1 { format!(", {} attempts", bar.attempts.len()) } else { String::new() };
             let (position, tool) = (&bar.position, plain(bar.tool.as_str()));
-            let _ = writeln!(text, "  {position} {tool}: {attempts}{error}; {}", styled(QUIET, waited));
+            let _ = writeln!(text, "  {position} {tool}{attempts}: {}", styled(QUIET, waits.join(", ")));
+        }
+        if let more @ 1.. = waited.len().saturating_sub(ROWS_MAX) {
+            let _ = writeln!(text, "  {}", styled(QUIET, format!("and {more} more calls that waited")));
         }
     }
     text

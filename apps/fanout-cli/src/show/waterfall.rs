@@ -19,7 +19,7 @@ const NAME_MAX: usize = 22;
 /// Room for the words behind a bar.
 const WORDS: usize = 42;
 /// Of a turn with more calls than this, only so many are drawn: a terminal holds no more, and the rest look alike.
-const ROWS_MAX: usize = 40;
+pub(super) const ROWS_MAX: usize = 40;
 
 /// Draws the run: what the model took, and for each call how long it waited, for what, and how long it ran.
 ///

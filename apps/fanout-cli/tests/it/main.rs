@@ -14,6 +14,8 @@ mod check;
 mod command;
 mod crash;
 mod demo;
+#[cfg(target_os = "linux")]
+mod disk;
 mod documents;
 mod drain;
 mod explain;

@@ -34,11 +34,12 @@ pub struct Served {
 
 impl Served {
     pub fn start(folder: &Path, variables: &[(&str, &str)], args: &[&str]) -> Self {
-        let mut child = fanout(folder, variables, &[&["serve"], args].concat())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::wait(fanout(folder, variables, &[&["serve"], args].concat()))
+    }
+
+    /// The same, by a command that becomes it.
+    pub fn wait(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let (sender, log) = channel();
         let errors = BufReader::new(child.stderr.take().unwrap());
@@ -56,6 +57,11 @@ impl Served {
 
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a request and gives the status and the body.
@@ -98,7 +104,7 @@ impl Served {
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+        let pid = i32::try_from(self.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 }

@@ -17,12 +17,20 @@ use crate::lines::content_json;
 /// A run as it is compared. Take the events of one, in order.
 #[derive(Debug, Default)]
 pub struct Story {
-    /// By their numbers; a batch is turn 0.
-    turns: BTreeMap<u32, BTreeMap<Position, Told>>,
-    places: BTreeMap<CallId, (u32, Position)>,
-    turn: u32,
+    turns: Vec<Turn>,
+    /// The turn and the place of each call; of several with one id, the latest.
+    places: BTreeMap<CallId, (usize, Position)>,
     answer: String,
     state: Option<&'static str>,
+}
+
+#[derive(Debug, Default)]
+struct Turn {
+    /// Counted from 1; a batch is turn 0. One that asked for more of an answer in vain has the number of the next.
+    number: u32,
+    /// Something was said in it.
+    is_said: bool,
+    calls: BTreeMap<Position, Told>,
 }
 
 #[derive(Debug)]
@@ -49,13 +57,12 @@ impl Story {
     /// Takes the next event.
     pub fn take(&mut self, what: &What) {
         match what {
+            // Of a turn that was asked for again, only the last time counts.
             What::TurnStarted { turn } => {
-                self.turn = *turn;
-                self.turns.insert(*turn, BTreeMap::new());
+                self.turns.pop_if(|last| last.number == *turn && !last.is_said);
+                self.turns.push(Turn { number: *turn, ..Turn::default() });
             }
-            What::TurnDiscarded { turn, .. } => {
-                self.turns.insert(*turn, BTreeMap::new());
-            }
+            What::TurnDiscarded { .. } => self.current().calls.clear(),
             What::CallArrived { call, tool, position, input, .. } => self.arrive(call, tool, position, input),
             What::BundleArrived { call, tool, position, .. } => self.arrive(call, tool, position, &Arc::default()),
             What::CallReady { call, filled: Some(filled) } => self.mark(call, |told| told.input = Arc::clone(filled)),
@@ -66,6 +73,7 @@ impl Story {
                 let message = Raw::parse(&**message).and_then(Message::parse).ok();
                 if let Some(message) = message.filter(|message| message.role() == Role::Assistant) {
                     self.answer = text_of(&message);
+                    self.current().is_said = true;
                 }
             }
             What::RunEnded { status, .. } => self.state = Some(status),
@@ -73,21 +81,30 @@ impl Story {
         }
     }
 
-    /// How many turns and calls there were, those that stand for others not counted.
+    /// How many turns and calls there were; a plan counts, and so does each of its calls.
     pub fn size(&self) -> (usize, usize) {
-        let turns = self.turns.keys().filter(|turn| **turn > 0).count();
-        (turns, self.turns.values().map(BTreeMap::len).sum())
+        let turns = self.turns.iter().filter(|turn| turn.number > 0).count();
+        (turns, self.turns.iter().map(|turn| turn.calls.len()).sum())
+    }
+
+    /// The turn that is under way; that of a batch begins by itself.
+    fn current(&mut self) -> &mut Turn {
+        if self.turns.is_empty() {
+            self.turns.push(Turn::default());
+        }
+        let last = self.turns.len() - 1;
+        &mut self.turns[last]
     }
 
     fn arrive(&mut self, call: &CallId, tool: &ToolName, position: &Position, input: &Arc<Value>) {
         let told = Told { tool: tool.clone(), input: Arc::clone(input), outcome: None };
-        self.turns.entry(self.turn).or_default().insert(position.clone(), told);
-        self.places.insert(call.clone(), (self.turn, position.clone()));
+        self.current().calls.insert(position.clone(), told);
+        self.places.insert(call.clone(), (self.turns.len() - 1, position.clone()));
     }
 
     fn mark(&mut self, call: &CallId, mark: impl FnOnce(&mut Told)) {
         if let Some((turn, position)) = self.places.get(call)
-            && let Some(told) = self.turns.get_mut(turn).and_then(|turn| turn.get_mut(position))
+            && let Some(told) = self.turns.get_mut(*turn).and_then(|turn| turn.calls.get_mut(position))
         {
             mark(told);
         }
@@ -97,12 +114,14 @@ impl Story {
 /// What differs between a run and the same once more, in order; last the answer and how they ended.
 pub fn differences(then: &Story, now: &Story) -> Vec<Difference> {
     let mut found = Vec::new();
-    let (empty, turns) = (BTreeMap::new(), then.turns.keys().chain(now.turns.keys()).collect::<BTreeSet<_>>());
-    for turn in turns {
-        let (a, b) = (then.turns.get(turn).unwrap_or(&empty), now.turns.get(turn).unwrap_or(&empty));
+    let empty = Turn::default();
+    for at in 0..then.turns.len().max(now.turns.len()) {
+        let (a, b) = (then.turns.get(at), now.turns.get(at));
+        let turn = a.or(b).map_or(0, |turn| turn.number);
+        let (a, b) = (&a.unwrap_or(&empty).calls, &b.unwrap_or(&empty).calls);
         for position in a.keys().chain(b.keys()).collect::<BTreeSet<_>>() {
             let mut differ = |what, then, now| {
-                found.push(Difference { what, at: Some((*turn, position.clone())), then, now });
+                found.push(Difference { what, at: Some((turn, position.clone())), then, now });
             };
             match (a.get(position), b.get(position)) {
                 (Some(then), Some(now)) => {

@@ -207,7 +207,6 @@ impl Reading {
                 self.turns.pop_if(|last| last.number == *turn && !last.in_vain);
                 self.turns.push(Turn { number: *turn, asked_at: event.at, ..Turn::default() });
             }
-            What::TurnDiscarded { .. } => self.current().calls.clear(),
             What::ModelEnded { stop_reason, tokens, .. } => {
                 let (turn, stop) = (self.current(), StopReason::from_name(stop_reason));
                 let took = event.at.saturating_sub(turn.asked_at);

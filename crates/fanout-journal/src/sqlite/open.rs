@@ -125,6 +125,14 @@ fn of_sqlite(path: &Path, error: &rusqlite::Error) -> StoreError {
             StoreError::ReadOnly { place, detail }
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged { place, detail },
+        // A disk that has turned read-only under an open file says no more than that; whoever opens the file is told.
+        Some(ErrorCode::SystemIoFailure) => match private(path) {
+            Err(error) => of_system(path, &error),
+            Ok(()) => StoreError::Unusable {
+                place,
+                detail: format!("{detail}: look at its disk, and what the system logs of it"),
+            },
+        },
         _ => StoreError::Unusable { place, detail },
     }
 }
