@@ -96,6 +96,12 @@ Example:
 Example:
   fanout unpause")]
     Unpause,
+    /// Say how things stand: what runs, what waits, and for whom.
+    #[command(after_help = "\
+Examples:
+  fanout status
+  fanout status --json")]
+    Status,
     /// Have the running gateway read its configuration again. It takes all of it or nothing, and what changed is printed.
     #[command(after_help = "\
 Examples:

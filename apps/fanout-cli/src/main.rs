@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         Command::Runs(runs) => runs::runs(&args.common, runs),
         Command::Pause => runs::pause(&args.common, true),
         Command::Unpause => runs::pause(&args.common, false),
+        Command::Status => runs::status(&args.common),
         Command::Reload => reload::reload(&args.common),
         Command::Approvals(all) => approvals::approvals(&args.common, all),
         Command::Keys(keys) => keys::keys(&args.common, keys),

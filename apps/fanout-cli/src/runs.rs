@@ -15,6 +15,7 @@ use fanout_host::environment::Environment;
 use fanout_host::journal::Opened;
 use fanout_host::lines::{Used, line, row, run_ended, time as moment};
 use fanout_host::runs::{Equipment, PAUSED, Worker, WorkerOptions, stop};
+use fanout_host::status::Status;
 use fanout_host::trace::trace;
 use fanout_journal::store::{Row, RunState, Wanted};
 use fanout_journal::{Journal, Told};
@@ -66,6 +67,21 @@ pub fn pause(common: &Common, pause: bool) -> anyhow::Result<Ended> {
             true => print_line(&json!({ "type": "paused", "paused": pause })),
             false if pause => say("no run in the background begins until `fanout unpause`"),
             false => say("runs in the background begin again"),
+        }
+        opened.close().await?;
+        Ok(Ended::Done)
+    })
+}
+
+/// How things stand.
+pub fn status(common: &Common) -> anyhow::Result<Ended> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (opened, _) = open(common).await?;
+        let status = Status::read(&opened.journal, &opened.approvals).await?;
+        match common.json {
+            true => print_line(&status.to_json()),
+            false => give(&status.to_string())?,
         }
         opened.close().await?;
         Ok(Ended::Done)

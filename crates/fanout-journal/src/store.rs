@@ -27,6 +27,9 @@ pub trait Store: Send + Sync + 'static {
     /// The runs that are wanted, newest first.
     fn runs(&self, wanted: Wanted) -> BoxFuture<'_, Result<Vec<Row>, StoreError>>;
 
+    /// How many runs are in each state that is not the end of one; a state without any may be missing.
+    fn open_runs(&self) -> BoxFuture<'_, Result<Vec<(RunState, usize)>, StoreError>>;
+
     /// The events of a run behind this number, in order, at most so many.
     fn events(&self, run: RunId, after: u64, max: usize) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>>;
 

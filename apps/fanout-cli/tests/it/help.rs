@@ -70,6 +70,7 @@ async fn every_command_is_listed_and_every_flag_has_an_example() {
             "runs",
             "pause",
             "unpause",
+            "status",
             "reload",
             "approvals",
             "keys"

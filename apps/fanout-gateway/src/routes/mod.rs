@@ -9,6 +9,7 @@ mod health;
 mod openapi;
 mod reload;
 mod runs;
+mod status;
 mod tool_calls;
 mod tools;
 
@@ -56,6 +57,7 @@ pub(crate) fn routes() -> Routes {
         .with(Method::GET, "/fanout/v1/approvals", get(approvals::list))
         .with(Method::GET, "/fanout/v1/approvals/{id}", get(approvals::get))
         .with(Method::POST, "/fanout/v1/approvals/{id}", post(approvals::decide))
+        .with(Method::GET, "/fanout/v1/status", get(status::status))
         .with(Method::POST, "/fanout/v1/reload", post(reload::reload))
         .with(Method::GET, "/livez", get(health::live))
         .with(Method::GET, "/readyz", get(health::ready))

@@ -183,6 +183,12 @@ impl Worker {
         Ok(stopped)
     }
 
+    /// How many runs are under way here, and how many of them wait for people only.
+    pub fn here(&self) -> (usize, usize) {
+        let running = self.running();
+        (running.len(), running.values().filter(|running| running.watched.is_parked()).count())
+    }
+
     /// Looks for queued runs at once.
     pub fn look(&self) {
         self.more.notify_one();

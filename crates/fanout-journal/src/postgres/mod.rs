@@ -150,6 +150,21 @@ impl Store for PostgresStore {
         })
     }
 
+    fn open_runs(&self) -> BoxFuture<'_, Result<Vec<(RunState, usize)>, StoreError>> {
+        let select =
+            "select state, count(*) from fanout.run where state in ('proposed', 'queued', 'running') group by state";
+        Box::pin(async move {
+            let rows = self.reader.query(select, &[]).await?;
+            let open = |row: &tokio_postgres::Row| {
+                let count = usize::try_from(row.try_get::<_, i64>(1)?).unwrap_or_default();
+                Ok((row.try_get::<_, String>(0)?, count))
+            };
+            let open: Result<Vec<_>, _> = rows.iter().map(open).collect();
+            let open = open.map_err(|error| self.reader.error(&error))?;
+            Ok(open.into_iter().filter_map(|(word, count)| Some((RunState::of(&word)?, count))).collect())
+        })
+    }
+
     fn events(&self, run: RunId, after: u64, max: usize) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>> {
         let select = "select e.n, e.at_us, e.form, e.text from fanout.event e join fanout.run r on r.n = e.run \
                       where r.id = $1 and e.n > $2 order by e.n limit $3";

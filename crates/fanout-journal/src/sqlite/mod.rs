@@ -62,6 +62,19 @@ impl Store for SqliteStore {
         self.reader.ask(move |connection| rows::runs(connection, &wanted))
     }
 
+    fn open_runs(&self) -> BoxFuture<'_, Result<Vec<(RunState, usize)>, StoreError>> {
+        self.reader.ask(|connection| {
+            let sql = "select state, count(*) from fanout_run where state in ('proposed', 'queued', 'running') group by state";
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut rows = statement.query([])?;
+            let mut open = Vec::new();
+            while let Some(row) = rows.next()? {
+                open.extend(RunState::of(&row.get::<_, String>(0)?).zip(Some(row.get(1)?)));
+            }
+            Ok(open)
+        })
+    }
+
     fn events(&self, run: RunId, after: u64, max: usize) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>> {
         self.reader.ask(move |connection| {
             let mut statement = connection.prepare_cached(

@@ -38,6 +38,10 @@ impl Store for Flaky {
         Box::pin(async { Ok(Vec::new()) })
     }
 
+    fn open_runs(&self) -> BoxFuture<'_, Result<Vec<(RunState, usize)>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     fn events(&self, _: RunId, _: u64, _: usize) -> BoxFuture<'_, Result<Vec<Stored>, StoreError>> {
         Box::pin(async { Ok(Vec::new()) })
     }

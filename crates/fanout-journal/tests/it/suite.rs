@@ -134,6 +134,9 @@ pub async fn runs_are_changed(store: &dyn Store) {
         .append(vec![Entry::Begin(new("idea", RunState::Proposed)), Entry::Begin(new("busy", RunState::Running))])
         .await
         .unwrap();
+    let mut open = store.open_runs().await.unwrap();
+    open.sort_by_key(|(state, _)| state.as_str());
+    assert_eq!(open, [(RunState::Proposed, 1), (RunState::Running, 1)]);
     let change = |from, to| store.change("idea".into(), from, to, None);
     assert!(change(RunState::Proposed, RunState::Queued).await.unwrap());
     assert!(!change(RunState::Proposed, RunState::Cancelled).await.unwrap(), "it was decided");
