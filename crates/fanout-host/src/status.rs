@@ -26,7 +26,7 @@ pub struct Status {
     pub running: usize,
     /// Who keeps queued runs waiting, if anybody does.
     pub paused_by: Option<String>,
-    /// Questions that wait for people: [`QUESTIONS_MAX`] stands for any more, too.
+    /// Questions that wait for people; a thousand stands for any more, too.
     pub approvals: usize,
 }
 
