@@ -11,18 +11,18 @@ use fanout_script::{Server, ServerOptions, Turn};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::process::Served;
+use crate::process::{Served, run};
 
-/// An API that writes down what it is asked, and answers as often as it is let.
+/// An API that writes down what it is asked, and answers as often as it is let: for the first thing, and for the second.
 #[derive(Clone)]
 struct Api {
     seen: Arc<Mutex<Vec<String>>>,
-    answers: Arc<Semaphore>,
+    answers: Arc<[Semaphore; 2]>,
 }
 
 async fn answer(State(api): State<Api>, uri: Uri) -> &'static str {
     api.seen.lock().unwrap().push(uri.path().to_owned());
-    api.answers.acquire().await.unwrap().forget();
+    api.answers[usize::from(uri.path() == "/pay/2")].acquire().await.unwrap().forget();
     "{\"ok\":true}"
 }
 
@@ -42,11 +42,11 @@ impl Api {
 async fn what_is_under_way_ends_and_nothing_more_begins_until_the_next_process() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let api = Api { seen: Arc::default(), answers: Arc::new(Semaphore::new(0)) };
+    let api = Api { seen: Arc::default(), answers: Arc::new([Semaphore::new(0), Semaphore::new(0)]) };
     let app = Router::new().fallback(any(answer)).with_state(api.clone());
     tokio::spawn(async move { axum::serve(listener, app).await });
     let claude = Server::start(ServerOptions::responder(|conversation| match conversation.assistant_turns() {
-        0 => Turn::calls([("pay", json!({"id": "1"})), ("pay", json!({"id": "1"})), ("pay", json!({"id": "1"}))]),
+        0 => Turn::calls([("pay", json!({"id": "1"})), ("pay", json!({"id": "1"})), ("pay", json!({"id": "2"}))]),
         _ => Turn::text("all is done"),
     }))
     .unwrap();
@@ -61,20 +61,26 @@ async fn what_is_under_way_ends_and_nothing_more_begins_until_the_next_process()
     let first = serve();
     let (status, body) = first.send("POST", "/fanout/v1/runs", &[], &json!({"prompt": "go"}).to_string());
     assert_eq!(status, 202, "{body}");
-    let run: Value = serde_json::from_str(&body).unwrap();
-    let run = run["id"].as_str().unwrap().to_owned();
-    // The first call is under way, and the others wait for it.
-    api.seen(1).await;
+    let accepted: Value = serde_json::from_str(&body).unwrap();
+    let id = accepted["id"].as_str().unwrap().to_owned();
+    // Two calls are under way, and the third waits for the first of them.
+    api.seen(2).await;
     first.signal(rustix::process::Signal::TERM);
     first.logged("nothing more begins in the background");
-    api.answers.add_permits(10);
+    // The first ends while the other goes on, so that the third could begin.
+    api.answers[0].add_permits(10);
+    while !String::from_utf8(run(folder.path(), &[], &["runs", "show", &id, "--json"]).stdout)
+        .unwrap()
+        .contains("call_ended")
+    {}
+    api.answers[1].add_permits(10);
     let stopped = tokio::task::spawn_blocking(move || first.ended()).await.unwrap();
     assert_eq!(stopped, Some(0));
-    assert_eq!(api.seen.lock().unwrap().len(), 1, "nothing more began");
+    assert_eq!(api.seen.lock().unwrap().len(), 2, "nothing more began");
 
     let next = serve();
     let state = loop {
-        let (_, body) = next.send("GET", &format!("/fanout/v1/runs/{run}"), &[], "");
+        let (_, body) = next.send("GET", &format!("/fanout/v1/runs/{id}"), &[], "");
         let run: Value = serde_json::from_str(&body).unwrap();
         if run["state"] != "running" {
             break run["state"].clone();
