@@ -7,6 +7,7 @@
 //! [`locks`](crate::locks) and [`limits`](crate::limits) answer for all runs of the process.
 
 mod alarm;
+mod arrival;
 mod asking;
 mod attempt;
 mod batch;

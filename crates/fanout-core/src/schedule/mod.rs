@@ -7,6 +7,8 @@
 //! thousands of turns from a seed. Times are durations since a start that the caller chose.
 
 mod attempts;
+mod bundles;
+mod consent;
 mod permits;
 mod ready;
 mod terms;
@@ -20,11 +22,12 @@ use std::time::Duration;
 use crate::call::{CallId, ToolName};
 use crate::effects::{Effects, Source};
 use crate::event::Why;
-use crate::graph::{Change, Edge, Graph, Ix, Opened};
+use crate::graph::{Change, Edge, Graph, Ix};
 use crate::outcome::{CallError, ErrorCode, Output};
 use crate::retry;
 use crate::timers::{Due, Timers};
 use crate::tool::ToolError;
+use consent::Consent;
 use ready::Ready;
 
 /// The schedule of one batch.
@@ -71,19 +74,6 @@ struct Failed {
     again_at: Duration,
     /// Nothing of it is left.
     is_gone: bool,
-}
-
-/// Whether people agree to a call, beside its waits in the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Consent {
-    /// Nobody has to.
-    Free,
-    /// Somebody has to, and is asked once its input is final and the response counts.
-    Needed,
-    /// Somebody was asked.
-    Asked,
-    /// They agree.
-    Given,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,80 +144,9 @@ impl Schedule {
         call
     }
 
-    /// A bundle whose parts come next, each by [`Schedule::arrive_in`] or [`Schedule::refuse`]; [`Schedule::whole`] when all
-    /// of them are there. Nobody waits for it.
-    pub fn bundle(&mut self, call: CallId, tool: ToolName) -> Ix {
-        let treatment = Treatment::inert(call, tool, Arc::clone(&self.unlimited));
-        self.push(treatment, Phase::Open, true, None);
-        let call = self.graph.add(Effects::none(Source::function()), true, Vec::new(), &mut Vec::new());
-        self.items[call].parts_open = 1;
-        call
-    }
-
-    /// All parts of this bundle are there.
-    pub fn whole(&mut self, bundle: Ix) {
-        self.part_answered(bundle);
-    }
-
-    /// The answer to [`Step::Prepare`] for a call that is a bundle: these are its parts, in program order, or there can be
-    /// none of them. A part that cannot run is answered at once with its error.
-    pub fn opened(&mut self, call: Ix, parts: Result<Vec<NewPart>, CallError>, now: Duration) -> Opened {
-        if self.items[call].phase != Phase::Waiting {
-            return Opened::default();
-        }
-        let (mut changes, mut opened, mut refused) = (Vec::new(), Opened::default(), Vec::new());
-        match parts {
-            Ok(new) => {
-                self.items[call].phase = Phase::Open;
-                // It is not whole before all of them are there.
-                self.items[call].parts_open = 1;
-                let mut parts = Vec::with_capacity(new.len());
-                for NewPart { treatment, part, error } in new {
-                    refused.extend(error.map(|error| (self.items.len(), error)));
-                    self.push(treatment, Phase::Waiting, part.settled, Some(call));
-                    parts.push(part);
-                }
-                opened = self.graph.open(call, parts, &mut changes);
-                for (part, error) in refused {
-                    self.bypass(part, error, &mut changes);
-                }
-                let new = self.graph.parts(call).map(<[Ix]>::to_vec).unwrap_or_default();
-                self.apply(changes, now);
-                for part in new {
-                    self.ask_beside(part, now);
-                }
-                self.part_answered(call);
-            }
-            Err(error) => {
-                self.bypass(call, error, &mut changes);
-                self.apply(changes, now);
-            }
-        }
-        opened
-    }
-
     /// Whether a call waits for earlier calls of the batch, or for the response to end.
     pub fn is_waiting(&self, call: Ix) -> bool {
         self.items[call].phase == Phase::Waiting
-    }
-
-    /// The parts of a bundle, once they are known.
-    pub fn parts(&self, bundle: Ix) -> Option<&[Ix]> {
-        self.graph.parts(bundle)
-    }
-
-    /// The answer to [`Step::Gather`]: what the bundle came to. Nobody waits for it any longer.
-    pub fn gathered(&mut self, bundle: Ix, result: Result<Output, CallError>, now: Duration) {
-        if self.items[bundle].phase != Phase::Open {
-            return;
-        }
-        let ok = matches!(&result, Ok(output) if !output.is_error);
-        self.items[bundle].phase = Phase::Done;
-        let mut changes = Vec::new();
-        self.is_answered(bundle, result.map(Arc::new));
-        self.graph.answer(bundle, ok, &mut changes);
-        self.graph.leave(bundle, &mut changes);
-        self.apply(changes, now);
     }
 
     /// A call that cannot run: an unknown tool, a bad input, a used-up budget. It is answered at once and touches nothing.
@@ -306,34 +225,6 @@ impl Schedule {
         self.apply(changes, now);
         self.try_enter(call, now);
         freed
-    }
-
-    /// People have to agree to this call, as its final input says; told before [`Schedule::prepared`].
-    pub fn needs_approval(&mut self, call: Ix) {
-        if self.items[call].phase == Phase::Waiting {
-            self.items[call].consent = Consent::Needed;
-        }
-    }
-
-    /// Whether people have to agree to this call, once its input is final.
-    pub fn needs_people(&self, call: Ix) -> Option<bool> {
-        let item = &self.items[call];
-        item.settled.then_some(item.consent != Consent::Free)
-    }
-
-    /// The answer to [`Step::Ask`]: people agree, or why the call ends. Its deadline has not begun yet.
-    pub fn decided(&mut self, call: Ix, result: Result<(), CallError>, now: Duration) {
-        let item = &mut self.items[call];
-        if item.phase != Phase::Waiting || item.consent != Consent::Asked {
-            return;
-        }
-        match result {
-            Ok(()) => {
-                item.consent = Consent::Given;
-                self.try_enter(call, now);
-            }
-            Err(error) => self.end(call, error, now),
-        }
     }
 
     /// The call holds its locks.
@@ -487,13 +378,6 @@ impl Schedule {
         }
     }
 
-    /// A call that waits for others is asked about meanwhile.
-    fn ask_beside(&mut self, call: Ix, now: Duration) {
-        if self.items[call].consent == Consent::Needed {
-            self.try_enter(call, now);
-        }
-    }
-
     fn start(&mut self, call: Ix, now: Duration) {
         let item = &mut self.items[call];
         item.phase = Phase::Running;
@@ -613,14 +497,6 @@ impl Schedule {
         self.steps.push_back(Step::Answer(call, result));
         if let Some(bundle) = self.items[call].bundle {
             self.part_answered(bundle);
-        }
-    }
-
-    fn part_answered(&mut self, bundle: Ix) {
-        let item = &mut self.items[bundle];
-        item.parts_open -= 1;
-        if item.parts_open == 0 {
-            self.steps.push_back(Step::Gather(bundle));
         }
     }
 
