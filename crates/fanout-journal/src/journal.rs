@@ -11,9 +11,10 @@ use fanout_core::call::RunId;
 use fanout_core::event::{NotKept, What};
 use tokio::task::JoinHandle;
 
+use crate::memo::Memo;
 use crate::record::read;
 use crate::recorder::{RunRecorder, count};
-use crate::store::{NewRun, Row, Store, StoreError, Used, Wanted};
+use crate::store::{Entry, NewRun, Row, Store, StoreError, Used, Wanted};
 use crate::writer::{KillAfter, Writer};
 
 /// So many events are read at once: a long run is never in memory twice.
@@ -77,6 +78,11 @@ impl Journal {
             Some(kept) => kept.await,
             None => Ok(()),
         }
+    }
+
+    /// Remembers something for a caller: among all that is recorded, in the one order. [`Journal::kept`] says when it is kept.
+    pub fn keep(&self, memo: Memo) {
+        self.writer.push([Entry::Memo(memo)]);
     }
 
     /// Why nothing can be written, for as long as it is so.

@@ -12,6 +12,7 @@ use fanout_core::call::RunId;
 use fanout_core::event::RunKind;
 use fanout_core::tool::BoxFuture;
 
+use crate::memo::{Memo, Remembered};
 use crate::record::RecordError;
 
 /// A day in milliseconds.
@@ -57,6 +58,17 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets the runs that ended before this time, in milliseconds since 1970. Answers how many.
     fn prune(&self, ended_before_ms: u64) -> BoxFuture<'_, Result<usize, StoreError>>;
 
+    /// Goes on with a run of this caller that has ended: it is under way then, and this process's. `None`: it has not, or there is
+    /// none.
+    fn reopen(&self, run: RunId, caller: String) -> BoxFuture<'_, Result<Option<Row>, StoreError>>;
+
+    /// For each of these lists what is remembered for this caller under the first of its keys that is known.
+    fn recall(
+        &self,
+        caller: String,
+        keys: Vec<Vec<String>>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Remembered>>, StoreError>>;
+
     /// A setting that all processes share, such as `paused`.
     fn setting(&self, name: &'static str) -> BoxFuture<'_, Result<Option<String>, StoreError>>;
 
@@ -97,21 +109,24 @@ pub enum Entry {
         /// What it used.
         used: Used,
     },
+    /// Something to remember, whatever run it comes from.
+    Memo(Memo),
 }
 
 impl Entry {
-    /// The run that it belongs to.
-    pub fn run(&self) -> &RunId {
+    /// The run that it belongs to, if it belongs to one.
+    pub fn run(&self) -> Option<&RunId> {
         match self {
-            Self::Begin(new) => &new.run,
-            Self::Event { run, .. } | Self::End { run, .. } => run,
+            Self::Begin(new) => Some(&new.run),
+            Self::Event { run, .. } | Self::End { run, .. } => Some(run),
+            Self::Memo(_) => None,
         }
     }
 
     /// Under which fence it is written.
     pub fn fence(&self) -> u64 {
         match self {
-            Self::Begin(_) => 0,
+            Self::Begin(_) | Self::Memo(_) => 0,
             Self::Event { fence, .. } | Self::End { fence, .. } => *fence,
         }
     }
@@ -121,6 +136,7 @@ impl Entry {
         match self {
             Self::Event { text, .. } | Self::End { text, .. } => text.len() + 64,
             Self::Begin(new) => new.title.len() + 128,
+            Self::Memo(memo) => memo.bytes() + 256,
         }
     }
 }

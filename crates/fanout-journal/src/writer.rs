@@ -174,7 +174,7 @@ impl KillAfter {
         let Some(left) = &mut self.0 else { return (group, false) };
         let mut count = 0;
         for (at, entry) in group.iter().enumerate() {
-            count += u64::from(!matches!(entry, Entry::Begin(_)));
+            count += u64::from(matches!(entry, Entry::Event { .. } | Entry::End { .. }));
             if count == *left {
                 group.truncate(at + 1);
                 return (group, true);

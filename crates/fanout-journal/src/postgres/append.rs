@@ -8,8 +8,8 @@ use fanout_core::call::RunId;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
-use super::NOW_MS;
 use super::link::Param;
+use super::{NOW_MS, memos};
 use crate::record::{FORM, micros};
 use crate::store::{Entry, NewRun, RunState};
 
@@ -36,15 +36,16 @@ pub(super) async fn append(client: &Client, entries: &[Entry], owner: &str) -> R
     let mut lost: Vec<RunId> = Vec::new();
     let (mut runs, mut at, mut texts) = (Vec::new(), Vec::new(), Vec::new());
     for entry in entries.iter().filter(|entry| !matches!(entry, Entry::Begin(_))) {
-        match (places.get(&(entry.run().clone(), entry.fence())), entry) {
-            (None, _) if lost.contains(entry.run()) => {}
-            (None, _) => lost.push(entry.run().clone()),
+        let Some(run) = entry.run() else { continue };
+        match (places.get(&(run.clone(), entry.fence())), entry) {
+            (None, _) if lost.contains(run) => {}
+            (None, _) => lost.push(run.clone()),
             (Some(run), Entry::Event { at_us, text, .. } | Entry::End { at_us, text, .. }) => {
                 runs.push(*run);
                 at.push(number(*at_us));
                 texts.push(text.as_str());
             }
-            (Some(_), Entry::Begin(_)) => {}
+            (Some(_), Entry::Begin(_) | Entry::Memo(_)) => {}
         }
     }
     let form = i32::try_from(FORM).unwrap_or(i32::MAX);
@@ -58,6 +59,9 @@ pub(super) async fn append(client: &Client, entries: &[Entry], owner: &str) -> R
     }
     for entry in entries {
         end(client, entry, &places).await?;
+        if let Entry::Memo(memo) = entry {
+            memos::add(client, memo).await?;
+        }
     }
     Ok(lost)
 }
@@ -90,7 +94,8 @@ async fn begin(client: &Client, begun: &[&NewRun], owner: &str, places: &mut Pla
 
 /// Finds the runs that this owner may write to, and keeps others from taking them over meanwhile.
 async fn find(client: &Client, entries: &[Entry], owner: &str, places: &mut Places) -> Result<(), Error> {
-    let mut keys: Vec<(RunId, u64)> = entries.iter().map(|entry| (entry.run().clone(), entry.fence())).collect();
+    let mut keys: Vec<(RunId, u64)> =
+        entries.iter().filter_map(|entry| Some((entry.run()?.clone(), entry.fence()))).collect();
     keys.retain(|key| !places.contains_key(key));
     keys.sort();
     keys.dedup();

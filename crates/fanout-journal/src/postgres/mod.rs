@@ -9,6 +9,7 @@
 mod append;
 mod approvals;
 mod link;
+mod memos;
 mod rows;
 mod spending;
 
@@ -23,6 +24,7 @@ use tokio_postgres::types::Type;
 
 pub use link::Connect;
 
+use crate::memo::Remembered;
 use crate::store::{DAY_MS, Entry, Row, RunState, Store, StoreError, Stored, Wanted};
 use append::{append, number, plain};
 use link::{Link, Param};
@@ -87,12 +89,12 @@ impl PostgresStore {
     async fn lost(&self, entries: &[Entry]) -> Result<Vec<RunId>, StoreError> {
         let mut lost: Vec<RunId> = Vec::new();
         for entry in entries.iter().filter(|entry| !matches!(entry, Entry::Begin(_))) {
+            let Some(run) = entry.run() else { continue };
             let select = "select 1 from fanout.run where id = $1 and fence = $2 and (owner = $3 or owner is null)";
             let fence = number(entry.fence());
-            let values: &[Param<'_>] =
-                &[(&entry.run().as_str(), Type::TEXT), (&fence, Type::INT8), (&self.owner, Type::TEXT)];
-            if !lost.contains(entry.run()) && self.writer.query(select, values).await?.is_empty() {
-                lost.push(entry.run().clone());
+            let values: &[Param<'_>] = &[(&run.as_str(), Type::TEXT), (&fence, Type::INT8), (&self.owner, Type::TEXT)];
+            if !lost.contains(run) && self.writer.query(select, values).await?.is_empty() {
+                lost.push(run.clone());
             }
         }
         Ok(lost)
@@ -250,10 +252,42 @@ impl Store for PostgresStore {
                 client.query_typed(approvals, &[(&before, Type::INT8)]).await?;
                 let spent = "delete from fanout.spent where day < $1";
                 client.query_typed(spent, &[(&(before / number(DAY_MS)), Type::INT8)]).await?;
+                client.query_typed("delete from fanout.memo where until_ms < $1", &[(&before, Type::INT8)]).await?;
                 let runs = "delete from fanout.run where ended_ms < $1 returning 1";
                 client.query_typed(runs, &[(&before, Type::INT8)]).await
             });
             Ok(gone.await?.len())
+        })
+    }
+
+    fn reopen(&self, run: RunId, caller: String) -> BoxFuture<'_, Result<Option<Row>, StoreError>> {
+        Box::pin(async move {
+            let update = format!(
+                "update fanout.run set state = 'running', owner = $1, fence = fence + 1, ended_ms = null, reason = null \
+                 where id = $2 and caller = $3 and ended_ms is not null returning {}",
+                rows::COLUMNS
+            );
+            let caller = plain(&caller);
+            let reopened = self.writer.transact(async |client| {
+                let values: &[Param<'_>] =
+                    &[(&self.owner, Type::TEXT), (&run.as_str(), Type::TEXT), (&caller, Type::TEXT)];
+                client.query_typed(&update, values).await
+            });
+            Ok(self.read(reopened.await?)?.pop())
+        })
+    }
+
+    fn recall(
+        &self,
+        caller: String,
+        keys: Vec<Vec<String>>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Remembered>>, StoreError>> {
+        Box::pin(async move {
+            let caller = plain(&caller);
+            let all: Vec<String> = keys.iter().flatten().map(|key| plain(key)).collect();
+            let values: &[Param<'_>] = &[(&caller, Type::TEXT), (&all, Type::TEXT_ARRAY)];
+            let rows = self.reader.query(&memos::select(), values).await?;
+            memos::sorted(&rows, &keys).map_err(|error| self.reader.error(&error))
         })
     }
 

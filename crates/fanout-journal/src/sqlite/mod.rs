@@ -4,6 +4,7 @@
 //! only looks waits for nobody. Write-ahead log, full synchronisation: what an append answered for outlives the power.
 
 mod approvals;
+mod memos;
 mod open;
 mod owner;
 mod rows;
@@ -17,6 +18,7 @@ use fanout_core::call::RunId;
 use fanout_core::tool::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use crate::memo::Remembered;
 use crate::record::FORM;
 use crate::store::{DAY_MS, Entry, Row, RunState, Store, StoreError, Stored, Wanted};
 use open::Worker;
@@ -173,10 +175,33 @@ impl Store for SqliteStore {
             transaction.execute(sql, [ended_before_ms])?;
             transaction.execute("delete from fanout_approval where expires_ms < ?", [ended_before_ms])?;
             transaction.execute("delete from fanout_spent where day < ?", [ended_before_ms / DAY_MS])?;
+            transaction.execute("delete from fanout_memo where until_ms < ?", [ended_before_ms])?;
             let gone = transaction.execute("delete from fanout_run where ended_ms < ?", [ended_before_ms])?;
             transaction.commit()?;
             Ok(gone)
         })
+    }
+
+    fn reopen(&self, run: RunId, caller: String) -> BoxFuture<'_, Result<Option<Row>, StoreError>> {
+        let owner = Arc::clone(&self.owner);
+        self.writer.ask(move |connection| {
+            let transaction = begin(connection)?;
+            let sql = "select n from fanout_run where id = ? and caller = ? and ended_ms is not null";
+            let n = transaction.prepare_cached(sql)?.query_row([run.as_str(), &caller], |row| row.get(0)).optional()?;
+            let Some(n) = n else { return Ok(None) };
+            transaction.execute("update fanout_run set ended_ms = null, reason = null where n = ?", [n])?;
+            let row = take_over(&transaction, n, owner.name())?;
+            transaction.commit()?;
+            Ok(Some(row))
+        })
+    }
+
+    fn recall(
+        &self,
+        caller: String,
+        keys: Vec<Vec<String>>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Remembered>>, StoreError>> {
+        self.reader.ask(move |connection| memos::recall(connection, &caller, &keys))
     }
 
     fn setting(&self, name: &'static str) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
@@ -240,7 +265,11 @@ fn add(transaction: &Transaction<'_>, entries: &[Entry], owner: &str) -> rusqlit
             last = Some((new.run.clone(), 0, Some(u64::try_from(transaction.last_insert_rowid()).unwrap_or_default())));
             continue;
         }
-        let (run, fence) = (entry.run(), entry.fence());
+        if let Entry::Memo(memo) = entry {
+            memos::add(transaction, memo)?;
+        }
+        let Some(run) = entry.run() else { continue };
+        let fence = entry.fence();
         let known = last.as_ref().filter(|(known, under, _)| known == run && *under == fence).map(|(.., n)| *n);
         let n = match known {
             Some(n) => n,
@@ -276,7 +305,7 @@ fn add(transaction: &Transaction<'_>, entries: &[Entry], owner: &str) -> rusqlit
                 ];
                 transaction.prepare_cached(sql)?.execute(values)?;
             }
-            Entry::Begin(_) => {}
+            Entry::Begin(_) | Entry::Memo(_) => {}
         }
     }
     Ok(lost)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use fanout_core::call::RunId;
 use fanout_core::event::{Event, Recorder, What};
 use fanout_core::tool::BoxFuture;
+use fanout_journal::memo::Remembered;
 use fanout_journal::store::{Entry, Row, RunState, Store, StoreError, Stored, Wanted};
 use fanout_journal::{Journal, JournalOptions};
 
@@ -27,7 +28,7 @@ impl Store for Flaky {
             }
             let text = |entry: Entry| match entry {
                 Entry::Event { text, .. } | Entry::End { text, .. } => Some(text),
-                Entry::Begin(_) => None,
+                Entry::Begin(_) | Entry::Memo(_) => None,
             };
             self.kept.lock().unwrap().extend(entries.into_iter().filter_map(text));
             Ok(Vec::new())
@@ -68,6 +69,14 @@ impl Store for Flaky {
 
     fn prune(&self, _: u64) -> BoxFuture<'_, Result<usize, StoreError>> {
         Box::pin(async { Ok(0) })
+    }
+
+    fn reopen(&self, _: RunId, _: String) -> BoxFuture<'_, Result<Option<Row>, StoreError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn recall(&self, _: String, _: Vec<Vec<String>>) -> BoxFuture<'_, Result<Vec<Option<Remembered>>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 
     fn setting(&self, _: &'static str) -> BoxFuture<'_, Result<Option<String>, StoreError>> {

@@ -5,6 +5,7 @@ mod asked;
 mod flaky;
 mod postgres;
 mod records;
+mod remembered;
 mod spent;
 mod sqlite;
 mod suite;

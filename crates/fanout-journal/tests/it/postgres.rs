@@ -8,7 +8,7 @@ use fanout_journal::store::{Entry, RunState, Store, StoreError};
 use fanout_journal::{Connect, PostgresStore};
 use fanout_testing::postgres::{Database, Pgbouncer, Postgres};
 
-use crate::{asked, spent, suite};
+use crate::{asked, remembered, spent, suite};
 
 /// Longer than any test.
 const LEASE: Duration = Duration::from_secs(600);
@@ -84,6 +84,15 @@ async fn what_a_day_may_cost_is_shared_by_processes() {
 }
 
 #[tokio::test]
+async fn what_is_remembered_outlives_the_process() {
+    for place in Place::both().await {
+        let (store, other) = (place.open().await, place.open().await);
+        remembered::the_newest_of_a_key_counts(&store, &other).await;
+        remembered::a_run_that_ended_goes_on(&store, &other).await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_appended_is_there_in_order() {
     for place in Place::both().await {
         suite::appends_and_lists(&place.open().await).await;
@@ -138,7 +147,7 @@ async fn many_that_open_an_empty_database_at_once_make_one_journal() {
         while let Some(opened) = opening.join_next().await {
             opened.unwrap();
         }
-        assert_eq!(place.database.sql("select count(*) from fanout.layout").await.unwrap().trim(), "3");
+        assert_eq!(place.database.sql("select count(*) from fanout.layout").await.unwrap().trim(), "4");
     }
 }
 

@@ -10,7 +10,7 @@ use fanout_journal::store::{Entry, RunState, Store, StoreError, Wanted};
 use fanout_journal::{MemoryApprovals, SqliteStore};
 use tempfile::TempDir;
 
-use crate::{asked, spent, suite};
+use crate::{asked, remembered, spent, suite};
 
 struct Place(TempDir);
 
@@ -84,6 +84,15 @@ async fn what_a_day_may_cost_is_shared_by_processes() {
     // Days that are over by then are forgotten.
     store.prune(10 * 24 * 60 * 60 * 1000).await.unwrap();
     spent::many_at_once_do_not_overshoot(&store, &other).await;
+}
+
+#[tokio::test]
+async fn what_is_remembered_outlives_the_process() {
+    let place = Place::new();
+    let (store, other) = (place.open(), place.open());
+    remembered::the_newest_of_a_key_counts(&store, &other).await;
+    remembered::a_run_that_ended_goes_on(&store, &other).await;
+    remembered::there_is_a_bound(&store).await;
 }
 
 #[tokio::test]
