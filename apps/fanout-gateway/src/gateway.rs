@@ -264,10 +264,12 @@ fn messages_options(shared: &Arc<Shared>, ledger: Arc<dyn Ledger>) -> MessagesOp
     let spending = Arc::clone(&metrics);
     let spent = move |caller: &Caller, model: &str, usd: f64| spending.cost(caller.project.as_deref(), model, usd);
     let journal = shared.worker.as_ref().map(|worker| worker.journal().clone());
+    let kept = journal.clone();
     let recorder = move |run: &RunId, caller: &Caller, title: &str| {
-        recorder(journal.as_ref(), &metrics, &notices, run, RunKind::Message, caller, title)
+        recorder(kept.as_ref(), &metrics, &notices, run, RunKind::Message, caller, title)
     };
     MessagesOptions {
+        journal,
         closing: shared.closing.clone(),
         stop: shared.stop.clone(),
         ..MessagesOptions::new(

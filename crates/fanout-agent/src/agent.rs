@@ -14,7 +14,7 @@ use fanout_core::call::{CallerId, RunId};
 use fanout_core::effects::Paths;
 use fanout_core::event::{Recorder, RunKind, What};
 use fanout_core::retry::Backoff;
-use fanout_core::run::{Drain, Run, RunOptions, Scheduler};
+use fanout_core::run::{Drain, Past, Run, RunOptions, Scheduler};
 use fanout_core::tool::CallerToken;
 use fanout_core::toolbox::Toolbox;
 
@@ -191,17 +191,18 @@ impl Agent {
     }
 
     /// Runs what waited for a client to answer its own calls, and puts the results in. Each call is answered, whatever
-    /// happens; a stop makes the rest `cancelled`.
+    /// happens; a stop makes the rest `cancelled`. `past` is what is known of them where this was begun before, and broke off.
     ///
     /// # Cancellation
     /// Dropping the future stops the attempts; nothing is put in then.
-    pub async fn settle(&self, handover: &mut Handover, settings: &RunSettings) {
+    pub async fn settle(&self, handover: &mut Handover, settings: &RunSettings, past: Past) {
         let calls = handover.waiting();
         if calls.is_empty() {
             return;
         }
         let mut run = self.scheduler.run(Arc::clone(&self.toolbox), self.run_options(settings).0);
         let mut batch = run.batch();
+        batch.remember(past);
         for call in calls {
             // Its id is its own: the response that it comes from stood in one batch.
             let _ = batch.call(call);

@@ -113,7 +113,20 @@ fn names_of(tools: &str) -> Result<HashSet<String>, WireError> {
     Ok(tools.into_iter().filter_map(|tool| tool.name).collect())
 }
 
+impl FromIterator<String> for Ours {
+    fn from_iter<T: IntoIterator<Item = String>>(names: T) -> Self {
+        Self(Arc::new(names.into_iter().map(ToolName::from).collect()))
+    }
+}
+
 impl Ours {
+    /// The names, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let mut names: Vec<&str> = self.0.iter().map(ToolName::as_str).collect();
+        names.sort_unstable();
+        names.into_iter()
+    }
+
     /// Whether calls of this name run here.
     pub fn contains(&self, name: &str) -> bool {
         self.0.contains(&ToolName::from(name))

@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use fanout_agent::{Agent, RunSettings};
 use fanout_anthropic::{Block, Message, Request, Role, Thread, View};
-use fanout_core::call::CallerId;
+use fanout_core::call::{CallerId, RunId};
+use fanout_core::run::Past;
 
 use super::canonical::{self, Digest};
-use super::standin::{Standin, Standins};
+use super::standin::{Standin, Standins, Wanted};
 
 /// What runs the calls that waited for the client, where that is allowed here.
 pub(super) struct Settler<'a> {
     pub(super) agent: &'a Agent,
     pub(super) settings: &'a RunSettings,
+    pub(super) run: &'a RunId,
 }
 
 /// A history put right.
@@ -27,9 +29,9 @@ pub(super) struct History {
 }
 
 /// The message that a request continues a server-held thread from, if it was returned from here.
-pub(super) fn continued(standins: &Standins, caller: &CallerId, request: &Request) -> Option<Arc<Standin>> {
+pub(super) async fn continued(standins: &Standins, caller: &CallerId, request: &Request) -> Option<Arc<Standin>> {
     match &request.thread {
-        Some(Thread::Continue { previous_message_id }) => standins.by_id(caller, previous_message_id),
+        Some(Thread::Continue { previous_message_id }) => standins.by_id(caller, previous_message_id).await,
         Some(Thread::Create) | None => None,
     }
 }
@@ -60,6 +62,7 @@ pub(super) async fn restore(
         history.before = standin.after;
         behind = Some(Arc::clone(standin));
     }
+    standins.fetch(caller, wanted(messages, history.before)).await;
     for message in messages {
         let blocks = message.blocks().ok();
         let answered = behind.take();
@@ -72,7 +75,7 @@ pub(super) async fn restore(
                 }
             }
             (Some(blocks), Role::User) if let Some(standin) = answered => {
-                let merged = merge(&standin, blocks, settler.as_ref()).await;
+                let merged = merge(standins, caller, &standin, blocks, settler.as_ref()).await;
                 history.messages.push(merged.unwrap_or_else(|| message.clone()));
             }
             _ => history.messages.push(message.clone()),
@@ -95,15 +98,44 @@ fn put_back(standin: &Standin, message: &Message, blocks: &[Block], into: &mut V
     }
 }
 
-/// The one message that answers all calls behind a returned message; `None` where the client's own does.
-async fn merge(standin: &Standin, theirs: &[Block], settler: Option<&Settler<'_>>) -> Option<Message> {
-    let mut handover = standin.handover.lock().await;
-    if let Some(settler) = settler
-        && handover.is_answered_by(theirs)
-    {
-        settler.agent.settle(&mut handover, settler.settings).await;
+/// What may have been returned from here, of these messages after this history.
+fn wanted(messages: &[Message], mut before: Digest) -> Vec<Wanted> {
+    let mut wanted = Vec::new();
+    for message in messages {
+        if message.role() == Role::Assistant
+            && let Ok(blocks) = message.blocks()
+        {
+            wanted.push(Wanted::said(canonical::of_content(&blocks), before));
+        }
+        before = canonical::then_message(before, message);
     }
-    handover.merge(theirs)
+    wanted
+}
+
+/// The one message that answers all calls behind a returned message; `None` where the client's own does.
+async fn merge(
+    standins: &Standins,
+    caller: &CallerId,
+    standin: &Standin,
+    theirs: &[Block],
+    settler: Option<&Settler<'_>>,
+) -> Option<Message> {
+    let mut pending = standin.handover.lock().await;
+    if let Some(Settler { agent, settings, run }) = settler
+        && pending.handover.is_answered_by(theirs)
+        && !pending.handover.waiting().is_empty()
+    {
+        // Should it break off, whoever comes next knows where to look for what was done.
+        let past = match pending.settled_by.replace((*run).clone()) {
+            Some(earlier) => standins.past(&earlier, run).await,
+            None => Past::default(),
+        };
+        standins.settling(caller, standin, &pending);
+        agent.settle(&mut pending.handover, settings, past).await;
+        pending.settled_by = None;
+        standins.write(caller, standin, &pending).await;
+    }
+    pending.handover.merge(theirs)
 }
 
 #[cfg(test)]
@@ -124,7 +156,7 @@ mod tests {
 
     /// What becomes of a returned message after so long, if there was more behind it or not.
     async fn check(age_s: u64, has_hidden: bool, want: &str) {
-        let standins = Standins::new(Duration::from_secs(60));
+        let standins = Standins::new(Duration::from_secs(60), None);
         let question = message("user", r#""go""#);
         let before = canonical::then_message(Digest::default(), &question);
         let content = canonical::of_content(&message("assistant", SHOWN).blocks().unwrap());
@@ -137,10 +169,11 @@ mod tests {
             last_id: "msg_2".to_owned(),
             ours: Ours::default(),
             has_hidden,
+            is_threaded: false,
             messages: vec![message("assistant", r#""behind""#)],
             handover: Handover::default(),
         };
-        standins.keep(&"me".into(), kept);
+        standins.keep(&"me".into(), kept).await;
         tokio::time::advance(Duration::from_secs(age_s)).await;
         let said = [question, message("assistant", SHOWN), message("user", r#""and?""#)];
         let history = restore(&standins, &"me".into(), &said, None, None).await;

@@ -17,6 +17,7 @@ mod watch;
 
 mod history;
 mod standin;
+mod stored;
 
 mod asking;
 mod relay;
@@ -36,6 +37,7 @@ use fanout_core::call::RunId;
 use fanout_core::event::Recorder;
 use fanout_core::run::Scheduler;
 use fanout_host::approvals::Approvals;
+use fanout_journal::Journal;
 use tokio::sync::watch::Receiver;
 
 use crate::keys::Caller;
@@ -67,6 +69,8 @@ pub(crate) struct MessagesOptions {
     pub(crate) current: Receiver<Arc<Current>>,
     pub(crate) scheduler: Scheduler,
     pub(crate) approvals: Approvals,
+    /// Where runs, and what returned messages stand for, are kept; `None`: in memory.
+    pub(crate) journal: Option<Journal>,
     pub(crate) recorder: RecorderOf,
     pub(crate) spent: SpentOf,
     /// What projects and keys spend in a day.
@@ -97,6 +101,7 @@ impl MessagesOptions {
             current,
             scheduler,
             approvals,
+            journal: None,
             recorder,
             spent,
             ledger,
@@ -121,7 +126,7 @@ impl Messages {
     pub(crate) fn new(options: MessagesOptions) -> Arc<Self> {
         Arc::new(Self {
             repeated: Repeated::new(options.joinable),
-            standins: Standins::new(options.standin_kept),
+            standins: Standins::new(options.standin_kept, options.journal.clone()),
             options,
         })
     }

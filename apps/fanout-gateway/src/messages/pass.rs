@@ -118,7 +118,10 @@ async fn whole(messages: &Messages, caller: &Caller, offer: &Offer, text: &str) 
     let body: Counted<'_> = serde_json::from_str(text).ok()?;
     let mut fields = Vec::new();
     let previous = body.thread.and_then(|thread| thread.previous_message_id);
-    let continued = previous.as_ref().and_then(|id| messages.standins.by_id(&caller.id, id));
+    let continued = match &previous {
+        Some(id) => messages.standins.by_id(&caller.id, id).await,
+        None => None,
+    };
     let theirs = body.tools.map(RawValue::get).filter(|tools| *tools != "null");
     if theirs.is_some() || previous.is_none() {
         let (tools, ours) = offer.behind(theirs, false).ok()?;

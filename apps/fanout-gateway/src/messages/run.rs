@@ -109,7 +109,7 @@ impl Work {
     async fn answer(&self, cancel: &Cancel, touched: &Arc<Touched>) -> Result<(), Trouble> {
         let options = &self.messages.options;
         let standins = &self.messages.standins;
-        let continued = history::continued(standins, &self.caller.id, &self.request);
+        let continued = history::continued(standins, &self.caller.id, &self.request).await;
         let offer = match &continued {
             // The thread has its tools from before; whose they are was settled then.
             Some(standin) => self.offer.only(|name| standin.ours.contains(name)),
@@ -149,7 +149,7 @@ impl Work {
             budget: None,
             daily: self.daily(),
         };
-        let settler = Settler { agent: &agent, settings: &settings };
+        let settler = Settler { agent: &agent, settings: &settings, run: &self.run };
         let said = &self.request.messages;
         self.now.is_settling.store(true, Ordering::Release);
         let history = history::restore(standins, &self.caller.id, said, continued.as_ref(), Some(settler)).await;
@@ -159,7 +159,7 @@ impl Work {
         if let Some(cost) = report.cost_usd {
             (options.spent)(&self.caller, &self.options.model, cost);
         }
-        self.end(&asking, report, begun, history.before)
+        self.end(&asking, report, begun, history.before).await
     }
 
     /// The caps of a day that the caller's key is under.
@@ -171,16 +171,16 @@ impl Work {
     }
 
     /// What the run came to, told to whoever listens.
-    fn end(&self, asking: &Asking, report: Report, begun: usize, before: Digest) -> Result<(), Trouble> {
-        let mut said = asking.said();
+    async fn end(&self, asking: &Asking, report: Report, begun: usize, before: Digest) -> Result<(), Trouble> {
         if !matches!(report.status, Status::Done | Status::Refused) {
-            let failure = said.failure.take();
+            let failure = asking.said().failure.take();
             return Err(failure.map_or_else(
                 || Trouble::Ours(self.trouble_of(&report)),
                 |failure| Trouble::Upstream(Box::new(failure)),
             ));
         }
-        self.keep(asking, &said, report, begun, before);
+        self.keep(asking, report, begun, before).await;
+        let mut said = asking.said();
         if self.request.stream {
             let usage = said.usage.clone().filter(|_| said.turns > 1);
             let mut out = BytesMut::new();
@@ -197,14 +197,21 @@ impl Work {
     }
 
     /// Keeps what the answer stands for, before anybody can come back with it.
-    fn keep(&self, asking: &Asking, said: &Said, report: Report, begun: usize, before: Digest) {
-        let Some(last_id) = said.last.as_ref().map(|last| last.id.clone()) else { return };
+    async fn keep(&self, asking: &Asking, report: Report, begun: usize, before: Digest) {
+        let kept = self.kept(asking, &asking.said(), report, begun, before);
+        if let Some(kept) = kept {
+            self.messages.standins.keep(&self.caller.id, kept).await;
+        }
+    }
+
+    fn kept(&self, asking: &Asking, said: &Said, report: Report, begun: usize, before: Digest) -> Option<Kept> {
+        let last_id = said.last.as_ref().map(|last| last.id.clone())?;
         let messages = report.conversation.messages().get(begun..).unwrap_or_default().to_vec();
         if messages.is_empty() {
-            return;
+            return None;
         }
         let content = canonical::of_content(&said.visible);
-        let kept = Kept {
+        Some(Kept {
             before,
             after: canonical::then(before, fanout_anthropic::Role::Assistant, content),
             content,
@@ -213,10 +220,10 @@ impl Work {
             last_id,
             ours: asking.ours.get().cloned().unwrap_or_default(),
             has_hidden: said.has_hidden,
+            is_threaded: self.request.thread.is_some(),
             messages,
             handover: report.handover.unwrap_or_default(),
-        };
-        self.messages.standins.keep(&self.caller.id, kept);
+        })
     }
 
     fn trouble_of(&self, report: &Report) -> ApiError {

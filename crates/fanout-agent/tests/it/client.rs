@@ -51,7 +51,7 @@ async fn check(turn: &str, writes: WritesAfterClient, handed_over: &str, work: &
     assert_eq!(told(&handover), handed_over, "{turn}");
     assert_eq!(stage.log.all_work(), work, "{turn}");
     // Once the client has answered nothing is left to wait for.
-    agent.settle(&mut handover, &stage.settings()).await;
+    agent.settle(&mut handover, &stage.settings(), fanout_core::run::Past::default()).await;
     assert_eq!(handover.waiting().len(), 0);
     assert_eq!(stage.log.work().len(), turn.matches("read").count() + turn.matches("write").count());
     let ids = handover.theirs().map(|id| format!(r#"{{"type":"tool_result","tool_use_id":"{id}"}}"#));

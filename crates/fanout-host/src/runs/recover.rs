@@ -4,18 +4,52 @@
 //! which it had begun; then to the agent, or to a batch. A run that nobody waits for any more ends here, its calls answered.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanout_agent::{ResumeError, Resumed};
 use fanout_core::approval::Approver;
-use fanout_core::call::ToolName;
+use fanout_core::call::{RunId, ToolName};
 use fanout_core::effects::Paths;
 use fanout_core::event::{Event, Recorder, RunKind, What};
 use fanout_core::run::{Drain, Past, Run, RunOptions, Scheduler};
 use fanout_core::toolbox::Toolbox;
 use fanout_journal::store::{Row, StoreError};
 use fanout_journal::{Journal, RunRecorder, Told};
+use tokio::time::sleep;
 
 use super::given::calls_given;
+
+/// Why a run ended whose process is gone and that nobody waited for.
+const ABANDONED: &str = "the process ended, and nobody waits for it";
+
+/// So often it is looked whether a run of another process has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What happened in a run that was abandoned, up to where it broke off: its end, and what its calls were answered then, count for
+/// nothing if somebody came back for it. `own` is the run of who asks: of any other the end is waited for.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn unfinished(journal: &Journal, run: &RunId, own: &RunId) -> Result<Vec<Told>, StoreError> {
+    while run != own && journal.run(run).await?.is_some_and(|row| !row.state.is_over()) {
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(without_ends(journal.events(run).await?))
+}
+
+fn without_ends(told: Vec<Told>) -> Vec<Told> {
+    let mut kept: Vec<Told> = Vec::with_capacity(told.len());
+    for told in told {
+        match &told.what {
+            What::RunEnded { reason: Some(reason), .. } if reason == ABANDONED => {
+                let resumed = kept.iter().rposition(|told| matches!(told.what, What::RunResumed));
+                kept.truncate(resumed.unwrap_or(kept.len()));
+            }
+            _ => kept.push(told),
+        }
+    }
+    kept
+}
 
 /// A run whose process is gone.
 #[derive(Debug)]
@@ -80,9 +114,7 @@ impl Broken {
         let tell = |what| recorder.record(&Event { run: self.row.run.clone(), at, what });
         let (status, reason) = match &self.recovery {
             Recovery::Unreadable(reason) => ("failed", reason.clone()),
-            Recovery::Agent(_) | Recovery::Batch(_) | Recovery::Abandoned(_) => {
-                ("cancelled", "the process ended, and nobody waits for it".to_owned())
-            }
+            Recovery::Agent(_) | Recovery::Batch(_) | Recovery::Abandoned(_) => ("cancelled", ABANDONED.to_owned()),
         };
         if let Recovery::Abandoned(past) = &self.recovery {
             tell(What::RunResumed);

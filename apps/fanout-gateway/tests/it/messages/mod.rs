@@ -10,5 +10,6 @@ mod failures;
 mod passed_on;
 mod plans;
 mod repeated;
+mod restarts;
 mod threads;
 mod turns;

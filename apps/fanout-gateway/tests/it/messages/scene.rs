@@ -16,10 +16,13 @@ use fanout_host::build::Upstream;
 use fanout_host::config::Config;
 use fanout_host::environment::Environment;
 use fanout_host::keys::{Grant, KeysFile};
+use fanout_journal::{Journal, JournalOptions, SqliteStore};
 use fanout_script::{Block, Script, Server, ServerOptions, Turn};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 /// What the tools do: `read` and `peek` read `k/{id}`, `write` and `pay` write it; `peek` and `pay` wait for the gate.
 pub const OURS: [&str; 4] = ["read", "write", "peek", "pay"];
@@ -107,8 +110,15 @@ pub struct Scene {
     headers: Vec<(&'static str, String)>,
     /// How many complaints of the server are the test's own wish.
     pub complaints: usize,
-    stop: Option<oneshot::Sender<()>>,
-    folder: tempfile::TempDir,
+    serving: Option<Serving>,
+    toolbox: Arc<Toolbox>,
+    folder: TempDir,
+}
+
+/// A gateway that serves until it is told to stop.
+struct Serving {
+    stop: oneshot::Sender<()>,
+    over: JoinHandle<()>,
 }
 
 /// What a client got.
@@ -198,33 +208,8 @@ impl Scene {
         if plan {
             toolbox.add_plan(64 * 1024).unwrap();
         }
-        let toml = "[server]\ndisconnect_grace = \"50ms\"\n[prices.\"claude-test\"]\ninput = 3.0\noutput = 15.0\n\
-                    cache_read = 0.3\ncache_write = 3.75\n[project.support]\nmax_cost_usd_per_day = 0.1\n";
-        let config = Config::parse("test.toml", toml, folder.path(), &Environment::default());
-        let config = config.unwrap_or_else(|errors| panic!("{errors}"));
-        let listener = open(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let address = listener.local_addr().unwrap();
-        let gateway = Gateway::new(GatewayOptions {
-            journal: None,
-            notices: fanout_host::notify::Notices::default(),
-            ledger: std::sync::Arc::new(fanout_agent::MemoryLedger::default()),
-            approvals: Approvals::in_memory(),
-            scheduler: Scheduler::new(config.scheduler_options()),
-            setup: Setup {
-                config,
-                toolbox: Arc::new(toolbox),
-                upstream: Upstream { base_url: base_url.to_owned(), api_key: None },
-                verifier: None,
-            },
-            reload: None,
-            address,
-        })
-        .unwrap();
-        let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(async move {
-            let stopped = async { drop(stopped.await) };
-            serve(listener, &gateway, stopped, Duration::ZERO).await;
-        });
+        let toolbox = Arc::new(toolbox);
+        let (address, serving) = gate(&folder, base_url, &toolbox, None);
         let client = fanout_anthropic::HttpOptions { base_url: format!("http://{address}"), ..Default::default() };
         let (client, _) = client.connections().unwrap();
         Self {
@@ -234,9 +219,28 @@ impl Scene {
             client,
             headers: vec![("anthropic-version", "2023-06-01".to_owned())],
             complaints: 0,
-            stop: Some(stop),
+            serving: Some(serving),
+            toolbox,
             folder,
         }
+    }
+
+    /// The same with a journal, which the gateways of [`Scene::restart`] share.
+    pub async fn kept(mut self) -> Self {
+        self.restart().await;
+        self
+    }
+
+    /// Stops the gateway, and starts another that knows no more than the journal.
+    pub async fn restart(&mut self) {
+        if let Some(Serving { stop, over }) = self.serving.take() {
+            drop(stop);
+            over.await.unwrap();
+        }
+        let store = SqliteStore::open(&self.folder.path().join("journal.db")).unwrap();
+        let (journal, _) = Journal::new(Arc::new(store), JournalOptions::default());
+        let (address, serving) = gate(&self.folder, &self.server.base_url(), &self.toolbox, Some(journal));
+        (self.address, self.serving) = (address, Some(serving));
     }
 
     /// With server-held threads asked for.
@@ -296,9 +300,41 @@ impl Scene {
     }
 }
 
+/// A gateway before this address, with these tools.
+fn gate(folder: &TempDir, base_url: &str, toolbox: &Arc<Toolbox>, journal: Option<Journal>) -> (SocketAddr, Serving) {
+    let toml = "[server]\ndisconnect_grace = \"50ms\"\n[prices.\"claude-test\"]\ninput = 3.0\noutput = 15.0\n\
+                cache_read = 0.3\ncache_write = 3.75\n[project.support]\nmax_cost_usd_per_day = 0.1\n";
+    let config = Config::parse("test.toml", toml, folder.path(), &Environment::default());
+    let config = config.unwrap_or_else(|errors| panic!("{errors}"));
+    let listener = open(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let gateway = Gateway::new(GatewayOptions {
+        journal,
+        notices: fanout_host::notify::Notices::default(),
+        ledger: std::sync::Arc::new(fanout_agent::MemoryLedger::default()),
+        approvals: Approvals::in_memory(),
+        scheduler: Scheduler::new(config.scheduler_options()),
+        setup: Setup {
+            config,
+            toolbox: Arc::clone(toolbox),
+            upstream: Upstream { base_url: base_url.to_owned(), api_key: None },
+            verifier: None,
+        },
+        reload: None,
+        address,
+    })
+    .unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let over = tokio::spawn(async move {
+        let stopped = async { drop(stopped.await) };
+        serve(listener, &gateway, stopped, Duration::ZERO).await;
+    });
+    (address, Serving { stop, over })
+}
+
 impl Drop for Scene {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        drop(self.serving.take());
         if !std::thread::panicking() {
             let violations = self.server.violations();
             assert_eq!(violations.len(), self.complaints, "{violations:?}");
