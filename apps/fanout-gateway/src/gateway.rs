@@ -22,7 +22,7 @@ use fanout_host::changes::Changes;
 use fanout_host::journal::begin;
 use fanout_host::keys::KeysFile;
 use fanout_host::notify::Notices;
-use fanout_host::runs::{Equipment, Worker, WorkerOptions};
+use fanout_host::runs::{Equipment, Reopened, Worker, WorkerOptions};
 use fanout_journal::Journal;
 use fanout_journal::store::{Row, StoreError};
 use tokio::sync::watch;
@@ -265,8 +265,13 @@ fn messages_options(shared: &Arc<Shared>, ledger: Arc<dyn Ledger>) -> MessagesOp
     let spent = move |caller: &Caller, model: &str, usd: f64| spending.cost(caller.project.as_deref(), model, usd);
     let journal = shared.worker.as_ref().map(|worker| worker.journal().clone());
     let kept = journal.clone();
-    let recorder = move |run: &RunId, caller: &Caller, title: &str| {
-        recorder(kept.as_ref(), &metrics, &notices, run, RunKind::Message, caller, title)
+    let recorder = move |run: &RunId, caller: &Caller, title: &str, reopened: Option<&Reopened>| match (&kept, reopened)
+    {
+        (Some(journal), Some(reopened)) => {
+            let watch = RunWatch::begin(run.clone(), caller.id.clone(), Arc::clone(&metrics), notices.clone());
+            Arc::new((watch, reopened.recorder(journal)))
+        }
+        _ => recorder(kept.as_ref(), &metrics, &notices, run, RunKind::Message, caller, title),
     };
     MessagesOptions {
         journal,

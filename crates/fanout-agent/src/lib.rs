@@ -34,6 +34,6 @@ pub use conversation::Conversation;
 pub use daily::{Daily, DailyCap, Day, Ledger, LedgerError, MemoryLedger, nano_usd};
 pub use parked::{Parked, Parking};
 pub use rates::MODEL_GROUPS;
-pub use resume::{Given, ResumeError, Resumed};
+pub use resume::{Given, ResumeError, Resumed, usage_of};
 pub use stop::{Cancel, Report, Status};
 pub use turn::{calls_of, reply};

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use fanout_anthropic::{Raw, Request, Response, Role, Thread, ToolChoice, ToolDef, WireError, tools_json};
 use fanout_core::toolbox::Toolbox;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::agent::AgentOptions;
 use crate::client::{Offer, Ours};
@@ -23,6 +25,21 @@ pub(crate) struct Template {
 
 /// The API takes at most so many `cache_control` markers in one request.
 const MARKERS_MAX: usize = 4;
+
+/// What a run goes on with that continues a thread.
+#[derive(Serialize, Deserialize)]
+struct ThreadState {
+    previous_message_id: String,
+    /// So many messages of the conversation the upstream holds.
+    held: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    container: Option<Box<RawValue>>,
+}
+
+/// The upstream's id of the answer after which a run had this state; `None` if it held no thread.
+pub(crate) fn last_id(state: &str) -> Option<String> {
+    serde_json::from_str::<ThreadState>(state).ok().map(|thread| thread.previous_message_id)
+}
 
 impl Template {
     /// Prints the tools, the last one with a `cache_control`: the API caches tools, system and messages in that order.
@@ -79,17 +96,34 @@ impl Template {
         }
     }
 
-    /// What the next request carries beside the conversation because of what was answered: a container. For a journal.
+    /// What the next request carries beside the conversation because of what was answered: a container, or what it continues
+    /// a thread from. For a journal.
     pub(crate) fn state(&self) -> Option<Arc<str>> {
-        let (_, container) = self.request.extra.iter().find(|(key, _)| key == "container")?;
-        Some(container.as_str().into())
+        let container = self.request.extra.iter().find(|(key, _)| key == "container").map(|(_, raw)| raw.as_str());
+        let (Some(Thread::Continue { previous_message_id }), Some(held)) = (&self.request.thread, self.held) else {
+            return container.map(Into::into);
+        };
+        let thread = ThreadState {
+            previous_message_id: previous_message_id.clone(),
+            held,
+            container: container.and_then(|raw| RawValue::from_string(raw.to_owned()).ok()),
+        };
+        Some(serde_json::to_string(&thread).ok()?.into())
     }
 
     /// Goes on with what [`Template::state`] gave.
     pub(crate) fn restore(&mut self, state: &str) {
-        let Ok(container) = Raw::parse(state) else { return };
-        self.request.extra.retain(|(key, _)| key != "container");
-        self.request.extra.push(("container".to_owned(), container));
+        let container = match serde_json::from_str::<ThreadState>(state) {
+            Ok(ThreadState { previous_message_id, held, container }) => {
+                (self.request.thread, self.held) = (Some(Thread::Continue { previous_message_id }), Some(held));
+                container.and_then(|raw| Raw::parse(raw.get()).ok())
+            }
+            Err(_) => Raw::parse(state).ok(),
+        };
+        if let Some(container) = container {
+            self.request.extra.retain(|(key, _)| key != "container");
+            self.request.extra.push(("container".to_owned(), container));
+        }
     }
 
     /// How many bytes it takes beside the messages.

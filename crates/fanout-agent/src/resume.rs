@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanout_anthropic::{Block, Message, Raw, Response, Role, StopReason, Usage};
+use fanout_anthropic::{Message, Raw, Request, Response, Role, StopReason, Usage};
 use fanout_core::event::{RunKind, Tokens, What};
 use fanout_core::run::Past;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use crate::agent::AgentOptions;
 use crate::conversation::Conversation;
 use crate::parked::Parked;
+use crate::request::last_id;
 
 /// What a run was given, as [`What::RunStarted`] keeps it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,6 +82,7 @@ pub struct Resumed {
     pub(crate) measured: Option<(u64, usize)>,
     pub(crate) state: Option<Arc<str>>,
     pub(crate) open: Option<Open>,
+    answers: Vec<Response>,
     messages: Vec<Message>,
 }
 
@@ -102,7 +104,40 @@ impl Resumed {
             Some((_, _, What::RunStarted { kind: RunKind::Agent, given })) => Self::begin(given)?,
             _ => return Err(ResumeError::NotBegun),
         };
+        resumed.follow(events)?;
+        Ok(resumed)
+    }
+
+    /// Reads the events of a run that answers a client, which began with these messages and is to go on; `None` if it had
+    /// not begun to ask. What it ended as, if it did, counts for nothing.
+    ///
+    /// # Errors
+    /// [`ResumeError::Message`].
+    pub fn of_client<'e>(
+        request: &Request,
+        messages: Vec<Message>,
+        events: impl IntoIterator<Item = (u64, Duration, &'e What)>,
+    ) -> Result<Option<Self>, ResumeError> {
+        let mut events = events.into_iter();
+        if !events.any(|(_, _, what)| matches!(what, What::RunStarted { kind: RunKind::Message, .. })) {
+            return Ok(None);
+        }
+        let (model, max_tokens) = (request.model.clone(), request.max_tokens);
+        let given = Given { model, max_tokens, system: None, messages: Vec::new() };
+        let mut resumed = Self::new(given, messages);
+        resumed.follow(events.filter(|(_, _, what)| !matches!(what, What::RunEnded { .. })))?;
+        Ok(Some(resumed))
+    }
+
+    /// What the model has answered so far, as far as it stands in the conversation.
+    pub fn answers(&self) -> &[Response] {
+        &self.answers
+    }
+
+    fn follow<'e>(&mut self, events: impl Iterator<Item = (u64, Duration, &'e What)>) -> Result<(), ResumeError> {
+        let resumed = self;
         let (mut past, mut stop, mut parked) = (Past::default(), None, Parked::default());
+        let mut usage = Usage::default();
         for (number, at, what) in events {
             resumed.elapsed = resumed.elapsed.max(at);
             parked.take(at, what);
@@ -111,7 +146,8 @@ impl Resumed {
                 What::TurnStarted { .. } | What::TurnDiscarded { .. } => past = Past::default(),
                 What::RunResumed if resumed.open.is_none() => past = Past::default(),
                 What::ModelEnded { stop_reason, tokens, cost_usd, state, .. } => {
-                    resumed.answered(*tokens, *cost_usd, state.clone());
+                    usage = usage_of(*tokens);
+                    resumed.answered(usage, *cost_usd, state.clone());
                     stop = Some(StopReason::from_name(stop_reason));
                 }
                 What::Appended { message } => {
@@ -119,7 +155,10 @@ impl Resumed {
                     resumed.open = match (message.role(), stop.clone()) {
                         (Role::Assistant, Some(stop)) => {
                             let blocks = message.blocks().map_err(ResumeError::Message)?;
-                            Some(Open { response: response(blocks, stop), past: Past::default() })
+                            let mut answer = Response::new(blocks.clone(), stop.clone(), usage);
+                            answer.id = resumed.state.as_deref().and_then(last_id).unwrap_or_default();
+                            resumed.answers.push(answer);
+                            Some(Open { response: Response::new(blocks, stop, usage), past: Past::default() })
                         }
                         _ => {
                             resumed.calls = resumed.calls.saturating_add(past.asked());
@@ -135,14 +174,18 @@ impl Resumed {
         if let Some(open) = &mut resumed.open {
             open.past = past;
         }
-        Ok(resumed)
+        Ok(())
     }
 
     fn begin(given: &str) -> Result<Self, ResumeError> {
         let given: Given = serde_json::from_str(given).map_err(ResumeError::Given)?;
         let messages: Vec<Message> =
             given.messages.iter().map(|raw| message_of(raw.get())).collect::<Result<_, _>>()?;
-        Ok(Self {
+        Ok(Self::new(given, messages))
+    }
+
+    fn new(given: Given, messages: Vec<Message>) -> Self {
+        Self {
             given,
             elapsed: Duration::ZERO,
             parked: Duration::ZERO,
@@ -154,17 +197,12 @@ impl Resumed {
             measured: None,
             state: None,
             open: None,
+            answers: Vec::new(),
             messages,
-        })
+        }
     }
 
-    fn answered(&mut self, tokens: Tokens, cost_usd: Option<f64>, state: Option<Arc<str>>) {
-        let usage = Usage {
-            input_tokens: tokens.input,
-            output_tokens: tokens.output,
-            cache_read_input_tokens: tokens.cache_read,
-            cache_creation_input_tokens: tokens.cache_write,
-        };
+    fn answered(&mut self, usage: Usage, cost_usd: Option<f64>, state: Option<Arc<str>>) {
         self.turns = self.turns.saturating_add(1);
         self.usage = self.usage + usage;
         self.cost_usd += cost_usd.unwrap_or_default();
@@ -183,19 +221,16 @@ impl Resumed {
     }
 }
 
-fn message_of(raw: &str) -> Result<Message, ResumeError> {
-    Raw::parse(raw).and_then(Message::parse).map_err(ResumeError::Message)
+/// Tokens as the wire counts them.
+pub fn usage_of(tokens: Tokens) -> Usage {
+    Usage {
+        input_tokens: tokens.input,
+        output_tokens: tokens.output,
+        cache_read_input_tokens: tokens.cache_read,
+        cache_creation_input_tokens: tokens.cache_write,
+    }
 }
 
-fn response(blocks: Vec<Block>, stop_reason: StopReason) -> Response {
-    Response {
-        id: String::new(),
-        model: String::new(),
-        blocks,
-        stop_reason,
-        usage: Usage::default(),
-        usage_raw: None,
-        request_id: None,
-        extra: Vec::new(),
-    }
+fn message_of(raw: &str) -> Result<Message, ResumeError> {
+    Raw::parse(raw).and_then(Message::parse).map_err(ResumeError::Message)
 }

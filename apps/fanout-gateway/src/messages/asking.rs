@@ -18,8 +18,10 @@ use http::{HeaderValue, Method, StatusCode};
 use serde_json::Value;
 
 use super::exchange::{Exchange, Head};
-use super::relay::{Relay, add_usage};
+use super::relay::{Relay, add_usage, events_of};
+use super::run::stream_head;
 use super::upstream::{Upstream, answered};
+use crate::door::RUN_ID;
 
 /// So many bytes of an error's body are passed on. The API's own take hundreds, a proxy's page some thousands.
 const ERROR_BYTES_MAX: usize = 1024 * 1024;
@@ -202,6 +204,28 @@ impl Asking {
         Ok(response)
     }
 
+    /// Says again what the model said before its run broke off.
+    pub(crate) fn recall(&self, answer: &Response, request: &Request) {
+        let mut answer = answer.clone();
+        answer.model.clone_from(&request.model);
+        if answer.id.is_empty() {
+            // Its own is not kept.
+            answer.id =
+                self.own.get(RUN_ID).and_then(|run| run.to_str().ok()).unwrap_or_default().replace("run_", "msg_");
+        }
+        if request.stream {
+            self.exchange.begin(stream_head(&self.own));
+            let (mut out, ours) = (BytesMut::new(), self.ours());
+            let mut said = self.said();
+            said.relay.turn();
+            for (kind, data) in events_of(&answer) {
+                said.relay.event(kind.as_bytes(), data.to_string().as_bytes(), &ours, &mut out);
+            }
+            self.exchange.send(out.freeze());
+        }
+        self.take(&answer);
+    }
+
     /// Counts a response.
     fn take(&self, response: &Response) {
         let ours = self.ours();
@@ -211,7 +235,10 @@ impl Asking {
         said.failure = None;
         said.has_hidden |= response.blocks.iter().any(|block| is_hidden(&block));
         said.visible.extend(response.blocks.iter().filter(|block| !is_hidden(block)).cloned());
-        let usage = response.usage_raw.as_ref().and_then(|raw| serde_json::from_str(raw.as_str()).ok());
+        let usage = match &response.usage_raw {
+            Some(raw) => serde_json::from_str(raw.as_str()).ok(),
+            None => serde_json::to_value(response.usage).ok(),
+        };
         if let Some(usage) = usage {
             add_usage(said.usage.get_or_insert(Value::Null), usage);
         }

@@ -13,7 +13,7 @@ use fanout_agent::{AgentOptions, Offer, new_run_id};
 use fanout_anthropic::Request;
 use fanout_host::options::{self, daily_caps};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use super::Messages;
 use super::canonical;
@@ -23,7 +23,7 @@ use super::repeated::{Found, Ticket};
 use super::run::{self, Now, Work};
 use super::upstream::Purpose;
 use crate::body::Text;
-use crate::door::{RUN_ID, RequestId};
+use crate::door::RequestId;
 use crate::error::ApiError;
 use crate::hop::Hops;
 use crate::keys::Caller;
@@ -129,11 +129,7 @@ async fn answer(
         messages.repeated.ended(&ticket, &exchange, false);
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "closing", reason));
     }
-    let run = new_run_id();
-    let mut own = HeaderMap::new();
-    if let Ok(run) = HeaderValue::from_str(run.as_str()) {
-        own.insert(RUN_ID, run);
-    }
+    let may_be_known = is_repetition || ticket.has_key();
     let hops = parts.extensions.get::<Hops>();
     let work = Work {
         headers: current.upstream.headers(&parts.headers, hops, Purpose::Ask),
@@ -142,13 +138,15 @@ async fn answer(
         messages: Arc::clone(messages),
         current,
         caller,
-        run,
+        run: new_run_id(),
         request,
         offer,
         options,
         exchange: Arc::clone(&exchange),
         ticket,
-        own,
+        said,
+        may_be_known,
+        reopened: None,
         now: Now::default(),
     };
     // Before the run begins, so that it never sees itself without anybody to tell.
@@ -177,7 +175,7 @@ fn agent_options(current: &Current, request: &Request, headers: &HeaderMap) -> R
     Ok(options)
 }
 
-fn other_body() -> ApiError {
+pub(super) fn other_body() -> ApiError {
     ApiError::new(
         StatusCode::CONFLICT,
         "idempotency_mismatch",

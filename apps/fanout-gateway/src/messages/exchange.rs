@@ -86,6 +86,12 @@ impl Exchange {
         self.wake();
     }
 
+    /// All of it so far; `None` while there is no head.
+    pub(crate) fn so_far(&self) -> Option<(Head, Vec<u8>)> {
+        let state = self.state();
+        Some((state.head.clone()?, state.pieces.concat()))
+    }
+
     /// How many bytes it holds.
     pub(crate) fn bytes(&self) -> usize {
         self.state().bytes

@@ -10,6 +10,7 @@
 mod create;
 mod pass;
 
+mod earlier;
 mod repeated;
 
 mod run;
@@ -37,6 +38,7 @@ use fanout_core::call::RunId;
 use fanout_core::event::Recorder;
 use fanout_core::run::Scheduler;
 use fanout_host::approvals::Approvals;
+use fanout_host::runs::Reopened;
 use fanout_journal::Journal;
 use tokio::sync::watch::Receiver;
 
@@ -56,8 +58,8 @@ const JOINABLE: Duration = Duration::from_secs(10 * 60);
 /// How long it is kept what a returned message stands for: a person may come back to a chat the next day.
 const STANDIN_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Who is told what happens in a run: its id, who began it, and what people know it by.
-pub(crate) type RecorderOf = Arc<dyn Fn(&RunId, &Caller, &str) -> Arc<dyn Recorder> + Send + Sync>;
+/// Who is told what happens in a run: its id, who began it, what people know it by, and what it goes on from if it broke off.
+pub(crate) type RecorderOf = Arc<dyn Fn(&RunId, &Caller, &str, Option<&Reopened>) -> Arc<dyn Recorder> + Send + Sync>;
 
 /// Who is told what a run cost: who began it, the model, and US dollars.
 pub(crate) type SpentOf = Arc<dyn Fn(&Caller, &str, f64) + Send + Sync>;

@@ -10,9 +10,9 @@ use std::borrow::Cow;
 
 use bytes::{BufMut, BytesMut};
 use fanout_agent::Ours;
-use fanout_anthropic::Raw;
+use fanout_anthropic::{Raw, Response, View};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// One event that keeps a connection alive.
 pub(crate) const PING: &str = "event: ping\ndata: {\"type\": \"ping\"}\n\n";
@@ -140,6 +140,49 @@ impl Relay {
     }
 }
 
+/// A whole response as the events of a stream.
+pub(crate) fn events_of(response: &Response) -> Vec<(&'static str, Value)> {
+    let usage = serde_json::to_value(response.usage).unwrap_or_default();
+    let message = json!({
+        "id": response.id, "type": "message", "role": "assistant", "model": response.model, "content": [],
+        "stop_reason": null, "stop_sequence": null, "usage": usage,
+    });
+    let mut events = vec![("message_start", json!({"type": "message_start", "message": message}))];
+    for (index, block) in response.blocks.iter().enumerate() {
+        let mut start: Value = serde_json::from_str(block.raw().as_str()).unwrap_or_default();
+        let mut take = |field: &str, empty: Value| start.get_mut(field).map(|value| std::mem::replace(value, empty));
+        let deltas: Vec<Value> = match block.view() {
+            View::Text(_) => {
+                take("text", json!("")).map(|text| json!({"type": "text_delta", "text": text})).into_iter().collect()
+            }
+            View::Thinking => {
+                let thought =
+                    take("thinking", json!("")).map(|text| json!({"type": "thinking_delta", "thinking": text}));
+                let sign = |signature| json!({"type": "signature_delta", "signature": signature});
+                thought.into_iter().chain(take("signature", json!("")).map(sign)).collect()
+            }
+            View::ToolUse(_) | View::ServerToolUse { .. } => {
+                let input = take("input", json!({}));
+                let delta = |input: Value| json!({"type": "input_json_delta", "partial_json": input.to_string()});
+                input.map(delta).into_iter().collect()
+            }
+            _ => Vec::new(),
+        };
+        let start = json!({"type": "content_block_start", "index": index, "content_block": start});
+        events.push(("content_block_start", start));
+        let delta = |delta| {
+            let event = json!({"type": "content_block_delta", "index": index, "delta": delta});
+            ("content_block_delta", event)
+        };
+        events.extend(deltas.into_iter().map(delta));
+        events.push(("content_block_stop", json!({"type": "content_block_stop", "index": index})));
+    }
+    let stop = json!({"stop_reason": response.stop_reason.name(), "stop_sequence": null});
+    events.push(("message_delta", json!({"type": "message_delta", "delta": stop, "usage": usage})));
+    events.push(("message_stop", json!({"type": "message_stop"})));
+    events
+}
+
 /// Appends one event.
 pub(crate) fn put(kind: &str, data: &str, out: &mut BytesMut) {
     out.reserve(kind.len() + data.len() + 24);
@@ -178,8 +221,6 @@ pub(crate) fn add_usage(sum: &mut Value, more: Value) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! From each request: its caller, its `Idempotency-Key`, its body. To it: the run that the same request began, if it has.
 //!
-//! Only what runs or went well is kept, or what cannot be done twice: a failed run is begun anew by its repetition. All of it
-//! is in memory.
+//! Only what runs or went well is kept, or what cannot be done twice: a failed run is begun anew by its repetition. This is what
+//! is in memory; what only the journal knows is told by [`earlier`](super::earlier).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use fanout_core::call::CallerId;
 use tokio::time::Instant;
 
-use super::canonical::Digest;
+use super::canonical::{self, Digest};
 use super::exchange::Exchange;
 
 /// So many bytes of ended answers are kept, in all.
@@ -70,7 +70,15 @@ impl Ticket {
         Self { caller: caller.clone(), by }
     }
 
-    fn has_key(&self) -> bool {
+    /// The same in 32 bytes, for its caller.
+    pub(crate) fn digest(&self) -> Digest {
+        match &self.by {
+            By::Key(key) => canonical::of_bytes(&[b"key", key.as_bytes()]),
+            By::Body(body) => canonical::of_bytes(&[b"body", body.to_hex().as_bytes()]),
+        }
+    }
+
+    pub(crate) fn has_key(&self) -> bool {
         matches!(self.by, By::Key(_))
     }
 }

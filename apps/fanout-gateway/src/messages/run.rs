@@ -10,28 +10,35 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use fanout_agent::{
-    Agent, AgentOptions, Cancel, Conversation, Daily, Offer, Report, RunSettings, Status, WritesAfterClient,
+    Agent, AgentOptions, Budget, Cancel, Conversation, Daily, Offer, Report, ResumeError, Resumed, RunSettings, Status,
+    WritesAfterClient,
 };
-use fanout_anthropic::{ModelError, Raw, Request};
+use fanout_anthropic::{Message, ModelError, Raw, Request};
 use fanout_core::call::RunId;
 use fanout_core::run::Drain;
 use fanout_host::config::{self, Config};
 use fanout_host::options::daily_caps;
+use fanout_host::runs::Reopened;
+use fanout_journal::store::StoreError;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::{Instant, interval_at};
 
 use super::Messages;
 use super::asking::{Asking, Failure, Said};
 use super::canonical::{self, Digest};
+use super::create::other_body;
+use super::earlier::{Earlier, Entry};
 use super::exchange::{Exchange, Head};
 use super::history::{self, Settler};
 use super::relay::{self, COMMENT, PING};
 use super::repeated::Ticket;
 use super::standin::Kept;
 use super::watch::watch;
+use crate::door::RUN_ID;
 use crate::error::ApiError;
 use crate::keys::Caller;
+use crate::routes::unkept;
 use crate::setup::Current;
 use crate::touched::Touched;
 
@@ -51,8 +58,12 @@ pub(super) struct Work {
     pub(super) target: String,
     pub(super) exchange: Arc<Exchange>,
     pub(super) ticket: Ticket,
-    /// Headers of ours for the answer.
-    pub(super) own: HeaderMap,
+    /// The digest of the request.
+    pub(super) said: Digest,
+    /// It says that it was sent before, or has a key.
+    pub(super) may_be_known: bool,
+    /// The run that the same request began, and that broke off.
+    pub(super) reopened: Option<Reopened>,
     pub(super) now: Now,
 }
 
@@ -71,41 +82,97 @@ enum Trouble {
 }
 
 /// Answers one request. Whatever happens, the exchange is finished.
-pub(super) async fn run(work: Work) {
-    let options = &work.messages.options;
-    let (exchange, cancel) = (&work.exchange, Cancel::default());
-    let touched = Touched::new(&work.current.toolbox);
-    let is_well = {
-        let answer = work.answer(&cancel, &touched);
-        let watch = watch(exchange, &touched, &cancel, work.current.config.server.disconnect_grace, options.joinable);
-        tokio::pin!(answer, watch);
-        let (mut is_watched, mut is_stopped) = (true, false);
-        let mut tick = interval_at(Instant::now() + options.ping_every / 2, options.ping_every / 2);
-        loop {
-            tokio::select! {
-                biased;
-                answered = &mut answer => match answered {
-                    Ok(()) => break true,
-                    Err(trouble) => {
-                        work.tell(trouble);
-                        break false;
-                    }
-                },
-                () = &mut watch, if is_watched => is_watched = false,
-                reason = options.stop.cancelled(), if !is_stopped => {
-                    cancel.cancel(&reason);
-                    is_stopped = true;
-                }
-                _ = tick.tick() => work.keep_alive(),
-            }
+pub(super) async fn run(mut work: Work) {
+    match work.earlier().await {
+        Ok(Earlier::None) => work.answer_it().await,
+        Ok(Earlier::BrokenOff(reopened)) => {
+            tracing::info!(run = reopened.row.run.as_str(), "goes on: its client is there again");
+            work.run = reopened.row.run.clone();
+            work.reopened = Some(*reopened);
+            work.answer_it().await;
         }
-    };
-    // Before its end is told: a repetition that comes at once must find it, or find it gone.
-    work.messages.repeated.ended(&work.ticket, exchange, is_well || touched.is_touched());
-    exchange.finish();
+        Ok(Earlier::Answered(head, body)) => {
+            work.exchange.begin(head);
+            work.exchange.send(body);
+            work.messages.repeated.ended(&work.ticket, &work.exchange, true);
+        }
+        Ok(Earlier::OtherBody) => work.refuse(other_body()),
+        Err(error) => work.refuse(unkept(&error)),
+    }
+    work.exchange.finish();
 }
 
 impl Work {
+    /// What became of the same request before, where only the journal knows.
+    async fn earlier(&self) -> Result<Earlier, StoreError> {
+        match self.entry() {
+            Some(entry) if self.may_be_known => entry.find().await,
+            _ => Ok(Earlier::None),
+        }
+    }
+
+    fn entry(&self) -> Option<Entry<'_>> {
+        let journal = self.messages.options.journal.as_ref()?;
+        Some(Entry { journal, caller: &self.caller.id, ticket: &self.ticket, body: self.said })
+    }
+
+    /// Does not begin.
+    fn refuse(&self, error: ApiError) {
+        self.messages.repeated.ended(&self.ticket, &self.exchange, false);
+        self.tell(Trouble::Ours(error));
+    }
+
+    /// Headers of ours for the answer.
+    fn own(&self) -> HeaderMap {
+        let run = HeaderValue::from_str(self.run.as_str()).ok();
+        run.map(|run| (HeaderName::from_static(RUN_ID), run)).into_iter().collect()
+    }
+
+    /// Answers it by a run.
+    async fn answer_it(&self) {
+        let work = self;
+        if let Some(entry) = work.entry() {
+            entry.begun(&work.run, work.options.limits.deadline.saturating_add(work.messages.options.joinable));
+        }
+        let options = &work.messages.options;
+        let (exchange, cancel) = (&work.exchange, Cancel::default());
+        let touched = Touched::new(&work.current.toolbox);
+        let is_well = {
+            let answer = work.answer(&cancel, &touched);
+            let watch =
+                watch(exchange, &touched, &cancel, work.current.config.server.disconnect_grace, options.joinable);
+            tokio::pin!(answer, watch);
+            let (mut is_watched, mut is_stopped) = (true, false);
+            let mut tick = interval_at(Instant::now() + options.ping_every / 2, options.ping_every / 2);
+            loop {
+                tokio::select! {
+                    biased;
+                    answered = &mut answer => match answered {
+                        Ok(()) => break true,
+                        Err(trouble) => {
+                            work.tell(trouble);
+                            break false;
+                        }
+                    },
+                    () = &mut watch, if is_watched => is_watched = false,
+                    reason = options.stop.cancelled(), if !is_stopped => {
+                        cancel.cancel(&reason);
+                        is_stopped = true;
+                    }
+                    _ = tick.tick() => work.keep_alive(),
+                }
+            }
+        };
+        // Before its end is told: a repetition that comes at once must find it, or find it gone.
+        let is_kept = is_well || touched.is_touched();
+        work.messages.repeated.ended(&work.ticket, exchange, is_kept);
+        match (work.entry(), exchange.so_far()) {
+            (Some(entry), Some((head, body))) if is_kept => entry.answered(&work.run, &head, &body, options.joinable),
+            (Some(entry), _) => entry.forget(&work.run),
+            (None, _) => {}
+        }
+    }
+
     async fn answer(&self, cancel: &Cancel, touched: &Arc<Touched>) -> Result<(), Trouble> {
         let options = &self.messages.options;
         let standins = &self.messages.standins;
@@ -120,7 +187,7 @@ impl Work {
             self.headers.clone(),
             self.target.clone(),
             Arc::clone(&self.exchange),
-            self.own.clone(),
+            self.own(),
         ));
         let agent = Agent::for_client(
             Arc::clone(&asking) as _,
@@ -134,7 +201,7 @@ impl Work {
         .map_err(|error| Trouble::Ours(ApiError::invalid(error.to_string())))?;
         let _ = self.now.asking.set(Arc::clone(&asking));
         let _ = asking.ours.set(agent.ours().cloned().unwrap_or_default());
-        let recorder = (options.recorder)(&self.run, &self.caller, &self.request.model);
+        let recorder = (options.recorder)(&self.run, &self.caller, &self.request.model, self.reopened.as_ref());
         let wait = self.current.config.run.approval_wait;
         let approver = options.approvals.approver(self.caller.project.clone(), Some(wait));
         let settings = RunSettings {
@@ -155,11 +222,37 @@ impl Work {
         let history = history::restore(standins, &self.caller.id, said, continued.as_ref(), Some(settler)).await;
         self.now.is_settling.store(false, Ordering::Release);
         let begun = history.messages.len();
-        let report = agent.run(Conversation::new(history.messages), settings.clone()).await;
+        let report = self.converse(&agent, history.messages, settings, &asking).await?;
         if let Some(cost) = report.cost_usd {
             (options.spent)(&self.caller, &self.options.model, cost);
         }
         self.end(&asking, report, begun, history.before).await
+    }
+
+    /// Runs it, or goes on with what broke off: what the model had said by then is said again.
+    async fn converse(
+        &self,
+        agent: &Agent,
+        messages: Vec<Message>,
+        mut settings: RunSettings,
+        asking: &Asking,
+    ) -> Result<Report, Trouble> {
+        let Some(reopened) = &self.reopened else { return Ok(agent.run(Conversation::new(messages), settings).await) };
+        let resumed = Resumed::of_client(&self.request, messages.clone(), reopened.events());
+        let unreadable = |error: ResumeError| {
+            let reason = format!("the run `{}` cannot go on: {error}", self.run);
+            Trouble::Ours(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", reason))
+        };
+        let Some(resumed) = resumed.map_err(unreadable)? else {
+            return Ok(agent.run(Conversation::new(messages), settings).await);
+        };
+        for answer in resumed.answers() {
+            asking.recall(answer, &self.request);
+        }
+        let limits = &self.options.limits;
+        let budget = Budget::new(limits.tokens_max, limits.cost_max_usd);
+        settings.budget = Some(budget.with_spent(resumed.usage.total(), resumed.cost_usd));
+        Ok(agent.resume(resumed, settings).await)
     }
 
     /// The caps of a day that the caller's key is under.
@@ -190,7 +283,7 @@ impl Work {
         }
         let (mut headers, body) = message(&mut said)
             .ok_or_else(|| Trouble::Ours(ApiError::new(StatusCode::BAD_GATEWAY, "upstream", "there was no message")))?;
-        headers.extend(self.own.clone());
+        headers.extend(self.own());
         self.exchange.begin(Head { status: StatusCode::OK, headers });
         self.exchange.send(body);
         Ok(())
@@ -265,7 +358,7 @@ impl Work {
             Trouble::Ours(error) => error,
             Trouble::Upstream(failure) => match *failure {
                 Failure::Answer(status, mut headers, body) => {
-                    headers.extend(self.own.clone());
+                    headers.extend(self.own());
                     self.exchange.begin(Head { status, headers });
                     self.exchange.send(body);
                     return;
@@ -276,7 +369,7 @@ impl Work {
         };
         let body = shown(&error);
         let answer = error.into_answer(&self.request_id);
-        let mut headers = self.own.clone();
+        let mut headers = self.own();
         headers.extend(answer.headers().clone());
         self.exchange.begin(Head { status: answer.status(), headers });
         self.exchange.send(Bytes::from(body));
@@ -292,7 +385,7 @@ impl Work {
                 // The upstream has not answered yet: its status is still to be passed on.
                 return;
             }
-            self.exchange.begin(stream_head(&self.own));
+            self.exchange.begin(stream_head(&self.own()));
         }
         let has_message = self.now.asking.get().is_some_and(|asking| asking.said().relay.has_begun());
         let sign = if has_message { PING } else { COMMENT };

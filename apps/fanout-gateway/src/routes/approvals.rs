@@ -18,6 +18,7 @@ use crate::body::Text;
 use crate::error::ApiError;
 use crate::gateway::Shared;
 use crate::keys::Caller;
+use crate::routes::unkept;
 
 /// How many are listed at once unless asked otherwise, and at most: as the Messages API lists things.
 const LISTED: usize = 20;
@@ -120,7 +121,7 @@ fn refused(error: DecideError) -> ApiError {
         DecideError::Expired(_) => (StatusCode::CONFLICT, "approval_expired"),
         DecideError::Withdrawn(_) => (StatusCode::CONFLICT, "approval_withdrawn"),
         DecideError::Words(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
-        DecideError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "approvals_unreadable"),
+        DecideError::Store(error) => return unkept(&error),
     };
     ApiError::new(status, code, error.to_string())
 }

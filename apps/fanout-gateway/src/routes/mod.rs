@@ -22,6 +22,8 @@ use http::{Method, StatusCode, Uri};
 use crate::error::ApiError;
 use crate::gateway::Shared;
 
+pub(crate) use runs::unkept;
+
 /// A router that knows its routes by name.
 pub(crate) struct Routes {
     pub(crate) router: Router<Arc<Shared>>,

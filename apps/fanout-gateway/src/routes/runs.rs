@@ -186,7 +186,7 @@ fn worker(shared: &Shared) -> Result<&Arc<Worker>, ApiError> {
     })
 }
 
-pub(super) fn unkept(error: &StoreError) -> ApiError {
+pub(crate) fn unkept(error: &StoreError) -> ApiError {
     tracing::error!(%error, "the journal cannot be used");
     let message = "the gateway's journal cannot be used now: try again later";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store", message).retry_after(Duration::from_secs(5))

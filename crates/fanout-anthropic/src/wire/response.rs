@@ -99,6 +99,13 @@ impl fmt::Display for StopReason {
 }
 
 impl Response {
+    /// One that is known by what it says alone: it has no id.
+    #[must_use]
+    pub fn new(blocks: Vec<Block>, stop_reason: StopReason, usage: Usage) -> Self {
+        let (id, model, extra) = (String::new(), String::new(), Vec::new());
+        Self { id, model, blocks, stop_reason, usage, usage_raw: None, request_id: None, extra }
+    }
+
     /// Reads the body of an answer that was not streamed.
     ///
     /// # Errors

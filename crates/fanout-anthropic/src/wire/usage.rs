@@ -5,10 +5,10 @@
 
 use std::ops::Add;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Tokens, by kind. An absent count is 0.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Usage {
     /// Prompt tokens that were neither read from a cache nor written to one.

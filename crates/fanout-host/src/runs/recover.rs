@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fanout_agent::{ResumeError, Resumed};
 use fanout_core::approval::Approver;
-use fanout_core::call::{RunId, ToolName};
+use fanout_core::call::{CallerId, RunId, ToolName};
 use fanout_core::effects::Paths;
 use fanout_core::event::{Event, Recorder, RunKind, What};
 use fanout_core::run::{Drain, Past, Run, RunOptions, Scheduler};
@@ -25,14 +25,54 @@ const ABANDONED: &str = "the process ended, and nobody waits for it";
 /// So often it is looked whether a run of another process has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// A run that had ended and goes on, because who asked for it is there again.
+#[derive(Debug)]
+pub struct Reopened {
+    /// As the journal lists it, under the fence of this process.
+    pub row: Row,
+    /// What happened in it.
+    pub told: Vec<Told>,
+}
+
+impl Reopened {
+    /// Goes on with a run of this caller, once whoever works on it does no more; `None` if there is none, or somebody else goes on
+    /// with it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn take(journal: &Journal, run: &RunId, caller: &CallerId) -> Result<Option<Self>, StoreError> {
+        ended(journal, run).await?;
+        let Some(row) = journal.store().reopen(run.clone(), caller.to_string()).await? else { return Ok(None) };
+        let told = without_ends(journal.events(run).await?);
+        Ok(Some(Self { row, told }))
+    }
+
+    /// The recorder that goes on with it.
+    pub fn recorder(&self, journal: &Journal) -> RunRecorder {
+        journal.resume(&self.row, &self.told)
+    }
+
+    /// Its events, as [`Resumed`] reads them.
+    pub fn events(&self) -> impl Iterator<Item = (u64, Duration, &What)> {
+        self.told.iter().map(|told| (told.number, told.at, &told.what))
+    }
+}
+
+async fn ended(journal: &Journal, run: &RunId) -> Result<(), StoreError> {
+    while journal.run(run).await?.is_some_and(|row| !row.state.is_over()) {
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
 /// What happened in a run that was abandoned, up to where it broke off: its end, and what its calls were answered then, count for
 /// nothing if somebody came back for it. `own` is the run of who asks: of any other the end is waited for.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn unfinished(journal: &Journal, run: &RunId, own: &RunId) -> Result<Vec<Told>, StoreError> {
-    while run != own && journal.run(run).await?.is_some_and(|row| !row.state.is_over()) {
-        sleep(LOOK_EVERY).await;
+    if run != own {
+        ended(journal, run).await?;
     }
     Ok(without_ends(journal.events(run).await?))
 }

@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fanout_agent::{Cancel, Given, calls_of};
+use fanout_agent::{Cancel, Given, calls_of, usage_of};
 use fanout_anthropic::{
     Block, BoxFuture, Message, Model, ModelError, Part, Raw, Request, Response, Role, StopReason, Usage, View,
 };
 use fanout_core::approval::Approval;
 use fanout_core::call::{Call, CallId, RunId, ToolName};
-use fanout_core::event::{Event, RunKind, Tokens, What};
+use fanout_core::event::{Event, RunKind, What};
 use fanout_core::outcome::{CallError, ErrorCode, Outcome, Output};
 use fanout_core::timeline::{Bar, Timeline};
 use fanout_core::tool::{Attempt, Tool, ToolError, ToolSpec};
@@ -210,7 +210,7 @@ impl Reading {
             What::ModelEnded { stop_reason, tokens, .. } => {
                 let (turn, stop) = (self.current(), StopReason::from_name(stop_reason));
                 let took = event.at.saturating_sub(turn.asked_at);
-                turn.answer = Some(Answer { stop, usage: usage(*tokens), took, blocks: Vec::new() });
+                turn.answer = Some(Answer { stop, usage: usage_of(*tokens), took, blocks: Vec::new() });
             }
             What::Appended { message } => {
                 let message = Raw::parse(&**message).and_then(Message::parse).map_err(|error| error.to_string())?;
@@ -314,16 +314,7 @@ impl Model for Saying {
                 on_part(Part::Block { index, block });
             }
             tokio::time::sleep(answer.took.saturating_sub(waited)).await;
-            Ok(Response {
-                id: String::new(),
-                model: String::new(),
-                blocks: answer.blocks.clone(),
-                stop_reason: answer.stop.clone(),
-                usage: answer.usage,
-                usage_raw: None,
-                request_id: None,
-                extra: Vec::new(),
-            })
+            Ok(Response::new(answer.blocks.clone(), answer.stop.clone(), answer.usage))
         })
     }
 }
@@ -427,15 +418,6 @@ fn came(known: &Recorded, attempt: &Attempt) -> Result<(Arc<Outcome>, Duration),
 fn not_recorded(why: &str) -> ToolError {
     let message = format!("not called: this is a replay with recorded answers, and {why}. `--live` calls it");
     ToolError::Recorded(Box::new(CallError::new(ErrorCode::Internal, message)))
-}
-
-fn usage(tokens: Tokens) -> Usage {
-    Usage {
-        input_tokens: tokens.input,
-        output_tokens: tokens.output,
-        cache_read_input_tokens: tokens.cache_read,
-        cache_creation_input_tokens: tokens.cache_write,
-    }
 }
 
 impl fmt::Debug for Tape {
