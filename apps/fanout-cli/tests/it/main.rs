@@ -11,6 +11,7 @@ mod call;
 mod caps;
 mod check;
 #[cfg(unix)]
+mod comes_back;
 mod command;
 mod crash;
 mod demo;
