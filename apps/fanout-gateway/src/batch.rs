@@ -13,9 +13,11 @@ use fanout_agent::reply;
 use fanout_core::call::{Call, CallId, RunId};
 use fanout_core::event::{Event, Recorder, RunKind, What};
 use fanout_core::outcome::Outcome;
-use fanout_core::run::{BatchError, RunOptions};
+use fanout_core::run::{BatchError, Past, RunOptions};
 use fanout_host::options::limits;
-use fanout_host::runs::batch_given;
+use fanout_host::runs::{Reopened, batch_given};
+use fanout_journal::memo::Memo;
+use fanout_journal::store::StoreError;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -35,6 +37,18 @@ pub(crate) struct Order {
     pub(crate) unhandled: Vec<CallId>,
     /// How long it goes on with nobody listening.
     pub(crate) grace: Duration,
+    /// Whether it was handed over before.
+    pub(crate) before: Before,
+}
+
+/// Whether a batch was handed over before, to a process that does not remember it.
+pub(crate) enum Before {
+    /// It has no key that it could be known by.
+    Never,
+    /// It was not; this is what will be known of it.
+    Unknown(Memo),
+    /// Its run is in the journal.
+    Known,
 }
 
 /// What listeners have been told so far.
@@ -81,6 +95,9 @@ impl Running {
         tokio::spawn(async move {
             let unhandled = order.unhandled.clone();
             let outcomes = drive(order, &shared, &end.0).await;
+            if let Err(error) = &outcomes {
+                tracing::error!(%error, run = end.0.run.as_str(), "a batch is lost");
+            }
             end.0.finish(outcomes.as_deref().ok(), &unhandled);
         });
         (running, listener)
@@ -169,25 +186,54 @@ impl Recorder for Teller {
     }
 }
 
+/// Why a batch has no outcomes.
+#[derive(Debug, thiserror::Error)]
+enum DriveError {
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Runs the calls within the configuration's bounds for one response and one run.
-async fn drive(order: Order, shared: &Shared, running: &Arc<Running>) -> Result<Vec<Arc<Outcome>>, BatchError> {
+async fn drive(order: Order, shared: &Shared, running: &Arc<Running>) -> Result<Vec<Arc<Outcome>>, DriveError> {
     let current = shared.current();
     let asked = order.calls.iter().map(|call| call.id.clone()).collect();
     let title = order.calls.first().map_or(String::new(), |call| call.tool.to_string());
-    let watch = shared.watch(&order.run, RunKind::Batch, &order.caller, &title);
+    let reopened = match (shared.journal(), order.before) {
+        (Some(journal), Before::Known) => Reopened::take(journal, &order.run, &order.caller.id).await?,
+        (Some(journal), Before::Unknown(memo)) => {
+            journal.keep(memo);
+            None
+        }
+        _ => None,
+    };
+    let watch = shared.watch(&order.run, RunKind::Batch, &order.caller, &title, reopened.as_ref());
     let given = batch_given(&order.calls);
     let teller = Teller { running: Arc::clone(running), asked };
     let touched = Touched::new(&current.toolbox);
     let mut options = RunOptions::new(order.run.clone());
     options.caller = order.caller.id.clone();
+    options.elapsed = reopened.iter().flat_map(Reopened::events).map(|(_, at, _)| at).max().unwrap_or_default();
     options.caller_token = order.caller.token.clone();
     options.approver = Some(shared.approver(&order.caller));
     options.recorder = Some(Arc::new((watch, (teller, Arc::clone(&touched)))));
     let mut run = shared.scheduler.run(Arc::clone(&current.toolbox), options);
-    run.record(|| What::RunStarted { kind: RunKind::Batch, given });
+    run.record(|| match &reopened {
+        Some(_) => What::RunResumed,
+        None => What::RunStarted { kind: RunKind::Batch, given },
+    });
     let bounds = &current.config.run;
     let mut batch = run.batch();
     batch.set_bounds(limits(bounds).bounds(0, 0));
+    if let Some(reopened) = &reopened {
+        let mut past = Past::default();
+        for (number, at, what) in reopened.events() {
+            past.take(what, number);
+            touched.record(&Event { run: reopened.row.run.clone(), at, what: what.clone() });
+        }
+        batch.remember(past);
+    }
     for call in order.calls {
         batch.call(call)?;
     }

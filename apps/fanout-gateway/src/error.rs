@@ -12,6 +12,12 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde_json::{Value, json};
 
+/// What the official clients go by before the status.
+pub(crate) const SHOULD_RETRY: &str = "x-should-retry";
+
+/// The official clients wait no longer than this for a time that they are told.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Why a request is not answered with what it asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -72,7 +78,17 @@ impl ApiError {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
+        if self.is_final() {
+            response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
         response
+    }
+
+    /// Whether the same request would soon be answered with the same. The official clients repeat by status alone what does not
+    /// say so: 408, 409, 429 and all from 500 on.
+    fn is_final(&self) -> bool {
+        let is_late = self.retry_after.is_some_and(|wait| wait > PATIENCE);
+        is_late || self.status == StatusCode::CONFLICT || matches!(self.code, "budget" | "deadline")
     }
 }
 

@@ -23,8 +23,8 @@ use fanout_host::journal::begin;
 use fanout_host::keys::KeysFile;
 use fanout_host::notify::Notices;
 use fanout_host::runs::{Equipment, Reopened, Worker, WorkerOptions};
-use fanout_journal::Journal;
 use fanout_journal::store::{Row, StoreError};
+use fanout_journal::{Journal, RunRecorder};
 use tokio::sync::watch;
 
 use crate::door::{self, Names, RequestIds};
@@ -129,10 +129,24 @@ impl Shared {
         self.approvals.approver(caller.project.clone(), Some(wait))
     }
 
-    /// Counts, logs and keeps one run, for as long as what is returned lives. It is the run's recorder.
-    pub(crate) fn watch(&self, run: &RunId, kind: RunKind, caller: &Caller, title: &str) -> Arc<dyn Recorder> {
-        let journal = self.worker.as_ref().map(|worker| worker.journal());
-        recorder(journal, &self.metrics, &self.notices, run, kind, caller, title)
+    /// Where runs are kept.
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.worker.as_ref().map(|worker| worker.journal())
+    }
+
+    /// Counts, logs and keeps one run, for as long as what is returned lives. It is the run's recorder, from where it goes on if
+    /// it broke off.
+    pub(crate) fn watch(
+        &self,
+        run: &RunId,
+        kind: RunKind,
+        caller: &Caller,
+        title: &str,
+        reopened: Option<&Reopened>,
+    ) -> Arc<dyn Recorder> {
+        let watch = RunWatch::begin(run.clone(), caller.id.clone(), Arc::clone(&self.metrics), self.notices.clone());
+        let kept = self.journal().map(|journal| kept(journal, run, kind, caller, title, reopened));
+        recorder(watch, kept.map(Arc::new).as_ref())
     }
 }
 
@@ -264,14 +278,12 @@ fn messages_options(shared: &Arc<Shared>, ledger: Arc<dyn Ledger>) -> MessagesOp
     let spending = Arc::clone(&metrics);
     let spent = move |caller: &Caller, model: &str, usd: f64| spending.cost(caller.project.as_deref(), model, usd);
     let journal = shared.worker.as_ref().map(|worker| worker.journal().clone());
-    let kept = journal.clone();
-    let recorder = move |run: &RunId, caller: &Caller, title: &str, reopened: Option<&Reopened>| match (&kept, reopened)
-    {
-        (Some(journal), Some(reopened)) => {
-            let watch = RunWatch::begin(run.clone(), caller.id.clone(), Arc::clone(&metrics), notices.clone());
-            Arc::new((watch, reopened.recorder(journal)))
-        }
-        _ => recorder(kept.as_ref(), &metrics, &notices, run, RunKind::Message, caller, title),
+    let journaled = journal.clone();
+    let recorder = move |run: &RunId, caller: &Caller, title: &str, reopened: Option<&Reopened>| {
+        let watch = RunWatch::begin(run.clone(), caller.id.clone(), Arc::clone(&metrics), notices.clone());
+        let kept = journaled.as_ref().map(|journal| kept(journal, run, RunKind::Message, caller, title, reopened));
+        let kept = kept.map(Arc::new);
+        (recorder(watch, kept.as_ref()), kept)
     };
     MessagesOptions {
         journal,
@@ -288,23 +300,26 @@ fn messages_options(shared: &Arc<Shared>, ledger: Arc<dyn Ledger>) -> MessagesOp
     }
 }
 
-/// The recorder of a run: counted, logged, and kept where runs are.
-pub(crate) fn recorder(
-    journal: Option<&Journal>,
-    metrics: &Arc<Metrics>,
-    notices: &Notices,
+/// The recorder of a run: counted and logged, and kept where runs are.
+pub(crate) fn recorder(watch: RunWatch, kept: Option<&Arc<RunRecorder>>) -> Arc<dyn Recorder> {
+    match kept {
+        Some(kept) => Arc::new((watch, Arc::clone(kept))),
+        None => Arc::new(watch),
+    }
+}
+
+/// What keeps a run, from where it goes on if it broke off.
+pub(crate) fn kept(
+    journal: &Journal,
     run: &RunId,
     kind: RunKind,
     caller: &Caller,
     title: &str,
-) -> Arc<dyn Recorder> {
-    let watch = RunWatch::begin(run.clone(), caller.id.clone(), Arc::clone(metrics), notices.clone());
-    match journal {
-        Some(journal) => {
-            let kept = begin(journal, run, kind, &caller.id, caller.project.as_deref(), title);
-            Arc::new((watch, kept))
-        }
-        None => Arc::new(watch),
+    reopened: Option<&Reopened>,
+) -> RunRecorder {
+    match reopened {
+        Some(reopened) => reopened.recorder(journal),
+        None => begin(journal, run, kind, &caller.id, caller.project.as_deref(), title),
     }
 }
 

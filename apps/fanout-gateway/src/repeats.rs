@@ -2,8 +2,8 @@
 //!
 //! From [`routes::tool_calls`](crate::routes). To it: the batch that runs or ran under the key, or leave to start one.
 //!
-//! Kept in memory, so a restart forgets; the ids of runs are made from caller and key, so that the tools' own idempotency
-//! keys stay the same on any process.
+//! What runs and what ended lately is in memory. The ids of runs are made from caller and key, so that the tools' own idempotency keys
+//! stay the same on any process, and so that the journal knows what became of a key that no process remembers.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fanout_core::call::{CallerId, RunId};
+use fanout_journal::Journal;
+use fanout_journal::memo::Memo;
 use http::{HeaderMap, StatusCode};
 use ring::digest::{Context, SHA256};
 use tokio::sync::watch;
@@ -18,12 +20,15 @@ use tokio::sync::watch;
 use crate::batch::{Running, Told};
 use crate::error::ApiError;
 use crate::keys::Caller;
+use crate::routes::unkept;
 
 /// The header's name.
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// How long an answer is kept after its batch ended.
 const KEPT: Duration = Duration::from_secs(10 * 60);
+/// How long the journal knows which body a key came with. Runs are kept for longer only if nobody prunes them.
+const KNOWN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// At most so many answers are kept, running ones included.
 const ENTRIES_MAX: usize = 10_000;
 /// At most so many bytes of answers are kept; what is asked for now comes on top.
@@ -80,8 +85,35 @@ impl Request {
     /// The run's id: the same for the same caller and key, on any process.
     pub(crate) fn run(&self) -> RunId {
         let hash = sha256(&[self.caller.as_str(), &self.key]);
-        let digits: String = hash[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("run_{digits}").into()
+        format!("run_{}", hex(&hash[..16])).into()
+    }
+}
+
+impl Request {
+    /// Whether the key came before, to whatever process: then its run is in the journal.
+    ///
+    /// # Errors
+    /// 409 for another body under the key; 503 when the journal cannot be read: nobody knows then what was done.
+    pub(crate) async fn is_known(&self, journal: &Journal) -> Result<bool, ApiError> {
+        let found = journal.store().recall(self.caller.to_string(), vec![vec![self.memo_key()]]).await;
+        let found = found.map_err(|error| unkept(&error))?.pop().flatten();
+        match found.and_then(|memo| memo.text) {
+            Some(body) if body == hex(&self.body) => Ok(true),
+            Some(_) => Err(reused()),
+            // With which body is forgotten.
+            None if journal.run(&self.run()).await.map_err(|error| unkept(&error))?.is_some() => Err(reused()),
+            None => Ok(false),
+        }
+    }
+
+    /// What the journal keeps of it: to be kept before anything of its run.
+    pub(crate) fn memo(&self) -> Memo {
+        let keys = vec![self.memo_key()];
+        Memo { caller: self.caller.to_string(), keys, text: hex(&self.body), keep: KNOWN }
+    }
+
+    fn memo_key(&self) -> String {
+        format!("batch/{}", self.run())
     }
 }
 
@@ -140,6 +172,10 @@ impl Kept {
             self.order.pop_front();
         }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The hash of texts, each with its length before it: no two lists of texts run together.

@@ -212,3 +212,34 @@ async fn killed_while_it_does_what_waited_for_the_client_it_does_not_do_it_again
     let told = scene.told(1);
     assert!(told.contains("outcome_unknown") && told.contains("go on"), "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_are_handed_over_again_under_their_key_after_a_kill_run_once() {
+    let scene = Scene::open("/pay/1").await;
+    let first = scene.serve();
+    let call = |id: &str| json!({"type": "tool_use", "id": format!("t{id}"), "name": "pay", "input": {"id": id}});
+    let look = json!({"type": "tool_use", "id": "t3", "name": "look", "input": {"id": "3"}});
+    let body = json!({"content": [call("2"), call("1"), look]}).to_string();
+    let headers = [("idempotency-key", "k1")];
+    let _answer = first.begin("POST", "/fanout/v1/tool_calls", &headers, &body);
+    scene.asked("/pay/1").await;
+    first.stop(Signal::KILL);
+    *scene.ledger.held.lock().unwrap() = None;
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let gateway = scene.serve();
+        answers.push(gateway.send("POST", "/fanout/v1/tool_calls", &headers, &body));
+        let (status, error) = gateway.send("POST", "/fanout/v1/tool_calls", &headers, &format!("{body} "));
+        assert!(status == 409 && error.contains("idempotency_key_reused"), "{error}");
+        gateway.stop(Signal::KILL);
+    }
+    assert_eq!(answers[0], answers[1]);
+    let (status, answer) = &answers[0];
+    assert_eq!(*status, 200, "{answer}");
+    let results: Value = serde_json::from_str(answer).unwrap();
+    let is_error: Vec<bool> =
+        results["content"].as_array().unwrap().iter().map(|result| result["is_error"] == true).collect();
+    assert_eq!(is_error, [false, true, false], "{answer}");
+    assert!(answer.contains("outcome_unknown"), "{answer}");
+    assert_eq!(scene.seen().0, "/pay/2 /pay/1 /look/3");
+}

@@ -36,7 +36,7 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
     let of_sessions = session::Shared {
         offered: shared.offered.subscribe(),
         scheduler: shared.scheduler.clone(),
-        watch: Arc::new(move |run, caller| watcher.watch(&run, RunKind::Session, caller, "an MCP session")),
+        watch: Arc::new(move |run, caller| watcher.watch(&run, RunKind::Session, caller, "an MCP session", None)),
         approver: Arc::new(move |caller| asker.approver(caller)),
         closing: shared.closing.clone(),
         stop: shared.stop.clone(),

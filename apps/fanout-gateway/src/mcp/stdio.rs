@@ -24,9 +24,10 @@ use tokio::sync::watch;
 use super::offered::Offered;
 use super::server::{Arrived, Server};
 use super::session::{Session, Shared};
-use crate::gateway::recorder;
+use crate::gateway::{kept, recorder};
 use crate::keys::Caller;
 use crate::metrics::Metrics;
+use crate::watch::RunWatch;
 
 /// What an MCP server is made of.
 #[derive(Clone, Debug)]
@@ -89,7 +90,9 @@ pub async fn serve_mcp(
     let (approvals, wait) = (options.approvals, options.approval_wait);
     let shared = Shared {
         watch: Arc::new(move |run, caller| {
-            recorder(journal.as_ref(), &metrics, &notices, &run, RunKind::Session, caller, "an MCP session")
+            let watch = RunWatch::begin(run.clone(), caller.id.clone(), Arc::clone(&metrics), notices.clone());
+            let begin = |journal| kept(journal, &run, RunKind::Session, caller, "an MCP session", None);
+            recorder(watch, journal.as_ref().map(begin).map(Arc::new).as_ref())
         }),
         approver: Arc::new(move |caller| approvals.approver(caller.project.clone(), Some(wait))),
         offered: offered.subscribe(),

@@ -39,7 +39,7 @@ use fanout_core::event::Recorder;
 use fanout_core::run::Scheduler;
 use fanout_host::approvals::Approvals;
 use fanout_host::runs::Reopened;
-use fanout_journal::Journal;
+use fanout_journal::{Journal, RunRecorder};
 use tokio::sync::watch::Receiver;
 
 use crate::keys::Caller;
@@ -59,7 +59,10 @@ const JOINABLE: Duration = Duration::from_secs(10 * 60);
 const STANDIN_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Who is told what happens in a run: its id, who began it, what people know it by, and what it goes on from if it broke off.
-pub(crate) type RecorderOf = Arc<dyn Fn(&RunId, &Caller, &str, Option<&Reopened>) -> Arc<dyn Recorder> + Send + Sync>;
+pub(crate) type RecorderOf = Arc<dyn Fn(&RunId, &Caller, &str, Option<&Reopened>) -> Recording + Send + Sync>;
+
+/// Who is told all of it, and of these who keeps it.
+pub(crate) type Recording = (Arc<dyn Recorder>, Option<Arc<RunRecorder>>);
 
 /// Who is told what a run cost: who began it, the model, and US dollars.
 pub(crate) type SpentOf = Arc<dyn Fn(&Caller, &str, f64) + Send + Sync>;

@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use fanout_agent::{
@@ -15,10 +16,12 @@ use fanout_agent::{
 };
 use fanout_anthropic::{Message, ModelError, Raw, Request};
 use fanout_core::call::RunId;
+use fanout_core::event::{Event, Recorder};
 use fanout_core::run::Drain;
 use fanout_host::config::{self, Config};
 use fanout_host::options::daily_caps;
 use fanout_host::runs::Reopened;
+use fanout_journal::RunRecorder;
 use fanout_journal::store::StoreError;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -36,7 +39,7 @@ use super::repeated::Ticket;
 use super::standin::Kept;
 use super::watch::watch;
 use crate::door::RUN_ID;
-use crate::error::ApiError;
+use crate::error::{ApiError, SHOULD_RETRY};
 use crate::keys::Caller;
 use crate::routes::unkept;
 use crate::setup::Current;
@@ -73,6 +76,8 @@ pub(super) struct Now {
     /// Calls that waited for the client run, before the upstream is asked.
     is_settling: AtomicBool,
     asking: OnceLock<Arc<Asking>>,
+    /// What keeps it, where it is kept.
+    kept: OnceLock<Arc<RunRecorder>>,
 }
 
 /// Why there is no message.
@@ -116,10 +121,18 @@ impl Work {
         Some(Entry { journal, caller: &self.caller.id, ticket: &self.ticket, body: self.said })
     }
 
+    /// Ends here what is not over.
+    fn leave(&self) {
+        self.messages.repeated.ended(&self.ticket, &self.exchange, false);
+        let reason = "the gateway is stopping: send the request again, and it goes on from here";
+        let closing = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "closing", reason);
+        self.tell(Trouble::Ours(closing.retry_after(Duration::from_secs(1))), false);
+    }
+
     /// Does not begin.
     fn refuse(&self, error: ApiError) {
         self.messages.repeated.ended(&self.ticket, &self.exchange, false);
-        self.tell(Trouble::Ours(error));
+        self.tell(Trouble::Ours(error), false);
     }
 
     /// Headers of ours for the answer.
@@ -130,46 +143,63 @@ impl Work {
 
     /// Answers it by a run.
     async fn answer_it(&self) {
-        let work = self;
-        if let Some(entry) = work.entry() {
-            entry.begun(&work.run, work.options.limits.deadline.saturating_add(work.messages.options.joinable));
+        let (options, exchange) = (&self.messages.options, &self.exchange);
+        if let Some(entry) = self.entry() {
+            entry.begun(&self.run, self.options.limits.deadline.saturating_add(options.joinable));
         }
-        let options = &work.messages.options;
-        let (exchange, cancel) = (&work.exchange, Cancel::default());
-        let touched = Touched::new(&work.current.toolbox);
-        let is_well = {
-            let answer = work.answer(&cancel, &touched);
-            let watch =
-                watch(exchange, &touched, &cancel, work.current.config.server.disconnect_grace, options.joinable);
-            tokio::pin!(answer, watch);
-            let (mut is_watched, mut is_stopped) = (true, false);
-            let mut tick = interval_at(Instant::now() + options.ping_every / 2, options.ping_every / 2);
-            loop {
-                tokio::select! {
-                    biased;
-                    answered = &mut answer => match answered {
-                        Ok(()) => break true,
-                        Err(trouble) => {
-                            work.tell(trouble);
-                            break false;
-                        }
-                    },
-                    () = &mut watch, if is_watched => is_watched = false,
-                    reason = options.stop.cancelled(), if !is_stopped => {
-                        cancel.cancel(&reason);
-                        is_stopped = true;
-                    }
-                    _ = tick.tick() => work.keep_alive(),
-                }
+        let (cancel, touched) = (Cancel::default(), Touched::new(&self.current.toolbox));
+        for (at, what) in self.reopened.iter().flat_map(|reopened| reopened.events().map(|(_, at, what)| (at, what))) {
+            touched.record(&Event { run: self.run.clone(), at, what: what.clone() });
+        }
+        match self.drive(&cancel, &touched).await {
+            Some(Ok(())) => {}
+            // What cannot be done twice has begun: a repetition gets the same answer.
+            Some(Err(trouble)) if touched.is_touched() => self.tell(trouble, true),
+            Some(Err(trouble)) => {
+                self.tell(trouble, false);
+                return self.forget();
             }
-        };
-        // Before its end is told: a repetition that comes at once must find it, or find it gone.
-        let is_kept = is_well || touched.is_touched();
-        work.messages.repeated.ended(&work.ticket, exchange, is_kept);
-        match (work.entry(), exchange.so_far()) {
-            (Some(entry), Some((head, body))) if is_kept => entry.answered(&work.run, &head, &body, options.joinable),
-            (Some(entry), _) => entry.forget(&work.run),
-            (None, _) => {}
+            None => return self.leave(),
+        }
+        // Before its end is told: a repetition that comes at once must find it.
+        self.messages.repeated.ended(&self.ticket, exchange, true);
+        if let (Some(entry), Some((head, body))) = (self.entry(), exchange.so_far()) {
+            entry.answered(&self.run, &head, &body, options.joinable);
+        }
+    }
+
+    /// Goes on until there is an answer, or none; `None`: it breaks off here, and can go on elsewhere.
+    async fn drive(&self, cancel: &Cancel, touched: &Arc<Touched>) -> Option<Result<(), Trouble>> {
+        let options = &self.messages.options;
+        let grace = self.current.config.server.disconnect_grace;
+        let (answer, watch) =
+            (self.answer(cancel, touched), watch(&self.exchange, touched, cancel, grace, options.joinable));
+        tokio::pin!(answer, watch);
+        let (mut is_watched, mut is_stopped) = (true, false);
+        let mut tick = interval_at(Instant::now() + options.ping_every / 2, options.ping_every / 2);
+        loop {
+            tokio::select! {
+                biased;
+                answered = &mut answer => return Some(answered),
+                () = &mut watch, if is_watched => is_watched = false,
+                reason = options.stop.cancelled(), if !is_stopped => {
+                    if let Some(kept) = self.now.kept.get() {
+                        kept.break_off();
+                        return None;
+                    }
+                    cancel.cancel(&reason);
+                    is_stopped = true;
+                }
+                _ = tick.tick() => self.keep_alive(),
+            }
+        }
+    }
+
+    /// A repetition begins anew.
+    fn forget(&self) {
+        self.messages.repeated.ended(&self.ticket, &self.exchange, false);
+        if let Some(entry) = self.entry() {
+            entry.forget(&self.run);
         }
     }
 
@@ -201,7 +231,10 @@ impl Work {
         .map_err(|error| Trouble::Ours(ApiError::invalid(error.to_string())))?;
         let _ = self.now.asking.set(Arc::clone(&asking));
         let _ = asking.ours.set(agent.ours().cloned().unwrap_or_default());
-        let recorder = (options.recorder)(&self.run, &self.caller, &self.request.model, self.reopened.as_ref());
+        let (recorder, kept) = (options.recorder)(&self.run, &self.caller, &self.request.model, self.reopened.as_ref());
+        if let Some(kept) = kept {
+            let _ = self.now.kept.set(kept);
+        }
         let wait = self.current.config.run.approval_wait;
         let approver = options.approvals.approver(self.caller.project.clone(), Some(wait));
         let settings = RunSettings {
@@ -338,7 +371,7 @@ impl Work {
     }
 
     /// Says why there is no message: by status as long as that can be, else as an event.
-    fn tell(&self, trouble: Trouble) {
+    fn tell(&self, trouble: Trouble, is_final: bool) {
         let shown = |error: &ApiError| error.to_json(&self.request_id).to_string();
         if self.exchange.has_begun() {
             let data = match trouble {
@@ -358,6 +391,7 @@ impl Work {
             Trouble::Ours(error) => error,
             Trouble::Upstream(failure) => match *failure {
                 Failure::Answer(status, mut headers, body) => {
+                    headers.extend(final_word(is_final));
                     headers.extend(self.own());
                     self.exchange.begin(Head { status, headers });
                     self.exchange.send(body);
@@ -370,6 +404,7 @@ impl Work {
         let body = shown(&error);
         let answer = error.into_answer(&self.request_id);
         let mut headers = self.own();
+        headers.extend(final_word(is_final));
         headers.extend(answer.headers().clone());
         self.exchange.begin(Head { status: answer.status(), headers });
         self.exchange.send(Bytes::from(body));
@@ -391,6 +426,11 @@ impl Work {
         let sign = if has_message { PING } else { COMMENT };
         self.exchange.send(Bytes::from_static(sign.as_bytes()));
     }
+}
+
+fn final_word(is_final: bool) -> HeaderMap {
+    let word = is_final.then_some((HeaderName::from_static(SHOULD_RETRY), HeaderValue::from_static("false")));
+    word.into_iter().collect()
 }
 
 fn writes(config: &Config) -> WritesAfterClient {

@@ -121,7 +121,7 @@ fn refused(error: DecideError) -> ApiError {
         DecideError::Expired(_) => (StatusCode::CONFLICT, "approval_expired"),
         DecideError::Withdrawn(_) => (StatusCode::CONFLICT, "approval_withdrawn"),
         DecideError::Words(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
-        DecideError::Store(error) => return unkept(&error),
+        DecideError::Store(error) => return unkept(error),
     };
     ApiError::new(status, code, error.to_string())
 }

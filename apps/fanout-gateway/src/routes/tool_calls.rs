@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use crate::batch::{Order, Running, Told};
+use crate::batch::{Before, Order, Running, Told};
 use crate::body::Text;
 use crate::door::{RUN_ID, RequestId};
 use crate::error::ApiError;
@@ -68,13 +68,20 @@ pub(crate) async fn run(
     let (calls, unhandled) = order(&body, &shared)?;
     let request = Request::of(&headers, &caller, &body.0)?;
     let bytes = &shared.repeats.bytes;
-    let start = |run, grace| Running::start(Order { run, caller, calls, unhandled, grace }, &shared, bytes);
+    let start = |run, grace, before| {
+        let order = Order { run, caller, calls, unhandled, grace, before };
+        Running::start(order, &shared, bytes)
+    };
     let (running, listener) = match request {
         // Nobody could join it later, so nothing is waited for when its client is gone.
-        None => start(fanout_agent::new_run_id(), Duration::ZERO),
+        None => start(fanout_agent::new_run_id(), Duration::ZERO, Before::Never),
         Some(request) => {
             let (run, grace) = (request.run(), shared.current().config.server.disconnect_grace);
-            shared.repeats.join(request, || start(run, grace))?
+            let before = match shared.journal() {
+                Some(journal) if request.is_known(journal).await? => Before::Known,
+                _ => Before::Unknown(request.memo()),
+            };
+            shared.repeats.join(request, || start(run, grace, before))?
         }
     };
     let mut answer = match wants_stream(&headers) {

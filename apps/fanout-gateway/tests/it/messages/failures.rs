@@ -93,6 +93,7 @@ async fn a_budget_ends_a_run_as_an_error_that_no_client_repeats() {
     let body = request(false, &[user("go")]).to_string();
     let got = scene.post("/v1/messages", &[("fanout-max-cost", "0.000001")], body.clone()).await;
     assert_eq!(got.status, 400, "{}", got.text);
+    assert_eq!(got.headers["x-should-retry"], "false");
     assert!(got.text.contains("max_cost_usd") && got.text.contains(r#""error_code":"budget""#), "{}", got.text);
     let got = scene.post("/v1/messages", &[("fanout-max-cost", "much")], body).await;
     assert_eq!(got.status, 400);
@@ -105,7 +106,7 @@ async fn a_run_ends_before_its_client_gives_up() {
     let body = request(false, &[user("go")]).to_string();
     let asked = scene.post("/v1/messages", &[("x-stainless-timeout", "0.2")], body);
     let got = tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap();
-    assert_eq!(got.status, 504, "{}", got.text);
+    assert_eq!((got.status, &got.headers["x-should-retry"]), (504, &"false".parse().unwrap()), "{}", got.text);
     scene.log.nobody_is_alive().await;
 }
 

@@ -76,3 +76,30 @@ async fn what_stands_behind_a_message_is_its_callers_alone_after_a_restart() {
     assert_eq!(history(&scene.asked()[2]), ["a", "one", "b"]);
     assert_eq!(history(&scene.asked()[3]), ["a", "read r1", "=r1", "one", "b"]);
 }
+
+#[tokio::test]
+async fn a_run_that_a_stopping_gateway_leaves_goes_on_at_the_next() {
+    for stream in [false, true] {
+        let mut scene = Scene::open([turn("look, read r1"), turn("pay p1, peek p2"), turn("done")]).kept().await;
+        let body = request(stream, &[user("go")]).to_string();
+        let first = tokio::spawn(scene.request("/v1/messages", &[], body.clone()).send());
+        scene.log.started("pay p1").await;
+        scene.log.started("peek p2").await;
+        scene.restart().await;
+        let first = first.await.unwrap().unwrap();
+        if stream {
+            assert!(first.text().await.unwrap().contains("\"closing\""), "an event: the stream had begun");
+        } else {
+            assert_eq!((first.status().as_u16(), &first.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+        }
+        scene.log.open_gate();
+        let got = scene.post("/v1/messages", &[("x-stainless-retry-count", "1")], body).await.message();
+        assert_eq!(told(&got["content"]), "look, done");
+        // What reads is read again; what pays had begun, and nobody knows.
+        let started = scene.log.started.borrow().join(", ");
+        assert_eq!((scene.log.done().as_str(), started.matches("pay").count()), ("peek p2, read r1", 1), "{started}");
+        let asked = scene.asked();
+        assert_eq!((asked.len(), history(&asked[2]).last().unwrap().as_str()), (3, "=p1, =p2"));
+        assert!(asked[2].to_string().contains("outcome_unknown"));
+    }
+}

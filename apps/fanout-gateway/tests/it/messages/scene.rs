@@ -111,6 +111,7 @@ pub struct Scene {
     /// How many complaints of the server are the test's own wish.
     pub complaints: usize,
     serving: Option<Serving>,
+    journal: Option<(Journal, JoinHandle<()>)>,
     toolbox: Arc<Toolbox>,
     folder: TempDir,
 }
@@ -220,6 +221,7 @@ impl Scene {
             headers: vec![("anthropic-version", "2023-06-01".to_owned())],
             complaints: 0,
             serving: Some(serving),
+            journal: None,
             toolbox,
             folder,
         }
@@ -237,9 +239,14 @@ impl Scene {
             drop(stop);
             over.await.unwrap();
         }
+        if let Some((journal, writing)) = self.journal.take() {
+            journal.close();
+            writing.await.unwrap();
+        }
         let store = SqliteStore::open(&self.folder.path().join("journal.db")).unwrap();
-        let (journal, _) = Journal::new(Arc::new(store), JournalOptions::default());
-        let (address, serving) = gate(&self.folder, &self.server.base_url(), &self.toolbox, Some(journal));
+        let (journal, writing) = Journal::new(Arc::new(store), JournalOptions::default());
+        let (address, serving) = gate(&self.folder, &self.server.base_url(), &self.toolbox, Some(journal.clone()));
+        self.journal = Some((journal, writing));
         (self.address, self.serving) = (address, Some(serving));
     }
 
@@ -326,6 +333,7 @@ fn gate(folder: &TempDir, base_url: &str, toolbox: &Arc<Toolbox>, journal: Optio
     .unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let over = tokio::spawn(async move {
+        gateway.recover().await.unwrap();
         let stopped = async { drop(stopped.await) };
         serve(listener, &gateway, stopped, Duration::ZERO).await;
     });
