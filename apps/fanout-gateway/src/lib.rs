@@ -17,6 +17,7 @@ mod hop;
 mod keys;
 
 mod body;
+mod chosen;
 mod routes;
 
 mod mcp;

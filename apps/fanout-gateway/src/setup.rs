@@ -9,12 +9,15 @@ use std::sync::Arc;
 
 use fanout_agent::Offer;
 use fanout_anthropic::{HttpModel, HttpOptions, Model};
+use fanout_core::plan::PLAN;
+use fanout_core::tool::Policy;
 use fanout_core::toolbox::Toolbox;
 use fanout_host::build::Upstream;
 use fanout_host::changes::{Changes, fixed};
 use fanout_host::claims::Verifier;
 use fanout_host::config::Config;
 
+use crate::error::ApiError;
 use crate::gateway::GatewayError;
 use crate::mcp::Offered;
 use crate::messages;
@@ -58,6 +61,9 @@ pub(crate) struct Current {
     pub(crate) toolbox: Arc<Toolbox>,
     /// The tools as models are offered them.
     pub(crate) offer: Offer,
+    /// Both with `plan` among them, for requests that ask for it where it is not offered to all; `None` where it is, or there is
+    /// nothing to plan with.
+    planning: Option<(Arc<Toolbox>, Offer)>,
     /// The tools as MCP clients are offered them.
     pub(crate) offered: Arc<Offered>,
     pub(crate) upstream: messages::Upstream,
@@ -75,6 +81,7 @@ impl Current {
         let Setup { config, toolbox, upstream, verifier } = setup;
         Ok(Self {
             offer: Offer::new(&toolbox)?,
+            planning: planning(&toolbox)?,
             offered: Arc::new(Offered::new(Arc::clone(&toolbox), &config.run)),
             model: Arc::new(HttpModel::new(HttpOptions {
                 base_url: upstream.base_url.clone(),
@@ -86,6 +93,22 @@ impl Current {
             toolbox,
             verifier,
         })
+    }
+
+    /// The tools, and the offer of them, with `plan` among them or not; `None`: as the configuration says.
+    ///
+    /// # Errors
+    /// 400 where there is no `plan` to be had.
+    pub(crate) fn tools(&self, plan: Option<bool>) -> Result<(Arc<Toolbox>, Offer), ApiError> {
+        let (same, has_plan) = ((Arc::clone(&self.toolbox), self.offer.clone()), has_plan(&self.toolbox));
+        match (plan, &self.planning) {
+            (Some(false), _) if has_plan => Ok((same.0, same.1.only(|name| name != PLAN))),
+            (Some(true), Some(planning)) => Ok(planning.clone()),
+            (Some(true), None) if !has_plan => Err(ApiError::invalid(format!(
+                "there is no `{PLAN}` to be had: this gateway has no tools to plan with, or one of another kind has that name"
+            ))),
+            _ => Ok(same),
+        }
     }
 
     /// What this one changes of the one before.
@@ -100,6 +123,19 @@ impl Current {
             Err(ReloadError::Fixed(fixed))
         }
     }
+}
+
+fn has_plan(toolbox: &Toolbox) -> bool {
+    toolbox.get(&PLAN.into()).is_some_and(|tool| tool.is_plan())
+}
+
+fn planning(toolbox: &Toolbox) -> Result<Option<(Arc<Toolbox>, Offer)>, GatewayError> {
+    let mut toolbox = toolbox.clone();
+    if toolbox.is_empty() || toolbox.add_plan(Policy::default().result_max).is_err() {
+        return Ok(None);
+    }
+    let offer = Offer::new(&toolbox)?;
+    Ok(Some((Arc::new(toolbox), offer)))
 }
 
 impl fmt::Debug for Current {

@@ -28,8 +28,8 @@ use crate::validate::InputSchema;
 /// The API takes no longer names, and no other characters than letters, digits, `_` and `-`.
 const NAME_MAX: usize = 128;
 
-/// The tools of a run.
-#[derive(Debug, Default)]
+/// The tools of a run. A copy shares the tools with it, and what is learned of them.
+#[derive(Clone, Debug, Default)]
 pub struct Toolbox {
     tools: Vec<Arc<Registered>>,
     by_name: FxHashMap<ToolName, usize>,

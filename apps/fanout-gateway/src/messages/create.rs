@@ -11,9 +11,10 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use fanout_agent::{AgentOptions, Offer, new_run_id};
 use fanout_anthropic::Request;
+use fanout_core::toolbox::Toolbox;
 use fanout_host::options::{self, daily_caps};
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::Messages;
 use super::canonical;
@@ -23,14 +24,15 @@ use super::repeated::{Found, Ticket};
 use super::run::{self, Now, Work};
 use super::upstream::Purpose;
 use crate::body::Text;
+use crate::chosen::Chosen;
 use crate::door::RequestId;
 use crate::error::ApiError;
 use crate::hop::Hops;
 use crate::keys::Caller;
 use crate::setup::Current;
 
-/// Which of our tools the model is offered: `none`, or names with commas between them.
-pub(super) const TOOLS: &str = "fanout-tools";
+/// Whether the model is offered `plan`, whatever the configuration says: `on` or `off`.
+const PLAN: &str = "fanout-plan";
 
 /// The most US dollars that the run may cost.
 const MAX_COST: &str = "fanout-max-cost";
@@ -49,9 +51,11 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub(super) async fn create(State(messages): State<Arc<Messages>>, request: axum::extract::Request) -> Response {
     let current = messages.current();
     match offer(&current, request.headers()) {
-        Ok(offer) if offer.is_empty() && !is_capped(&current, &request) => pass::pass(State(messages), request).await,
+        Ok((_, offer)) if offer.is_empty() && !is_capped(&current, &request) => {
+            pass::pass(State(messages), request).await
+        }
         // In a box, so that what is passed on carries no room for it from hand to hand.
-        Ok(offer) => Box::pin(run_or_join(messages, current, request, offer)).await,
+        Ok(ours) => Box::pin(run_or_join(messages, current, request, ours)).await,
         Err(error) => error.into_response(),
     }
 }
@@ -61,7 +65,7 @@ async fn run_or_join(
     messages: Arc<Messages>,
     current: Arc<Current>,
     request: axum::extract::Request,
-    offer: Offer,
+    ours: (Arc<Toolbox>, Offer),
 ) -> Response {
     let (parts, body) = request.into_parts();
     let text = match Text::from_request(axum::extract::Request::new(body), &()).await {
@@ -70,7 +74,7 @@ async fn run_or_join(
     };
     match Request::parse(text.as_bytes()) {
         Ok(parsed) if !has_unknown_thread(&parsed) => {
-            answer(&messages, current, parts, parsed, offer, &text).await.unwrap_or_else(IntoResponse::into_response)
+            answer(&messages, current, parts, parsed, ours, &text).await.unwrap_or_else(IntoResponse::into_response)
         }
         // What is wrong with it is for the upstream to say.
         _ => pass::send(&messages, parts, Bytes::from(text).into()).await,
@@ -85,18 +89,17 @@ fn is_capped(current: &Current, request: &axum::extract::Request) -> bool {
     has_caps || request.headers().contains_key(MAX_COST)
 }
 
-/// Our tools for this request.
-pub(super) fn offer(current: &Current, headers: &HeaderMap) -> Result<Offer, ApiError> {
-    let Some(wanted) = headers.get(TOOLS) else { return Ok(current.offer.clone()) };
-    let wanted = wanted.to_str().map_err(|_| ApiError::invalid(format!("the header `{TOOLS}` is not text")))?;
-    let names: Vec<&str> = wanted.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
-    if names == ["none"] {
-        return Ok(current.offer.only(|_| false));
-    }
-    match names.iter().find(|name| !current.offer.names().any(|known| known == **name)) {
-        Some(name) => Err(ApiError::invalid(format!("the header `{TOOLS}` names `{name}`, which is no tool here"))),
-        None => Ok(current.offer.only(|name| names.contains(&name))),
-    }
+/// Our tools for this request, and those of them that the model is offered.
+pub(super) fn offer(current: &Current, headers: &HeaderMap) -> Result<(Arc<Toolbox>, Offer), ApiError> {
+    let plan = match headers.get(PLAN).map(HeaderValue::as_bytes) {
+        None => None,
+        Some(b"on") => Some(true),
+        Some(b"off") => Some(false),
+        Some(_) => return Err(ApiError::invalid(format!("the header `{PLAN}` must be `on` or `off`"))),
+    };
+    let (toolbox, offer) = current.tools(plan)?;
+    let chosen = Chosen::of(headers, |name| offer.names().any(|known| known == name))?;
+    Ok(if chosen.is_all() { (toolbox, offer) } else { (toolbox, offer.only(|name| chosen.has(name))) })
 }
 
 /// A thread that says more than we know of threads: it could not be continued here.
@@ -109,7 +112,7 @@ async fn answer(
     current: Arc<Current>,
     parts: Parts,
     request: Request,
-    offer: Offer,
+    (toolbox, offer): (Arc<Toolbox>, Offer),
     body: &str,
 ) -> Result<Response, ApiError> {
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
@@ -140,6 +143,7 @@ async fn answer(
         caller,
         run: new_run_id(),
         request,
+        toolbox,
         offer,
         options,
         exchange: Arc::clone(&exchange),

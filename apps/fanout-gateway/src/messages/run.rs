@@ -18,6 +18,7 @@ use fanout_anthropic::{Message, ModelError, Raw, Request};
 use fanout_core::call::RunId;
 use fanout_core::event::{Event, Recorder};
 use fanout_core::run::Drain;
+use fanout_core::toolbox::Toolbox;
 use fanout_host::config::{self, Config};
 use fanout_host::options::daily_caps;
 use fanout_host::runs::Reopened;
@@ -53,6 +54,7 @@ pub(super) struct Work {
     pub(super) run: RunId,
     pub(super) request: Request,
     pub(super) request_id: String,
+    pub(super) toolbox: Arc<Toolbox>,
     pub(super) offer: Offer,
     pub(super) options: AgentOptions,
     /// The headers for the upstream.
@@ -147,7 +149,7 @@ impl Work {
         if let Some(entry) = self.entry() {
             entry.begun(&self.run, self.options.limits.deadline.saturating_add(options.joinable));
         }
-        let (cancel, touched) = (Cancel::default(), Touched::new(&self.current.toolbox));
+        let (cancel, touched) = (Cancel::default(), Touched::new(&self.toolbox));
         for (at, what) in self.reopened.iter().flat_map(|reopened| reopened.events().map(|(_, at, what)| (at, what))) {
             touched.record(&Event { run: self.run.clone(), at, what: what.clone() });
         }
@@ -222,7 +224,7 @@ impl Work {
         let agent = Agent::for_client(
             Arc::clone(&asking) as _,
             options.scheduler.clone(),
-            Arc::clone(&self.current.toolbox),
+            Arc::clone(&self.toolbox),
             self.options.clone(),
             history::continue_from(&self.request, continued.as_deref()),
             &offer,

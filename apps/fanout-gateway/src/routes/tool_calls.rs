@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::batch::{Before, Order, Running, Told};
 use crate::body::Text;
+use crate::chosen::Chosen;
 use crate::door::{RUN_ID, RequestId};
 use crate::error::ApiError;
 use crate::gateway::Shared;
@@ -65,7 +66,7 @@ pub(crate) async fn run(
     if let Some(reason) = shared.closing.reason() {
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "closing", reason));
     }
-    let (calls, unhandled) = order(&body, &shared)?;
+    let (calls, unhandled) = order(&body, &headers, &shared)?;
     let request = Request::of(&headers, &caller, &body.0)?;
     let bytes = &shared.repeats.bytes;
     let start = |run, grace, before| {
@@ -108,10 +109,15 @@ pub(crate) async fn explain(State(shared): State<Arc<Shared>>, body: Text) -> Re
 }
 
 /// The calls that are ours to answer, and the ids of the others.
-fn order(body: &Text, shared: &Shared) -> Result<(Vec<Call>, Vec<CallId>), ApiError> {
+fn order(body: &Text, headers: &HeaderMap, shared: &Shared) -> Result<(Vec<Call>, Vec<CallId>), ApiError> {
     let (calls, unknown) = calls_in(body)?;
     let current = shared.current();
-    let is_ours = |call: &Call| unknown == Unknown::Error || current.toolbox.get(&call.tool).is_some();
+    let is_here = |name: &str| current.toolbox.get(&name.into()).is_some();
+    let chosen = Chosen::of(headers, is_here)?;
+    let is_ours = |call: &Call| match is_here(call.tool.as_str()) {
+        true => chosen.has(call.tool.as_str()),
+        false => unknown == Unknown::Error,
+    };
     let (ours, others): (Vec<Call>, Vec<Call>) = calls.into_iter().partition(is_ours);
     Ok((ours, others.into_iter().map(|call| call.id).collect()))
 }

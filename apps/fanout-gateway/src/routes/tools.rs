@@ -5,19 +5,22 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use fanout_anthropic::{ToolDef, tools_json};
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
 
+use crate::chosen::Chosen;
 use crate::error::ApiError;
 use crate::gateway::Shared;
 
 /// The definitions, in the order of the configuration: the same bytes at each request. No `cache_control` is set: where a
 /// cached prefix ends is the caller's to say.
-pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, ApiError> {
+pub(crate) async fn list(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<impl IntoResponse, ApiError> {
     let current = shared.current();
+    let chosen = Chosen::of(&headers, |name| current.toolbox.get(&name.into()).is_some())?;
     let defs: Vec<ToolDef> = current
         .toolbox
         .iter()
+        .filter(|tool| chosen.has(tool.spec.name.as_str()))
         .map(|tool| ToolDef {
             name: tool.spec.name.to_string(),
             description: tool.spec.description.clone(),

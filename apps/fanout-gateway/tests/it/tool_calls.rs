@@ -174,3 +174,15 @@ async fn a_thousand_posts_at_once_are_each_answered_with_their_own_results() {
     assert!(metrics.contains("fanout_calls_total{tool=\"hold\",outcome=\"ok\"} 1000"), "{metrics}");
     stage.gateway.idle().await;
 }
+
+#[tokio::test]
+async fn a_request_may_name_the_tools_that_it_uses() {
+    let stage = Stage::new();
+    let calls = body("a=echo b=fail");
+    let answer = stage.post(TOOL_CALLS, &[("fanout-tools", "echo, pay")], &calls).await.json();
+    assert_eq!((&answer["unhandled"], answer["content"].as_array().unwrap().len()), (&json!(["b"]), 1));
+    let answer = stage.post(TOOL_CALLS, &[("fanout-tools", "none")], &calls).await.json();
+    assert_eq!(answer["unhandled"], json!(["a", "b"]));
+    let error = stage.post(TOOL_CALLS, &[("fanout-tools", "echo,ecko")], &calls).await;
+    assert!(error.status == 400 && error.body.contains("`ecko`"), "{}", error.body);
+}

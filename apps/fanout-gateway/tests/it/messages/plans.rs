@@ -101,3 +101,23 @@ async fn a_read_behind_a_plan_that_waits_waits_for_what_the_plan_writes() {
     writes_x_once_m1_is_answered(&scene).await;
     assert_eq!(history(&scene.asked()[1])[2], "=m1, =p1, =r-x, =r-y");
 }
+
+#[tokio::test]
+async fn a_request_may_ask_for_plan_or_do_without() {
+    let body = || request(false, &[user("go")]).to_string();
+    let offered = |asked: &Value| {
+        let tools = asked["tools"].as_array().unwrap().iter();
+        tools.map(|tool| tool["name"].as_str().unwrap().to_owned()).filter(|name| name == "plan").count()
+    };
+    let without = Scene::open([planned("", "a read x"), turn("done")]);
+    let got = without.post("/v1/messages", &[("fanout-plan", "on")], body()).await;
+    assert_eq!((told(&got.message()["content"]).as_str(), without.log.done().as_str()), ("done", "read x"));
+    assert_eq!(offered(&without.asked()[0]), 1);
+    let with = Scene::planning([turn("done")]);
+    with.post("/v1/messages", &[("fanout-plan", "off")], body()).await.message();
+    assert_eq!(offered(&with.asked()[0]), 0);
+    for (value, wrong) in [("maybe", "`on` or `off`"), ("", "`on` or `off`")] {
+        let got = with.post("/v1/messages", &[("fanout-plan", value)], body()).await;
+        assert!(got.status == 400 && got.text.contains(wrong), "{}", got.text);
+    }
+}
