@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use fanout_anthropic::{Raw, Request, Response, Role, Thread, ToolChoice, ToolDef, WireError, tools_json};
+use fanout_anthropic::{ModelError, Raw, Request, Response, Role, Thread, ToolChoice, ToolDef, WireError, tools_json};
 use fanout_core::toolbox::Toolbox;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,6 +21,8 @@ pub(crate) struct Template {
     request: Request,
     /// The messages that a server-held thread holds by now; the next request continues it with those after them.
     held: Option<usize>,
+    /// Its first request begins a thread.
+    creates: bool,
 }
 
 /// The API takes at most so many `cache_control` markers in one request.
@@ -52,7 +54,7 @@ impl Template {
             request.tool_choice.clone_from(&options.tool_choice);
         }
         request.extra.clone_from(&options.extra);
-        Ok(Self { request, held: None })
+        Ok(Self { request, held: None, creates: false })
     }
 
     /// A client's own request with our tools behind its own, and which tools are ours.
@@ -68,7 +70,8 @@ impl Template {
             request.extra.retain(|(key, _)| key != "tools");
             request.tools = Some(tools);
         }
-        Ok((Self { request, held: None }, ours))
+        let creates = matches!(request.thread, Some(Thread::Create));
+        Ok((Self { request, held: None, creates }, ours))
     }
 
     /// The next request; `is_first` until a response has counted.
@@ -94,6 +97,17 @@ impl Template {
             self.request.thread = Some(Thread::Continue { previous_message_id: response.id.clone() });
             self.held = Some(sent);
         }
+    }
+
+    /// After an error of a server-held thread: the next request has all of the conversation, in a new thread. Answers whether
+    /// that can be: the run must have begun the thread, or it does not know all of it.
+    pub(crate) fn begin_anew(&mut self, error: &ModelError) -> bool {
+        let ModelError::Status { error_code: Some(code), .. } = error else { return false };
+        if !self.creates || self.held.is_none() || !code.starts_with("thread_") {
+            return false;
+        }
+        (self.request.thread, self.held) = (Some(Thread::Create), None);
+        true
     }
 
     /// What the next request carries beside the conversation because of what was answered: a container, or what it continues

@@ -229,7 +229,10 @@ impl<'a> Running<'a> {
                 // A server or a proxy may repeat the key that it was sent.
                 early.discard(&secrets.hide(&error.to_string()));
                 let said = secrets.hide(&explained(&error)).into_owned();
-                let next = self.again(&error, &said);
+                let next = match self.template.begin_anew(&error) {
+                    true => Ok(Next::AskAfter(Duration::ZERO)),
+                    false => self.again(&error, &said),
+                };
                 run.record(|| What::ModelFailed {
                     turn,
                     error: said,

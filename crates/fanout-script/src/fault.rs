@@ -33,6 +33,11 @@ pub enum Fault {
         #[serde(default)]
         html: Option<String>,
     },
+    /// A thread that cannot be continued.
+    Thread {
+        /// Why, such as `thread_not_found`.
+        error_code: String,
+    },
     /// The connection is reset before any byte of an answer.
     Reset,
     /// An `error` event in place of everything after this many events (0: the first event is the error). An answer that is

@@ -157,6 +157,13 @@ async fn answer(state: &Shared, arrival: &Arrival, passed: Passed, line: &Line) 
                 note_injected(state, arrival, *status);
                 return faulty_status(fault, &arrival.request_id);
             }
+            Fault::Thread { error_code } => {
+                note_injected(state, arrival, 404);
+                let details = json!({"error_code": error_code});
+                let text = "thread: the script lets this one be gone";
+                let body = error_body(error_type(404), text, Some(&details), &arrival.request_id);
+                return respond(status(404), "application/json", &arrival.request_id, Body::from(body));
+            }
             Fault::ErrorEvent { error_type, .. } if !passed.conversation.stream => {
                 return faulty_status(&Fault::status(status_of(error_type)), &arrival.request_id);
             }

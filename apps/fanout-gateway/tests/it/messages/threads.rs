@@ -1,5 +1,6 @@
 //! Conversations that the upstream holds: the gateway continues them itself.
 
+use fanout_script::Fault;
 use serde_json::{Value, json};
 
 use super::scene::{Scene, request, results, told, turn, user, with_mine};
@@ -63,4 +64,23 @@ async fn a_thread_error_passes_and_the_client_can_replay() {
     assert_eq!(told(&got["content"]), "two");
     let asked = scene.asked().pop().unwrap();
     assert_eq!(super::scene::history(&asked), ["a", "look, read r1", "=r1", "one", "b"]);
+}
+
+#[tokio::test]
+async fn a_thread_that_is_lost_between_our_turns_is_begun_anew_with_all_that_was_said() {
+    for (stream, code) in [(false, "thread_not_found"), (true, "thread_already_continued")] {
+        let lost = Fault::Thread { error_code: code.to_owned() };
+        let turns = [turn("think, look, read r1"), turn("write w1").fault(lost), turn("one"), turn("two")];
+        let scene = Scene::open(turns).with_threads();
+        let first = scene.ask(&create(stream, "a")).await.message();
+        assert_eq!(told(&first["content"]), "think, look, one");
+        let asked = scene.asked();
+        let threads: Vec<&str> = asked.iter().map(|asked| asked["thread"]["type"].as_str().unwrap()).collect();
+        assert_eq!(threads, ["create", "continue", "create", "continue"]);
+        assert_eq!(super::scene::history(&asked[2]), ["a", "think, look, read r1", "=r1"]);
+        assert_eq!((&asked[2]["tools"], &asked[2]["system"]), (&asked[0]["tools"], &asked[0]["system"]));
+        assert_eq!(scene.log.done(), "read r1, write w1", "each once");
+        let second = scene.ask(&go_on(stream, &first, user("b"))).await.message();
+        assert_eq!(told(&second["content"]), "two");
+    }
 }
