@@ -16,6 +16,8 @@ mod repeated;
 mod run;
 mod watch;
 
+#[cfg(test)]
+mod edited;
 mod history;
 mod standin;
 mod stored;
