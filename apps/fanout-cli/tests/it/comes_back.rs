@@ -21,13 +21,14 @@ use crate::process::{Served, read};
 struct Ledger {
     seen: watch::Sender<Vec<String>>,
     held: Arc<Mutex<Option<&'static str>>>,
+    is_let_go: watch::Sender<bool>,
 }
 
 async fn answer(State(ledger): State<Ledger>, uri: Uri) -> &'static str {
     let is_held = ledger.held.lock().unwrap().is_some_and(|held| uri.path().starts_with(held));
     ledger.seen.send_modify(|seen| seen.push(uri.path().to_owned()));
     if is_held {
-        std::future::pending::<()>().await;
+        ledger.is_let_go.subscribe().wait_for(|is_let_go| *is_let_go).await.unwrap();
     }
     "{\"ok\":true}"
 }
@@ -44,7 +45,11 @@ impl Scene {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let held = (!held.is_empty()).then_some(held);
-        let ledger = Ledger { seen: watch::Sender::default(), held: Arc::new(Mutex::new(held)) };
+        let ledger = Ledger {
+            seen: watch::Sender::default(),
+            held: Arc::new(Mutex::new(held)),
+            is_let_go: watch::Sender::default(),
+        };
         let app = Router::new().fallback(any(answer)).with_state(ledger.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         let claude = Server::start(ServerOptions::responder(|conversation| match conversation.assistant_turns() {
@@ -71,6 +76,11 @@ impl Scene {
 
     fn serve(&self) -> Served {
         Served::start(self.folder.path(), &[("FANOUT_SERVER__LISTEN", "127.0.0.1:0")], &[])
+    }
+
+    /// The API answers what it held back.
+    fn let_go(&self) {
+        self.ledger.is_let_go.send_replace(true);
     }
 
     /// Waits until the API was asked for this.
@@ -242,4 +252,41 @@ async fn calls_that_are_handed_over_again_under_their_key_after_a_kill_run_once(
     assert_eq!(is_error, [false, true, false], "{answer}");
     assert!(answer.contains("outcome_unknown"), "{answer}");
     assert_eq!(scene.seen().0, "/pay/2 /pay/1 /look/3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_one_process_answers_another_waits_for_its_answer() {
+    let scene = Scene::open("/pay").await;
+    let (first, second) = (scene.serve(), scene.serve());
+    let one = first.begin("POST", "/v1/messages", &[VERSION], &body(false));
+    scene.asked("/pay/1").await;
+    let other = second.begin("POST", "/v1/messages", &[VERSION, AGAIN], &body(false));
+    let (mut one, mut other) = (one, other);
+    let other = tokio::task::spawn_blocking(move || read(&mut other));
+    // It has looked before, or looks when there is an answer: it is the same.
+    scene.let_go();
+    let one = tokio::task::spawn_blocking(move || read(&mut one)).await.unwrap();
+    assert_eq!(other.await.unwrap(), one);
+    assert_eq!((text(one).as_str(), scene.seen()), ("all is done", ("/pay/1 /look/2".to_owned(), 3)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_processes_that_are_asked_again_after_a_kill_one_goes_on() {
+    let scene = Scene::open("/pay").await;
+    let first = scene.serve();
+    let _answer = first.begin("POST", "/v1/messages", &[VERSION], &body(false));
+    scene.asked("/pay/1").await;
+    let others = [scene.serve(), scene.serve()];
+    first.stop(Signal::KILL);
+    // Who serves already takes over within a lease.
+    let next = scene.serve();
+    let again = |gateway: &Served| {
+        let mut answer = gateway.begin("POST", "/v1/messages", &[VERSION, AGAIN], &body(false));
+        tokio::task::spawn_blocking(move || text(read(&mut answer)))
+    };
+    let answers = [again(&others[0]), again(&others[1]), again(&next)];
+    for answer in answers {
+        assert_eq!(answer.await.unwrap(), "all is done");
+    }
+    assert_eq!(scene.seen().0.matches("/pay/1").count(), 1);
 }

@@ -35,7 +35,7 @@ impl Schedule {
         item.settled.then_some(item.consent != Consent::Free)
     }
 
-    /// The answer to [`Step::Ask`]: people agree, or why the call ends. Its deadline has not begun yet.
+    /// The answer to [`Step::Ask`](super::Step::Ask): people agree, or why the call ends. Its deadline has not begun yet.
     pub fn decided(&mut self, call: Ix, result: Result<(), CallError>, now: Duration) {
         let item = &mut self.items[call];
         if item.phase != Phase::Waiting || item.consent != Consent::Asked {

@@ -35,16 +35,25 @@ pub struct Reopened {
 }
 
 impl Reopened {
-    /// Goes on with a run of this caller, once whoever works on it does no more; `None` if there is none, or somebody else goes on
-    /// with it.
+    /// Goes on with a run of this caller, once nobody else works on it; `None` if there is none.
     ///
     /// # Errors
     /// [`StoreError`].
+    ///
+    /// # Cancellation
+    /// Dropping the future may leave the run open for this process until it ends.
     pub async fn take(journal: &Journal, run: &RunId, caller: &CallerId) -> Result<Option<Self>, StoreError> {
-        ended(journal, run).await?;
-        let Some(row) = journal.store().reopen(run.clone(), caller.to_string()).await? else { return Ok(None) };
-        let told = without_ends(journal.events(run).await?);
-        Ok(Some(Self { row, told }))
+        loop {
+            ended(journal, run).await?;
+            if let Some(row) = journal.store().reopen(run.clone(), caller.to_string()).await? {
+                let told = without_ends(journal.events(run).await?);
+                return Ok(Some(Self { row, told }));
+            }
+            // Somebody else was first, or it is not this caller's.
+            if journal.run(run).await?.is_none_or(|row| row.caller != caller.as_str()) {
+                return Ok(None);
+            }
+        }
     }
 
     /// The recorder that goes on with it.
