@@ -191,23 +191,29 @@ async fn killed_after_it_answered_it_answers_the_same() {
     assert_eq!((status, scene.seen().1), (200, 6), "{other}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_while_it_does_what_waited_for_the_client_it_does_not_do_it_again() {
-    let scene = Scene::open("/pay").await;
-    let first = scene.serve();
+/// Asks a gateway something that it and the client must do together. Gives the request that answers the client's part.
+#[track_caller]
+fn handed_over(gateway: &Served) -> String {
     let question = json!({"role": "user", "content": "ask me first"});
     let body = |messages: Value| {
         let tools = json!([{"name": "mine", "input_schema": {"type": "object"}}]);
         json!({"model": "claude-test", "max_tokens": 100, "tools": tools, "messages": messages}).to_string()
     };
-    let (status, answer) = first.send("POST", "/v1/messages", &[VERSION], &body(json!([question])));
+    let (status, answer) = gateway.send("POST", "/v1/messages", &[VERSION], &body(json!([question])));
     assert_eq!(status, 200, "{answer}");
     let answer: Value = serde_json::from_str(&answer).unwrap();
-    let id = &answer["content"][0]["id"];
-    assert_eq!((answer["content"].as_array().unwrap().len(), scene.seen().0.as_str()), (1, ""), "the payment waits");
-    let result = json!({"type": "tool_result", "tool_use_id": id, "content": "go on"});
+    assert_eq!(answer["content"].as_array().unwrap().len(), 1, "{answer}");
+    let result = json!({"type": "tool_result", "tool_use_id": answer["content"][0]["id"], "content": "go on"});
     let said = json!({"role": "assistant", "content": answer["content"]});
-    let second = body(json!([question, said, {"role": "user", "content": [result]}]));
+    body(json!([question, said, {"role": "user", "content": [result]}]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_does_what_waited_for_the_client_it_does_not_do_it_again() {
+    let scene = Scene::open("/pay").await;
+    let first = scene.serve();
+    let second = handed_over(&first);
+    assert_eq!(scene.seen().0, "", "the payment waits");
     let _answer = first.begin("POST", "/v1/messages", &[VERSION], &second);
     scene.asked("/pay/1").await;
     first.stop(Signal::KILL);
@@ -221,6 +227,40 @@ async fn killed_while_it_does_what_waited_for_the_client_it_does_not_do_it_again
     assert_eq!(scene.seen().0.matches("/pay/1").count(), 1);
     let told = scene.told(1);
     assert!(told.contains("outcome_unknown") && told.contains("go on"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_process_did_for_the_client_another_does_not_do_again() {
+    let scene = Scene::open("").await;
+    let (one, other) = (scene.serve(), scene.serve());
+    let second = handed_over(&one);
+    for gateway in [&other, &one, &other] {
+        assert_eq!(text(gateway.send("POST", "/v1/messages", &[VERSION], &second)), "all is done");
+    }
+    assert_eq!(scene.seen().0.matches("/pay/1").count(), 1);
+    let told = scene.told(3);
+    assert!(told.contains("ok") && !told.contains("is_error"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_nobody_can_know_what_was_done_nothing_is_done() {
+    let scene = Scene::open("/pay").await;
+    let first = scene.serve();
+    let second = handed_over(&first);
+    let _answer = first.begin("POST", "/v1/messages", &[VERSION], &second);
+    scene.asked("/pay/1").await;
+    first.stop(Signal::KILL);
+    *scene.ledger.held.lock().unwrap() = None;
+    let gateway = scene.serve();
+    let journal = rusqlite::Connection::open(scene.folder.path().join(".fanout/fanout.db")).unwrap();
+    for table in ["fanout_memo_key", "fanout_event"] {
+        journal.execute_batch(&format!("alter table {table} rename to away")).unwrap();
+        let (status, answer) = gateway.send("POST", "/v1/messages", &[VERSION], &second);
+        assert!(status == 503 && answer.contains("\"store\""), "{table}: {status} {answer}");
+        journal.execute_batch(&format!("alter table away rename to {table}")).unwrap();
+    }
+    assert_eq!(text(gateway.send("POST", "/v1/messages", &[VERSION], &second)), "all is done");
+    assert_eq!(scene.seen().0.matches("/pay/1").count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,14 +6,14 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use fanout_agent::{Handed, Handover, Ours};
-use fanout_anthropic::{Block, Message, Raw, Role};
+use fanout_agent::{Handed, Handover};
+use fanout_anthropic::{Block, Message, Raw};
 use fanout_testing::seed::{Rng, each_seed};
 use serde_json::{Value, json};
 
 use super::canonical::{self, Digest};
 use super::history::restore;
-use super::standin::{Kept, Standins};
+use super::standin::{Returned, Standins};
 
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -95,21 +95,17 @@ impl Chat {
             Some(result) => Handed::Answered(block(result)),
             None => Handed::Theirs(id.clone()),
         });
-        let kept = Kept {
+        let returned = Returned {
             before: self.before,
-            after: canonical::then(self.before, Role::Assistant, content),
             content,
             is_unique: canonical::is_unique(&blocks),
             id: format!("msg_{}", self.shown.len()),
-            last_id: String::new(),
-            ours: Ours::default(),
             has_hidden: behind.len() > 1 || self.waits.iter().any(|(_, ours)| ours.is_some()),
-            is_threaded: false,
-            messages: behind.iter().map(message).collect(),
-            handover: Handover { calls: calls.collect() },
+            ..Returned::default()
         };
-        self.before = kept.after;
-        standins.keep(&"me".into(), kept).await;
+        self.before = returned.after();
+        let handover = Handover { calls: calls.collect() };
+        standins.keep(&"me".into(), returned, behind.iter().map(message).collect(), handover, false).await;
         self.said.extend(behind);
         self.shown.push(shown);
     }
@@ -238,7 +234,7 @@ fn whatever_a_client_does_to_its_history_what_goes_upstream_is_valid() {
                 return (is_edited, false);
             }
             let messages: Vec<Message> = sent.iter().map(message).collect();
-            let history = restore(&standins, &"me".into(), &messages, None, None).await;
+            let history = restore(&standins, &"me".into(), &messages, None, None).await.unwrap();
             let got = values(&history.messages);
             assert!(is_valid(&got), "{}\n{}", json!(sent), json!(got));
             if !is_edited && !expires {

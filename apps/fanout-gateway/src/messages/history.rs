@@ -8,7 +8,7 @@ use std::sync::Arc;
 use fanout_agent::{Agent, RunSettings};
 use fanout_anthropic::{Block, Message, Request, Role, Thread, View};
 use fanout_core::call::{CallerId, RunId};
-use fanout_core::run::Past;
+use fanout_journal::store::StoreError;
 
 use super::canonical::{self, Digest};
 use super::standin::{Standin, Standins, Wanted};
@@ -29,10 +29,14 @@ pub(super) struct History {
 }
 
 /// The message that a request continues a server-held thread from, if it was returned from here.
-pub(super) async fn continued(standins: &Standins, caller: &CallerId, request: &Request) -> Option<Arc<Standin>> {
+pub(super) async fn continued(
+    standins: &Standins,
+    caller: &CallerId,
+    request: &Request,
+) -> Result<Option<Arc<Standin>>, StoreError> {
     match &request.thread {
         Some(Thread::Continue { previous_message_id }) => standins.by_id(caller, previous_message_id).await,
-        Some(Thread::Create) | None => None,
+        Some(Thread::Create) | None => Ok(None),
     }
 }
 
@@ -40,7 +44,7 @@ pub(super) async fn continued(standins: &Standins, caller: &CallerId, request: &
 pub(super) fn continue_from(request: &Request, continued: Option<&Standin>) -> Request {
     let mut request = request.clone();
     if let Some(standin) = continued {
-        request.thread = Some(Thread::Continue { previous_message_id: standin.last_id.clone() });
+        request.thread = Some(Thread::Continue { previous_message_id: standin.returned.last_id.clone() });
     }
     request
 }
@@ -48,21 +52,24 @@ pub(super) fn continue_from(request: &Request, continued: Option<&Standin>) -> R
 /// Puts back what stands behind the messages that were returned from here, and our results beside the client's.
 ///
 /// Without a `settler` calls that wait for the client's answers stay unanswered.
+///
+/// # Errors
+/// [`StoreError`]: what stands behind them cannot be known now.
 pub(super) async fn restore(
     standins: &Standins,
     caller: &CallerId,
     messages: &[Message],
     continued: Option<&Arc<Standin>>,
     settler: Option<Settler<'_>>,
-) -> History {
+) -> Result<History, StoreError> {
     let mut history = History::default();
     // What the client's next message answers.
     let mut behind = None;
     if let Some(standin) = continued {
-        history.before = standin.after;
+        history.before = standin.returned.after();
         behind = Some(Arc::clone(standin));
     }
-    standins.fetch(caller, wanted(messages, history.before)).await;
+    standins.fetch(caller, wanted(messages, history.before)).await?;
     for message in messages {
         let blocks = message.blocks().ok();
         let answered = behind.take();
@@ -75,20 +82,20 @@ pub(super) async fn restore(
                 }
             }
             (Some(blocks), Role::User) if let Some(standin) = answered => {
-                let merged = merge(standins, caller, &standin, blocks, settler.as_ref()).await;
+                let merged = merge(standins, caller, &standin, blocks, settler.as_ref()).await?;
                 history.messages.push(merged.unwrap_or_else(|| message.clone()));
             }
             _ => history.messages.push(message.clone()),
         }
         history.before = canonical::then_message(history.before, message);
     }
-    history
+    Ok(history)
 }
 
 fn put_back(standin: &Standin, message: &Message, blocks: &[Block], into: &mut Vec<Message>) {
     match standin.messages() {
         Some(behind) => into.extend(behind.iter().cloned()),
-        None if standin.has_hidden => {
+        None if standin.returned.has_hidden => {
             // Its thinking was thought after what is lost now: it would not be believed.
             let kept: Vec<Block> =
                 blocks.iter().filter(|block| !matches!(block.view(), View::Thinking)).cloned().collect();
@@ -119,33 +126,32 @@ async fn merge(
     standin: &Standin,
     theirs: &[Block],
     settler: Option<&Settler<'_>>,
-) -> Option<Message> {
-    let mut pending = standin.handover.lock().await;
+) -> Result<Option<Message>, StoreError> {
+    let mut pending = standin.pending.lock().await;
     if let Some(Settler { agent, settings, run }) = settler
         && pending.handover.is_answered_by(theirs)
         && !pending.handover.waiting().is_empty()
     {
+        let past = standins.catch_up(caller, standin, &mut pending, run).await?;
         // Should it break off, whoever comes next knows where to look for what was done.
-        let past = match pending.settled_by.replace((*run).clone()) {
-            Some(earlier) => standins.past(&earlier, run).await,
-            None => Past::default(),
-        };
-        standins.settling(caller, standin, &pending);
+        pending.settled_by = Some((*run).clone());
+        standins.record(caller, standin, &pending);
         agent.settle(&mut pending.handover, settings, past).await;
         pending.settled_by = None;
-        standins.write(caller, standin, &pending).await;
+        standins.record(caller, standin, &pending);
+        standins.recorded().await;
     }
-    pending.handover.merge(theirs)
+    Ok(pending.handover.merge(theirs))
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use fanout_agent::{Handover, Ours};
+    use fanout_agent::Handover;
     use fanout_anthropic::Raw;
 
-    use super::super::standin::Kept;
+    use super::super::standin::Returned;
     use super::*;
 
     fn message(role: &str, content: &str) -> Message {
@@ -160,23 +166,19 @@ mod tests {
         let question = message("user", r#""go""#);
         let before = canonical::then_message(Digest::default(), &question);
         let content = canonical::of_content(&message("assistant", SHOWN).blocks().unwrap());
-        let kept = Kept {
+        let returned = Returned {
             before,
-            after: canonical::then(before, Role::Assistant, content),
             content,
-            is_unique: false,
             id: "msg_1".to_owned(),
             last_id: "msg_2".to_owned(),
-            ours: Ours::default(),
             has_hidden,
-            is_threaded: false,
-            messages: vec![message("assistant", r#""behind""#)],
-            handover: Handover::default(),
+            ..Returned::default()
         };
-        standins.keep(&"me".into(), kept).await;
+        let behind = vec![message("assistant", r#""behind""#)];
+        standins.keep(&"me".into(), returned, behind, Handover::default(), false).await;
         tokio::time::advance(Duration::from_secs(age_s)).await;
         let said = [question, message("assistant", SHOWN), message("user", r#""and?""#)];
-        let history = restore(&standins, &"me".into(), &said, None, None).await;
+        let history = restore(&standins, &"me".into(), &said, None, None).await.unwrap();
         assert_eq!(history.messages.len(), 3);
         assert_eq!(history.messages[1], message("assistant", want));
     }

@@ -119,7 +119,7 @@ async fn whole(messages: &Messages, caller: &Caller, offer: &Offer, text: &str) 
     let mut fields = Vec::new();
     let previous = body.thread.and_then(|thread| thread.previous_message_id);
     let continued = match &previous {
-        Some(id) => messages.standins.by_id(&caller.id, id).await,
+        Some(id) => messages.standins.by_id(&caller.id, id).await.ok()?,
         None => None,
     };
     let theirs = body.tools.map(RawValue::get).filter(|tools| *tools != "null");
@@ -134,13 +134,14 @@ async fn whole(messages: &Messages, caller: &Caller, offer: &Offer, text: &str) 
             list.into_iter().map(|one| Message::parse(Raw::from(one))).collect::<Result<_, _>>().ok()?;
         let knows = said.iter().any(|message| message.role() == Role::Assistant) || continued.is_some();
         if knows {
-            let history = history::restore(&messages.standins, &caller.id, &said, continued.as_ref(), None).await;
+            let history =
+                history::restore(&messages.standins, &caller.id, &said, continued.as_ref(), None).await.ok()?;
             let list: Vec<&str> = history.messages.iter().map(|message| message.raw().as_str()).collect();
             fields.push(("messages", Raw::parse(format!("[{}]", list.join(","))).ok()?));
         }
     }
     if let Some(standin) = continued {
-        let thread = serde_json::json!({"type": "continue", "previous_message_id": standin.last_id});
+        let thread = serde_json::json!({"type": "continue", "previous_message_id": standin.returned.last_id});
         fields.push(("thread", Raw::from_value(&thread).ok()?));
     }
     Some(Raw::parse(text).ok()?.with(&fields).ok()?.as_str().to_owned())

@@ -37,7 +37,7 @@ use super::exchange::{Exchange, Head};
 use super::history::{self, Settler};
 use super::relay::{self, COMMENT, PING};
 use super::repeated::Ticket;
-use super::standin::Kept;
+use super::standin::Returned;
 use super::watch::watch;
 use crate::door::RUN_ID;
 use crate::error::{ApiError, SHOULD_RETRY};
@@ -86,6 +86,13 @@ pub(super) struct Now {
 enum Trouble {
     Upstream(Box<Failure>),
     Ours(ApiError),
+}
+
+/// What a client's request means cannot be known now.
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Ours(unkept(&error))
+    }
 }
 
 /// Answers one request. Whatever happens, the exchange is finished.
@@ -208,10 +215,10 @@ impl Work {
     async fn answer(&self, cancel: &Cancel, touched: &Arc<Touched>) -> Result<(), Trouble> {
         let options = &self.messages.options;
         let standins = &self.messages.standins;
-        let continued = history::continued(standins, &self.caller.id, &self.request).await;
+        let continued = history::continued(standins, &self.caller.id, &self.request).await?;
         let offer = match &continued {
             // The thread has its tools from before; whose they are was settled then.
-            Some(standin) => self.offer.only(|name| standin.ours.contains(name)),
+            Some(standin) => self.offer.only(|name| standin.returned.ours.contains(name)),
             None => self.offer.clone(),
         };
         let asking = Arc::new(Asking::new(
@@ -256,6 +263,7 @@ impl Work {
         self.now.is_settling.store(true, Ordering::Release);
         let history = history::restore(standins, &self.caller.id, said, continued.as_ref(), Some(settler)).await;
         self.now.is_settling.store(false, Ordering::Release);
+        let history = history?;
         let begun = history.messages.len();
         let report = self.converse(&agent, history.messages, settings, &asking).await?;
         if let Some(cost) = report.cost_usd {
@@ -326,32 +334,12 @@ impl Work {
 
     /// Keeps what the answer stands for, before anybody can come back with it.
     async fn keep(&self, asking: &Asking, report: Report, begun: usize, before: Digest) {
-        let kept = self.kept(asking, &asking.said(), report, begun, before);
-        if let Some(kept) = kept {
-            self.messages.standins.keep(&self.caller.id, kept).await;
-        }
-    }
-
-    fn kept(&self, asking: &Asking, said: &Said, report: Report, begun: usize, before: Digest) -> Option<Kept> {
-        let last_id = said.last.as_ref().map(|last| last.id.clone())?;
         let messages = report.conversation.messages().get(begun..).unwrap_or_default().to_vec();
-        if messages.is_empty() {
-            return None;
+        let returned = returned(asking, before).filter(|_| !messages.is_empty());
+        if let Some(returned) = returned {
+            let (handover, is_threaded) = (report.handover.unwrap_or_default(), self.request.thread.is_some());
+            self.messages.standins.keep(&self.caller.id, returned, messages, handover, is_threaded).await;
         }
-        let content = canonical::of_content(&said.visible);
-        Some(Kept {
-            before,
-            after: canonical::then(before, fanout_anthropic::Role::Assistant, content),
-            content,
-            is_unique: canonical::is_unique(&said.visible),
-            id: said.relay.id.clone().unwrap_or_else(|| last_id.clone()),
-            last_id,
-            ours: asking.ours.get().cloned().unwrap_or_default(),
-            has_hidden: said.has_hidden,
-            is_threaded: self.request.thread.is_some(),
-            messages,
-            handover: report.handover.unwrap_or_default(),
-        })
     }
 
     fn trouble_of(&self, report: &Report) -> ApiError {
@@ -428,6 +416,21 @@ impl Work {
         let sign = if has_message { PING } else { COMMENT };
         self.exchange.send(Bytes::from_static(sign.as_bytes()));
     }
+}
+
+/// The message that is about to be returned, after this history.
+fn returned(asking: &Asking, before: Digest) -> Option<Returned> {
+    let said = asking.said();
+    let last_id = said.last.as_ref()?.id.clone();
+    Some(Returned {
+        before,
+        content: canonical::of_content(&said.visible),
+        is_unique: canonical::is_unique(&said.visible),
+        id: said.relay.id.clone().unwrap_or_else(|| last_id.clone()),
+        last_id,
+        ours: asking.ours.get().cloned().unwrap_or_default(),
+        has_hidden: said.has_hidden,
+    })
 }
 
 fn final_word(is_final: bool) -> HeaderMap {

@@ -2,7 +2,7 @@
 //!
 //! From and to [`standin`](super::standin). Messages and results are kept as their exact text.
 
-use fanout_agent::{Handed, Handover, Ours};
+use fanout_agent::{Handed, Handover};
 use fanout_anthropic::{Block, Message, Raw};
 use fanout_core::call::{Call, Input, Position, RunId};
 use serde::{Deserialize, Serialize};
@@ -10,26 +10,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::canonical::Digest;
-
-/// What is kept of one.
-#[derive(Debug, Default)]
-pub(crate) struct Stored {
-    pub(crate) after: Digest,
-    pub(crate) before: Digest,
-    pub(crate) content: Digest,
-    pub(crate) is_unique: bool,
-    pub(crate) id: String,
-    pub(crate) last_id: String,
-    pub(crate) ours: Ours,
-    pub(crate) has_hidden: bool,
-    pub(crate) messages: Vec<Message>,
-    pub(crate) handover: Handover,
-    pub(crate) settled_by: Option<RunId>,
-}
+use super::standin::{Pending, Returned, Standin};
 
 #[derive(Serialize, Deserialize)]
 struct Form {
-    after: String,
     before: String,
     content: String,
     is_unique: bool,
@@ -61,44 +45,41 @@ enum CallForm {
     },
 }
 
-impl Stored {
-    /// As one text.
-    pub(crate) fn write(&self) -> String {
-        let form = Form {
-            after: self.after.to_hex(),
-            before: self.before.to_hex(),
-            content: self.content.to_hex(),
-            is_unique: self.is_unique,
-            id: self.id.clone(),
-            last_id: self.last_id.clone(),
-            ours: self.ours.iter().map(str::to_owned).collect(),
-            has_hidden: self.has_hidden,
-            messages: self.messages.iter().filter_map(|message| raw(message.raw())).collect(),
-            calls: self.handover.calls.iter().filter_map(call_form).collect(),
-            settled_by: self.settled_by.as_ref().map(ToString::to_string),
-        };
-        serde_json::to_string(&form).unwrap_or_default()
-    }
+/// As one text.
+pub(crate) fn write(returned: &Returned, messages: &[Message], pending: &Pending) -> String {
+    let form = Form {
+        before: returned.before.to_hex(),
+        content: returned.content.to_hex(),
+        is_unique: returned.is_unique,
+        id: returned.id.clone(),
+        last_id: returned.last_id.clone(),
+        ours: returned.ours.iter().map(str::to_owned).collect(),
+        has_hidden: returned.has_hidden,
+        messages: messages.iter().filter_map(|message| raw(message.raw())).collect(),
+        calls: pending.handover.calls.iter().filter_map(call_form).collect(),
+        settled_by: pending.settled_by.as_ref().map(ToString::to_string),
+    };
+    serde_json::to_string(&form).unwrap_or_default()
+}
 
-    /// Back from the text; `None` if it is none of ours.
-    pub(crate) fn read(text: &str) -> Option<Self> {
-        let form: Form = serde_json::from_str(text).ok()?;
-        let message = |raw: &RawValue| Message::parse(Raw::parse(raw.get()).ok()?).ok();
-        let calls = form.calls.into_iter().zip(0..).map(|(call, index)| handed(call, index));
-        Some(Self {
-            after: Digest::of_hex(&form.after)?,
-            before: Digest::of_hex(&form.before)?,
-            content: Digest::of_hex(&form.content)?,
-            is_unique: form.is_unique,
-            id: form.id,
-            last_id: form.last_id,
-            ours: form.ours.into_iter().collect(),
-            has_hidden: form.has_hidden,
-            messages: form.messages.iter().map(|raw| message(raw)).collect::<Option<_>>()?,
-            handover: Handover { calls: calls.collect::<Option<_>>()? },
-            settled_by: form.settled_by.map(RunId::from),
-        })
-    }
+/// Back from the text; `None` if it is none of ours.
+pub(crate) fn read(text: &str) -> Option<Standin> {
+    let form: Form = serde_json::from_str(text).ok()?;
+    let message = |raw: &RawValue| Message::parse(Raw::parse(raw.get()).ok()?).ok();
+    let calls = form.calls.into_iter().zip(0..).map(|(call, index)| handed(call, index));
+    let handover = Handover { calls: calls.collect::<Option<_>>()? };
+    let returned = Returned {
+        before: Digest::of_hex(&form.before)?,
+        content: Digest::of_hex(&form.content)?,
+        is_unique: form.is_unique,
+        id: form.id,
+        last_id: form.last_id,
+        ours: form.ours.into_iter().collect(),
+        has_hidden: form.has_hidden,
+    };
+    let messages = form.messages.iter().map(|raw| message(raw)).collect::<Option<_>>()?;
+    let pending = Pending { handover, settled_by: form.settled_by.map(RunId::from) };
+    Some(Standin::new(returned, Some(messages), pending))
 }
 
 fn raw(raw: &Raw) -> Option<Box<RawValue>> {
@@ -148,19 +129,20 @@ mod tests {
             Handed::Theirs("b".to_owned()),
             Handed::Waiting(Call::new(2, "c", "write", json!({"id": 7}))),
         ];
-        let stored = Stored {
+        let returned = Returned {
             content: super::super::canonical::of_bytes(&[b"x"]),
             id: "msg".to_owned(),
             ours: ["write".to_owned()].into_iter().collect(),
             has_hidden: true,
-            messages: vec![Message::parse(Raw::parse(said).unwrap()).unwrap()],
-            handover: Handover { calls },
-            settled_by: Some("run_1".into()),
-            ..Stored::default()
+            ..Returned::default()
         };
-        let back = Stored::read(&stored.write()).unwrap();
-        assert_eq!(format!("{back:?}"), format!("{stored:?}"));
-        assert_eq!(back.messages[0].raw().as_str(), said);
-        assert!(Stored::read("{}").is_none());
+        let messages = vec![Message::parse(Raw::parse(said).unwrap()).unwrap()];
+        let pending = Pending { handover: Handover { calls }, settled_by: Some("run_1".into()) };
+        let text = write(&returned, &messages, &pending);
+        let back = read(&text).unwrap();
+        assert_eq!(format!("{:?}", back.returned), format!("{returned:?}"));
+        assert_eq!(back.messages().unwrap()[0].raw().as_str(), said);
+        assert_eq!(format!("{:?}", back.pending.into_inner()), format!("{pending:?}"));
+        assert!(read("{}").is_none());
     }
 }
