@@ -15,7 +15,7 @@ use fanout_core::event::{Event, Recorder, RunKind, What};
 use fanout_core::outcome::Outcome;
 use fanout_core::run::{BatchError, Past, RunOptions};
 use fanout_host::options::limits;
-use fanout_host::runs::{Reopened, batch_given};
+use fanout_host::runs::{Reopened, batch_given, elapsed};
 use fanout_journal::memo::Memo;
 use fanout_journal::store::StoreError;
 use tokio::sync::watch;
@@ -208,13 +208,13 @@ async fn drive(order: Order, shared: &Shared, running: &Arc<Running>) -> Result<
         }
         _ => None,
     };
-    let watch = shared.watch(&order.run, RunKind::Batch, &order.caller, &title, reopened.as_ref());
+    let (watch, _) = shared.tellers().begin(&order.run, RunKind::Batch, &order.caller, &title, reopened.as_ref());
     let given = batch_given(&order.calls);
     let teller = Teller { running: Arc::clone(running), asked };
     let touched = Touched::new(&current.toolbox);
     let mut options = RunOptions::new(order.run.clone());
     options.caller = order.caller.id.clone();
-    options.elapsed = reopened.iter().flat_map(Reopened::events).map(|(_, at, _)| at).max().unwrap_or_default();
+    options.elapsed = reopened.as_ref().map(|reopened| elapsed(&reopened.told)).unwrap_or_default();
     options.caller_token = order.caller.token.clone();
     options.approver = Some(shared.approver(&order.caller));
     options.recorder = Some(Arc::new((watch, (teller, Arc::clone(&touched)))));
@@ -228,9 +228,9 @@ async fn drive(order: Order, shared: &Shared, running: &Arc<Running>) -> Result<
     batch.set_bounds(limits(bounds).bounds(0, 0));
     if let Some(reopened) = &reopened {
         let mut past = Past::default();
-        for (number, at, what) in reopened.events() {
+        for (number, _, what) in reopened.events() {
             past.take(what, number);
-            touched.record(&Event { run: reopened.row.run.clone(), at, what: what.clone() });
+            touched.take(what);
         }
         batch.remember(past);
     }

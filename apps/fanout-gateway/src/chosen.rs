@@ -7,10 +7,10 @@ use http::HeaderMap;
 use crate::error::ApiError;
 
 /// `none`, or names with commas between them.
-pub(crate) const TOOLS: &str = "fanout-tools";
+const TOOLS: &str = "fanout-tools";
 
 /// The tools that a request names; all, if it names none.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Chosen(Option<Vec<String>>);
 
 impl Chosen {

@@ -134,19 +134,10 @@ impl Shared {
         self.worker.as_ref().map(|worker| worker.journal())
     }
 
-    /// Counts, logs and keeps one run, for as long as what is returned lives. It is the run's recorder, from where it goes on if
-    /// it broke off.
-    pub(crate) fn watch(
-        &self,
-        run: &RunId,
-        kind: RunKind,
-        caller: &Caller,
-        title: &str,
-        reopened: Option<&Reopened>,
-    ) -> Arc<dyn Recorder> {
-        let watch = RunWatch::begin(run.clone(), caller.id.clone(), Arc::clone(&self.metrics), self.notices.clone());
-        let kept = self.journal().map(|journal| kept(journal, run, kind, caller, title, reopened));
-        recorder(watch, kept.map(Arc::new).as_ref())
+    /// Who is told what happens in the runs that begin here.
+    pub(crate) fn tellers(&self) -> Tellers {
+        let (metrics, notices) = (Arc::clone(&self.metrics), self.notices.clone());
+        Tellers { journal: self.journal().cloned(), metrics, notices }
     }
 }
 
@@ -274,52 +265,51 @@ impl Gateway {
 
 /// What the Messages API's own paths are made of.
 fn messages_options(shared: &Arc<Shared>, ledger: Arc<dyn Ledger>) -> MessagesOptions {
-    let (metrics, notices) = (Arc::clone(&shared.metrics), shared.notices.clone());
-    let spending = Arc::clone(&metrics);
+    let spending = Arc::clone(&shared.metrics);
     let spent = move |caller: &Caller, model: &str, usd: f64| spending.cost(caller.project.as_deref(), model, usd);
-    let journal = shared.worker.as_ref().map(|worker| worker.journal().clone());
-    let journaled = journal.clone();
-    let recorder = move |run: &RunId, caller: &Caller, title: &str, reopened: Option<&Reopened>| {
-        let watch = RunWatch::begin(run.clone(), caller.id.clone(), Arc::clone(&metrics), notices.clone());
-        let kept = journaled.as_ref().map(|journal| kept(journal, run, RunKind::Message, caller, title, reopened));
-        let kept = kept.map(Arc::new);
-        (recorder(watch, kept.as_ref()), kept)
-    };
     MessagesOptions {
-        journal,
         closing: shared.closing.clone(),
         stop: shared.stop.clone(),
         ..MessagesOptions::new(
             shared.current.subscribe(),
             shared.scheduler.clone(),
             shared.approvals.clone(),
-            Arc::new(recorder),
+            shared.tellers(),
             Arc::new(spent),
             ledger,
         )
     }
 }
 
-/// The recorder of a run: counted and logged, and kept where runs are.
-pub(crate) fn recorder(watch: RunWatch, kept: Option<&Arc<RunRecorder>>) -> Arc<dyn Recorder> {
-    match kept {
-        Some(kept) => Arc::new((watch, Arc::clone(kept))),
-        None => Arc::new(watch),
-    }
+/// Who is told what happens in runs: it is counted and logged, and kept where runs are.
+#[derive(Clone)]
+pub(crate) struct Tellers {
+    pub(crate) journal: Option<Journal>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) notices: Notices,
 }
 
-/// What keeps a run, from where it goes on if it broke off.
-pub(crate) fn kept(
-    journal: &Journal,
-    run: &RunId,
-    kind: RunKind,
-    caller: &Caller,
-    title: &str,
-    reopened: Option<&Reopened>,
-) -> RunRecorder {
-    match reopened {
-        Some(reopened) => reopened.recorder(journal),
-        None => begin(journal, run, kind, &caller.id, caller.project.as_deref(), title),
+/// The recorder of a run, for as long as it lives, and of those in it who keeps what happens.
+pub(crate) type Telling = (Arc<dyn Recorder>, Option<Arc<RunRecorder>>);
+
+impl Tellers {
+    /// Begins a run, or goes on with one that broke off.
+    pub(crate) fn begin(
+        &self,
+        run: &RunId,
+        kind: RunKind,
+        caller: &Caller,
+        title: &str,
+        reopened: Option<&Reopened>,
+    ) -> Telling {
+        let (metrics, notices) = (Arc::clone(&self.metrics), self.notices.clone());
+        let watch = RunWatch::begin(run.clone(), caller.id.clone(), metrics, notices);
+        let Some(journal) = &self.journal else { return (Arc::new(watch), None) };
+        let kept = Arc::new(match reopened {
+            Some(reopened) => reopened.recorder(journal),
+            None => begin(journal, run, kind, &caller.id, caller.project.as_deref(), title),
+        });
+        (Arc::new((watch, Arc::clone(&kept))), Some(kept))
     }
 }
 

@@ -28,10 +28,11 @@ impl Touched {
     }
 }
 
-impl Recorder for Touched {
-    fn record(&self, event: &Event) {
+impl Touched {
+    /// Takes what happens in the run, or happened before it broke off.
+    pub(crate) fn take(&self, what: &What) {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        match &event.what {
+        match what {
             What::CallArrived { call, tool, .. } if self.toolbox.get(tool).is_some_and(|tool| !tool.repeatable()) => {
                 calls.insert(call.clone());
             }
@@ -40,5 +41,11 @@ impl Recorder for Touched {
             }
             _ => {}
         }
+    }
+}
+
+impl Recorder for Touched {
+    fn record(&self, event: &Event) {
+        self.take(&event.what);
     }
 }

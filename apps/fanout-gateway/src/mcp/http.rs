@@ -11,7 +11,6 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use fanout_core::event::RunKind;
 use http::StatusCode;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 
@@ -32,11 +31,11 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
         .disable_allowed_origins()
         .with_max_request_body_bytes(BODY_MAX);
     let sessions = Sessions::new(SESSIONS_MAX, IDLE_MAX);
-    let (watcher, asker, first) = (Arc::clone(shared), Arc::clone(shared), Once::new());
+    let (asker, first) = (Arc::clone(shared), Once::new());
     let of_sessions = session::Shared {
         offered: shared.offered.subscribe(),
         scheduler: shared.scheduler.clone(),
-        watch: Arc::new(move |run, caller| watcher.watch(&run, RunKind::Session, caller, "an MCP session", None)),
+        tellers: shared.tellers(),
         approver: Arc::new(move |caller| asker.approver(caller)),
         closing: shared.closing.clone(),
         stop: shared.stop.clone(),

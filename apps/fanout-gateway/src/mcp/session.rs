@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fanout_agent::{Cancel, new_run_id};
 use fanout_core::approval::Approver;
-use fanout_core::call::{Call, CallId, RunId, ToolName};
+use fanout_core::call::{Call, CallId, ToolName};
 use fanout_core::event::{Event, Recorder, RunKind, What};
 use fanout_core::outcome::{CallError, ErrorCode, Outcome};
 use fanout_core::run::{AtMost, Batch, Bounds, Run, RunOptions, Scheduler};
@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 use tokio::sync::watch::Receiver;
 
 use super::offered::Offered;
+use crate::gateway::Tellers;
 use crate::keys::Caller;
 
 /// Once a batch has had so many calls it is closed at the next moment in which nothing is unanswered: enough that opening
@@ -34,9 +35,6 @@ const BATCH_CALLS: u32 = 256;
 /// small, and still has to end somewhere.
 const BATCH_CALLS_MAX: u32 = 16_384;
 
-/// Makes the recorder of a run: what it is called, and who began it.
-pub(super) type Watch = dyn Fn(RunId, &Caller) -> Arc<dyn Recorder> + Send + Sync;
-
 /// Makes what asks people for the runs of a caller.
 pub(super) type ApproverOf = dyn Fn(&Caller) -> Arc<dyn Approver> + Send + Sync;
 
@@ -45,7 +43,7 @@ pub(super) type ApproverOf = dyn Fn(&Caller) -> Arc<dyn Approver> + Send + Sync;
 pub(super) struct Shared {
     pub(super) offered: Receiver<Arc<Offered>>,
     pub(super) scheduler: Scheduler,
-    pub(super) watch: Arc<Watch>,
+    pub(super) tellers: Tellers,
     pub(super) approver: Arc<ApproverOf>,
     /// No new calls are taken from now on.
     pub(super) closing: Cancel,
@@ -239,7 +237,8 @@ async fn drive(shared: Shared, caller: Caller, mut inbox: Inbox) {
     let id = new_run_id();
     let heard = Arc::new(Heard::default());
     let mut options = RunOptions::new(id.clone());
-    options.recorder = Some(Arc::new(((shared.watch)(id, &caller), Arc::clone(&heard))));
+    let (told, _) = shared.tellers.begin(&id, RunKind::Session, &caller, "an MCP session", None);
+    options.recorder = Some(Arc::new((told, Arc::clone(&heard))));
     options.approver = Some((shared.approver)(&caller));
     options.caller = caller.id;
     options.caller_token = caller.token;

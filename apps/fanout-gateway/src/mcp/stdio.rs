@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanout_agent::Cancel;
-use fanout_core::event::RunKind;
 use fanout_core::run::Scheduler;
 use fanout_core::toolbox::Toolbox;
 use fanout_host::approvals::Approvals;
@@ -24,10 +23,9 @@ use tokio::sync::watch;
 use super::offered::Offered;
 use super::server::{Arrived, Server};
 use super::session::{Session, Shared};
-use crate::gateway::{kept, recorder};
+use crate::gateway::Tellers;
 use crate::keys::Caller;
 use crate::metrics::Metrics;
-use crate::watch::RunWatch;
 
 /// What an MCP server is made of.
 #[derive(Clone, Debug)]
@@ -86,14 +84,9 @@ pub async fn serve_mcp(
 ) -> Result<(), McpError> {
     let metrics = Arc::new(Metrics::new(&options.toolbox));
     let offered = watch::Sender::new(Arc::new(Offered::at_most(options.toolbox, options.calls_max)));
-    let (journal, notices) = (options.journal, options.notices);
     let (approvals, wait) = (options.approvals, options.approval_wait);
     let shared = Shared {
-        watch: Arc::new(move |run, caller| {
-            let watch = RunWatch::begin(run.clone(), caller.id.clone(), Arc::clone(&metrics), notices.clone());
-            let begin = |journal| kept(journal, &run, RunKind::Session, caller, "an MCP session", None);
-            recorder(watch, journal.as_ref().map(begin).map(Arc::new).as_ref())
-        }),
+        tellers: Tellers { journal: options.journal, metrics, notices: options.notices },
         approver: Arc::new(move |caller| approvals.approver(caller.project.clone(), Some(wait))),
         offered: offered.subscribe(),
         scheduler: options.scheduler,

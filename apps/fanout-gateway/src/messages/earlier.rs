@@ -64,33 +64,25 @@ impl Entry<'_> {
     /// [`StoreError`]: then nobody knows whether it had begun what cannot be done twice.
     pub(super) async fn find(&self) -> Result<Earlier, StoreError> {
         loop {
-            let (run, earlier) = match self.look().await? {
-                Ok(run) => (run.clone(), self.journal.run(&run).await?),
-                Err(earlier) => return Ok(earlier),
+            let found = self.journal.store().recall(self.caller.to_string(), vec![vec![self.key()]]).await?;
+            let text = found.into_iter().flatten().find_map(|memo| memo.text);
+            let Some(form) = text.and_then(|text| serde_json::from_str::<Form>(&text).ok()) else {
+                return Ok(Earlier::None);
             };
-            if earlier.is_none_or(|row| row.state.is_over()) {
+            if form.body != self.body.to_hex() {
+                return Ok(Earlier::OtherBody);
+            }
+            if let Some((head, body)) = form.answer.and_then(Answer::read) {
+                return Ok(Earlier::Answered(head, body));
+            }
+            let run = RunId::from(form.run);
+            if self.journal.run(&run).await?.is_none_or(|row| row.state.is_over()) {
                 let reopened = Reopened::take(self.journal, &run, self.caller).await?;
                 return Ok(reopened.map_or(Earlier::None, |reopened| Earlier::BrokenOff(Box::new(reopened))));
             }
             // Another process answers it.
             sleep(LOOK_EVERY).await;
         }
-    }
-
-    /// The run that it began and that nobody has answered for so far, or what else became of it.
-    async fn look(&self) -> Result<Result<RunId, Earlier>, StoreError> {
-        let found = self.journal.store().recall(self.caller.to_string(), vec![vec![self.key()]]).await?;
-        let text = found.into_iter().flatten().find_map(|memo| memo.text);
-        let Some(form) = text.and_then(|text| serde_json::from_str::<Form>(&text).ok()) else {
-            return Ok(Err(Earlier::None));
-        };
-        if form.body != self.body.to_hex() {
-            return Ok(Err(Earlier::OtherBody));
-        }
-        if let Some((head, body)) = form.answer.and_then(Answer::read) {
-            return Ok(Err(Earlier::Answered(head, body)));
-        }
-        Ok(Ok(RunId::from(form.run)))
     }
 
     /// Says which run the request began: before anything happens in it.

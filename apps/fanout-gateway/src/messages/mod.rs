@@ -36,14 +36,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::{any, post};
 use fanout_agent::{Cancel, Ledger};
-use fanout_core::call::RunId;
-use fanout_core::event::Recorder;
 use fanout_core::run::Scheduler;
 use fanout_host::approvals::Approvals;
-use fanout_host::runs::Reopened;
-use fanout_journal::{Journal, RunRecorder};
 use tokio::sync::watch::Receiver;
 
+use crate::gateway::Tellers;
 use crate::keys::Caller;
 use crate::setup::Current;
 use repeated::Repeated;
@@ -60,12 +57,6 @@ const JOINABLE: Duration = Duration::from_secs(10 * 60);
 /// How long it is kept what a returned message stands for: a person may come back to a chat the next day.
 const STANDIN_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Who is told what happens in a run: its id, who began it, what people know it by, and what it goes on from if it broke off.
-pub(crate) type RecorderOf = Arc<dyn Fn(&RunId, &Caller, &str, Option<&Reopened>) -> Recording + Send + Sync>;
-
-/// Who is told all of it, and of these who keeps it.
-pub(crate) type Recording = (Arc<dyn Recorder>, Option<Arc<RunRecorder>>);
-
 /// Who is told what a run cost: who began it, the model, and US dollars.
 pub(crate) type SpentOf = Arc<dyn Fn(&Caller, &str, f64) + Send + Sync>;
 
@@ -76,9 +67,8 @@ pub(crate) struct MessagesOptions {
     pub(crate) current: Receiver<Arc<Current>>,
     pub(crate) scheduler: Scheduler,
     pub(crate) approvals: Approvals,
-    /// Where runs, and what returned messages stand for, are kept; `None`: in memory.
-    pub(crate) journal: Option<Journal>,
-    pub(crate) recorder: RecorderOf,
+    /// Where its runs are told, and kept, with what returned messages stand for.
+    pub(crate) tellers: Tellers,
     pub(crate) spent: SpentOf,
     /// What projects and keys spend in a day.
     pub(crate) ledger: Arc<dyn Ledger>,
@@ -100,7 +90,7 @@ impl MessagesOptions {
         current: Receiver<Arc<Current>>,
         scheduler: Scheduler,
         approvals: Approvals,
-        recorder: RecorderOf,
+        tellers: Tellers,
         spent: SpentOf,
         ledger: Arc<dyn Ledger>,
     ) -> Self {
@@ -108,8 +98,7 @@ impl MessagesOptions {
             current,
             scheduler,
             approvals,
-            journal: None,
-            recorder,
+            tellers,
             spent,
             ledger,
             ping_every: PING_EVERY,
@@ -133,7 +122,7 @@ impl Messages {
     pub(crate) fn new(options: MessagesOptions) -> Arc<Self> {
         Arc::new(Self {
             repeated: Repeated::new(options.joinable),
-            standins: Standins::new(options.standin_kept, options.journal.clone()),
+            standins: Standins::new(options.standin_kept, options.tellers.journal.clone()),
             options,
         })
     }

@@ -16,7 +16,7 @@ use fanout_agent::{
 };
 use fanout_anthropic::{Message, ModelError, Raw, Request};
 use fanout_core::call::RunId;
-use fanout_core::event::{Event, Recorder};
+use fanout_core::event::RunKind;
 use fanout_core::run::Drain;
 use fanout_core::toolbox::Toolbox;
 use fanout_host::config::{self, Config};
@@ -126,7 +126,7 @@ impl Work {
     }
 
     fn entry(&self) -> Option<Entry<'_>> {
-        let journal = self.messages.options.journal.as_ref()?;
+        let journal = self.messages.options.tellers.journal.as_ref()?;
         Some(Entry { journal, caller: &self.caller.id, ticket: &self.ticket, body: self.said })
     }
 
@@ -157,9 +157,7 @@ impl Work {
             entry.begun(&self.run, self.options.limits.deadline.saturating_add(options.joinable));
         }
         let (cancel, touched) = (Cancel::default(), Touched::new(&self.toolbox));
-        for (at, what) in self.reopened.iter().flat_map(|reopened| reopened.events().map(|(_, at, what)| (at, what))) {
-            touched.record(&Event { run: self.run.clone(), at, what: what.clone() });
-        }
+        self.reopened.iter().flat_map(Reopened::events).for_each(|(_, _, what)| touched.take(what));
         match self.drive(&cancel, &touched).await {
             Some(Ok(())) => {}
             // What cannot be done twice has begun: a repetition gets the same answer.
@@ -240,7 +238,8 @@ impl Work {
         .map_err(|error| Trouble::Ours(ApiError::invalid(error.to_string())))?;
         let _ = self.now.asking.set(Arc::clone(&asking));
         let _ = asking.ours.set(agent.ours().cloned().unwrap_or_default());
-        let (recorder, kept) = (options.recorder)(&self.run, &self.caller, &self.request.model, self.reopened.as_ref());
+        let (model, reopened) = (&self.request.model, self.reopened.as_ref());
+        let (recorder, kept) = options.tellers.begin(&self.run, RunKind::Message, &self.caller, model, reopened);
         if let Some(kept) = kept {
             let _ = self.now.kept.set(kept);
         }

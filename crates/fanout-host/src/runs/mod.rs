@@ -13,6 +13,6 @@ mod worker;
 
 pub use difference::{Difference, Story, differences};
 pub use given::{NewAgentRun, batch_given, calls_given};
-pub use recover::{Broken, Recovery, Reopened, unfinished};
+pub use recover::{Broken, Recovery, Reopened, elapsed, unfinished};
 pub use replay::{Answers, Recording, ReplayError, Replayed};
 pub use worker::{Equipment, PAUSED, SubmitError, Worker, WorkerOptions, stop, stopped_by_others};

@@ -67,6 +67,11 @@ impl Reopened {
     }
 }
 
+/// How long a run had gone on by the last of its events.
+pub fn elapsed(told: &[Told]) -> Duration {
+    told.iter().map(|told| told.at).max().unwrap_or_default()
+}
+
 async fn ended(journal: &Journal, run: &RunId) -> Result<(), StoreError> {
     while journal.run(run).await?.is_some_and(|row| !row.state.is_over()) {
         sleep(LOOK_EVERY).await;
@@ -159,7 +164,7 @@ impl Broken {
 
     /// Ends a run that cannot go on, or that nobody waits for: each of its calls is answered for the journal.
     pub fn end(self, recorder: &dyn Recorder, toolbox: &Toolbox) {
-        let at = self.told.iter().map(|told| told.at).max().unwrap_or_default();
+        let at = elapsed(&self.told);
         let tell = |what| recorder.record(&Event { run: self.row.run.clone(), at, what });
         let (status, reason) = match &self.recovery {
             Recovery::Unreadable(reason) => ("failed", reason.clone()),
@@ -192,7 +197,7 @@ impl Broken {
         let (Recovery::Batch(past), Some(calls)) = (self.recovery, given) else { return };
         let mut options = RunOptions::new(self.row.run.clone());
         options.caller = self.row.caller.as_str().into();
-        options.elapsed = self.told.iter().map(|told| told.at).max().unwrap_or_default();
+        options.elapsed = elapsed(&self.told);
         options.recorder = Some(recorder);
         options.approver = Some(approver);
         options.drain = drain;
