@@ -50,7 +50,7 @@ impl Memo {
     }
 }
 
-/// Whether the bytes are to be added up, now that the memos up to the second are there and those up to the first were.
+/// Whether the bytes are to be added up: the memos up to number `after` are there now, and those up to `before` were.
 pub(crate) fn is_time_to_add_up(before: u64, after: u64) -> bool {
     before / ADDED_UP_EVERY != after / ADDED_UP_EVERY
 }

@@ -123,6 +123,11 @@ impl Entry {
         }
     }
 
+    /// What is to be remembered, if it is that.
+    pub(crate) fn memo(&self) -> Option<&Memo> {
+        if let Self::Memo(memo) = self { Some(memo) } else { None }
+    }
+
     /// Under which fence it is written.
     pub fn fence(&self) -> u64 {
         match self {

@@ -59,10 +59,8 @@ pub(super) async fn append(client: &Client, entries: &[Entry], owner: &str) -> R
     }
     for entry in entries {
         end(client, entry, &places).await?;
-        if let Entry::Memo(memo) = entry {
-            memos::add(client, memo).await?;
-        }
     }
+    memos::add(client, entries.iter().filter_map(Entry::memo)).await?;
     Ok(lost)
 }
 

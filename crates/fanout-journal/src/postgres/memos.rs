@@ -10,18 +10,30 @@ use super::append::{number, plain};
 use super::link::Param;
 use crate::memo::{BYTES_MAX, COUNT_MAX, Memo, Remembered, is_time_to_add_up};
 
-/// Adds a memo, in the place of those of which it has all keys.
-pub(super) async fn add(client: &Client, memo: &Memo) -> Result<(), Error> {
+/// Adds memos, each in the place of those of which it has all keys, and lets go of what is over or too much.
+pub(super) async fn add<'m>(client: &Client, memos: impl IntoIterator<Item = &'m Memo>) -> Result<(), Error> {
+    let mut added: Option<(u64, u64)> = None;
+    for memo in memos {
+        let n = add_one(client, memo).await?.unsigned_abs();
+        added = Some((added.map_or(n - 1, |(before, _)| before), n));
+    }
+    match added {
+        Some((before, last)) => bound(client, before, last).await,
+        None => Ok(()),
+    }
+}
+
+/// Answers its number.
+async fn add_one(client: &Client, memo: &Memo) -> Result<i64, Error> {
     let insert = format!(
         "insert into fanout.memo (caller, text, bytes, until_ms) values ($1, $2, $3, {NOW_MS} + $4) returning n"
     );
     let (caller, text) = (plain(&memo.caller), plain(&memo.text));
     let (bytes, keep) = (number(memo.bytes() as u64), number(memo.keep_ms()));
     let values: &[Param<'_>] = &[(&caller, Type::TEXT), (&text, Type::TEXT), (&bytes, Type::INT8), (&keep, Type::INT8)];
-    let n: i64 = match client.query_typed(&insert, values).await?.first() {
-        Some(row) => row.try_get(0)?,
-        None => return Ok(()),
-    };
+    let inserted = client.query_typed(&insert, values).await?;
+    // It is one row.
+    let n = inserted.iter().map(|row| row.try_get::<_, i64>(0)).sum::<Result<_, Error>>()?;
     // In one order, so that two who add at once do not wait for each other.
     let mut keys: Vec<String> = memo.keys.iter().map(|key| plain(key)).collect();
     keys.sort_unstable();
@@ -36,20 +48,20 @@ pub(super) async fn add(client: &Client, memo: &Memo) -> Result<(), Error> {
     let replaced = "delete from fanout.memo m where n = any($1) \
                     and not exists (select from fanout.memo_key k where k.memo = m.n)";
     client.query_typed(replaced, &[(&old?, Type::INT8_ARRAY)]).await?;
-    bound(client, n.unsigned_abs()).await
+    Ok(n)
 }
 
-async fn bound(client: &Client, n: u64) -> Result<(), Error> {
+async fn bound(client: &Client, before: u64, last: u64) -> Result<(), Error> {
     // Who is at work on these rows already does the same.
     let over = format!(
         "update fanout.memo set text = null, bytes = 0 where n in (select n from fanout.memo where text is not null \
          and until_ms <= {NOW_MS} for update skip locked)"
     );
     client.query_typed(&over, &[]).await?;
-    let first = number(n.saturating_sub(COUNT_MAX));
+    let first = number(last.saturating_sub(COUNT_MAX));
     let old = "delete from fanout.memo where n in (select n from fanout.memo where n <= $1 for update skip locked)";
     client.query_typed(old, &[(&first, Type::INT8)]).await?;
-    if is_time_to_add_up(n - 1, n) {
+    if is_time_to_add_up(before, last) {
         let cut = "update fanout.memo set text = null, bytes = 0 where n in (select n from fanout.memo where text is not null \
                    and n <= (select n from (select n, sum(bytes) over (order by n desc) as total from fanout.memo \
                    where text is not null) summed where total > $1 order by n desc limit 1) for update skip locked)";

@@ -265,9 +265,6 @@ fn add(transaction: &Transaction<'_>, entries: &[Entry], owner: &str) -> rusqlit
             last = Some((new.run.clone(), 0, Some(u64::try_from(transaction.last_insert_rowid()).unwrap_or_default())));
             continue;
         }
-        if let Entry::Memo(memo) = entry {
-            memos::add(transaction, memo)?;
-        }
         let Some(run) = entry.run() else { continue };
         let fence = entry.fence();
         let known = last.as_ref().filter(|(known, under, _)| known == run && *under == fence).map(|(.., n)| *n);
@@ -308,6 +305,7 @@ fn add(transaction: &Transaction<'_>, entries: &[Entry], owner: &str) -> rusqlit
             Entry::Begin(_) | Entry::Memo(_) => {}
         }
     }
+    memos::add(transaction, entries.iter().filter_map(Entry::memo))?;
     Ok(lost)
 }
 
