@@ -88,6 +88,22 @@ enum Trouble {
     Ours(ApiError),
 }
 
+impl Trouble {
+    /// Whether the same request may be answered by the upstream later.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Ours(_) => false,
+            Self::Upstream(failure) => match &**failure {
+                Failure::Answer(status, ..) => {
+                    status.is_server_error()
+                        || matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+                }
+                Failure::Event(_) | Failure::Silence(_) => true,
+            },
+        }
+    }
+}
+
 /// What a client's request means cannot be known now.
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
@@ -160,6 +176,11 @@ impl Work {
         self.reopened.iter().flat_map(Reopened::events).for_each(|(_, _, what)| touched.take(what));
         match self.drive(&cancel, &touched).await {
             Some(Ok(())) => {}
+            // What was done is done, and the journal has it: a repetition asks the upstream again from there.
+            Some(Err(trouble)) if touched.is_touched() && self.now.kept.get().is_some() && trouble.may_pass() => {
+                self.messages.repeated.ended(&self.ticket, exchange, false);
+                return self.tell(trouble, false);
+            }
             // What cannot be done twice has begun: a repetition gets the same answer.
             Some(Err(trouble)) if touched.is_touched() => self.tell(trouble, true),
             Some(Err(trouble)) => {

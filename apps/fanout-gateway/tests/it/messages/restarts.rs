@@ -1,5 +1,6 @@
 //! What was returned stands for the same after a restart.
 
+use fanout_script::Fault;
 use serde_json::json;
 
 use super::scene::{Scene, history, request, results, said, told, turn, user, with_mine};
@@ -101,5 +102,31 @@ async fn a_run_that_a_stopping_gateway_leaves_goes_on_at_the_next() {
         let asked = scene.asked();
         assert_eq!((asked.len(), history(&asked[2]).last().unwrap().as_str()), (3, "=p1, =p2"));
         assert!(asked[2].to_string().contains("outcome_unknown"));
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_upstream_fails_after_something_was_done_goes_on_when_it_is_asked_again() {
+    for stream in [false, true] {
+        let gone = Fault::status(503);
+        // As often as the gateway asks before it gives up.
+        let last = turn("done").fault(gone.clone()).fault(gone.clone()).fault(gone.clone()).fault(gone);
+        let mut scene = Scene::open([turn("look, write w1"), last]).kept().await;
+        let body = request(stream, &[user("go")]).to_string();
+        let got = scene.post("/v1/messages", &[], body.clone()).await;
+        match stream {
+            true => assert!(got.text.contains("event: error"), "{}", got.text),
+            false => assert_eq!((got.status, got.headers.get("x-should-retry")), (503, None), "{}", got.text),
+        }
+        let asked = scene.asked().len();
+        let again = [("x-stainless-retry-count", "1")];
+        if stream {
+            scene.restart().await;
+        }
+        let got = scene.post("/v1/messages", &again, body.clone()).await;
+        assert_eq!(told(&got.message()["content"]), "look, done");
+        assert_eq!((scene.log.done().as_str(), scene.asked().len()), ("write w1", asked + 1));
+        // The same request upstream as the one that failed.
+        assert_eq!(scene.asked()[asked], scene.asked()[asked - 1]);
     }
 }
