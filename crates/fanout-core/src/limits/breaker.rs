@@ -25,8 +25,14 @@ pub(super) struct Breaker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Closed,
-    Open { until: Duration },
+    Open {
+        until: Duration,
+    },
     HalfOpen(Probe),
+    /// A person keeps it open.
+    Held {
+        until: Duration,
+    },
 }
 
 /// The attempt that finds out.
@@ -59,6 +65,11 @@ impl Breaker {
         self.state
     }
 
+    /// Whether a person keeps it open.
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self.state, State::Held { .. })
+    }
+
     pub(super) fn generation(&self) -> u32 {
         self.generation
     }
@@ -70,7 +81,11 @@ impl Breaker {
     pub(super) fn admit(&mut self, now: Duration) -> Result<(), Duration> {
         match self.state {
             State::Closed => Ok(()),
-            State::Open { until } if now < until => Err(until),
+            State::Open { until } | State::Held { until } if now < until => Err(until),
+            State::Held { .. } => {
+                self.close();
+                Ok(())
+            }
             State::HalfOpen(Probe::Waiting | Probe::Running) => Err(now),
             State::Open { .. } | State::HalfOpen(Probe::Nobody) => {
                 self.change(State::HalfOpen(Probe::Waiting));
@@ -126,8 +141,18 @@ impl Breaker {
                 self.change(State::Closed);
                 false
             }
-            State::Open { .. } => false,
+            State::Open { .. } | State::Held { .. } => false,
         }
+    }
+
+    /// Nothing is sent until then, whatever attempts come to.
+    pub(super) fn hold(&mut self, until: Duration) {
+        self.change(State::Held { until });
+    }
+
+    /// All is well, and it begins to count anew.
+    pub(super) fn close(&mut self) {
+        self.change(State::Closed);
     }
 
     fn open(&mut self, now: Duration) {
@@ -211,5 +236,22 @@ mod tests {
         end(&mut breaker, false, 1, at(33));
         assert_eq!(breaker.state(), State::Closed);
         assert!(!end(&mut breaker, true, 3, at(34)), "it begins to count anew");
+    }
+
+    #[test]
+    fn one_that_a_person_keeps_open_minds_nobody_else() {
+        let mut breaker = breaker();
+        let old = breaker.generation();
+        breaker.hold(at(100));
+        assert_eq!(breaker.admit(at(16)), Err(at(100)), "no cool-down ends it");
+        assert!(!breaker.observe(old, false, at(17)) && !end(&mut breaker, false, 9, at(18)));
+        assert_eq!(breaker.state(), State::Held { until: at(100) });
+        assert_eq!(breaker.admit(at(100)), Ok(()));
+        assert_eq!(breaker.state(), State::Closed, "no probe");
+        assert!(!end(&mut breaker, true, 3, at(101)), "it begins to count anew");
+        assert!(end(&mut breaker, true, 1, at(102)));
+        breaker.close();
+        assert_eq!(breaker.admit(at(102)), Ok(()));
+        assert!(!end(&mut breaker, true, 3, at(103)), "and after that too");
     }
 }

@@ -268,6 +268,8 @@ impl Group {
                 State::Closed => BreakerState::Closed,
                 State::Open { until } if now < until => BreakerState::Open { for_: until.saturating_sub(now) },
                 State::Open { .. } | State::HalfOpen(_) => BreakerState::HalfOpen,
+                State::Held { until } if now < until => BreakerState::Held,
+                State::Held { .. } => BreakerState::Closed,
             },
         }
     }

@@ -103,6 +103,11 @@ pub enum Refusal {
         /// In how long somebody finds out whether it still is.
         come_back: Duration,
     },
+    /// A person keeps everything from the API.
+    Held {
+        /// In how long it makes sense to ask again.
+        come_back: Duration,
+    },
 }
 
 /// What somebody who waits is told.
@@ -169,6 +174,8 @@ pub enum BreakerState {
     },
     /// The next attempt finds out.
     HalfOpen,
+    /// A person keeps it open.
+    Held,
 }
 
 impl Limits {
@@ -233,9 +240,13 @@ impl Limits {
         let Wish { group, caller, asker, again, cost } = wish;
         let state = &mut self.groups[group as usize];
         if let Err(until) = state.breaker.admit(now) {
-            // The probe under way takes as long as any attempt.
-            let come_back = until.saturating_sub(now).max(state.takes);
-            return Asked::Refused(Refusal::Open { come_back });
+            let wait = until.saturating_sub(now);
+            return Asked::Refused(match state.breaker.is_held() {
+                // Nobody knows when a person changes their mind.
+                true => Refusal::Held { come_back: wait.min(state.options.breaker.cool_down) },
+                // The probe under way takes as long as any attempt.
+                false => Refusal::Open { come_back: wait.max(state.takes) },
+            });
         }
         if self.free > 0 && state.queue.is_empty() && state.ready_for(&cost).is_some_and(|at| at <= now) {
             self.free -= 1;
@@ -285,14 +296,36 @@ impl Limits {
         let has_opened = grant.group != NO_GROUP && state.observe(grant, signal, now);
         if has_opened {
             let come_back = state.options.breaker.cool_down;
-            let refused = News::Refused(Refusal::Open { come_back });
-            let notice = |asker| Notice { asker, group: grant.group, news: refused.clone() };
-            told.extend(state.empty().into_iter().map(notice));
-            self.forget_idle();
+            self.send_away(grant.group, Refusal::Open { come_back }, told);
         }
         // A bound that has risen may let somebody start.
         self.advance(now, told);
         has_opened
+    }
+
+    /// A person keeps everything from the API of this group until then, or lets it through again: then it counts anew from
+    /// nothing. Who waits while it is kept away is told that there is no use in it.
+    pub fn hold(&mut self, group: GroupId, until: Option<Duration>, now: Duration, told: &mut Vec<Notice>) {
+        let state = &mut self.groups[group as usize];
+        if group == NO_GROUP {
+            return;
+        }
+        match until.filter(|until| *until > now) {
+            Some(until) => {
+                state.breaker.hold(until);
+                let come_back = until.saturating_sub(now).min(state.options.breaker.cool_down);
+                self.send_away(group, Refusal::Held { come_back }, told);
+            }
+            None => state.breaker.close(),
+        }
+        self.advance(now, told);
+    }
+
+    /// All who wait in this group are told that there is no use in it.
+    fn send_away(&mut self, group: GroupId, refusal: Refusal, told: &mut Vec<Notice>) {
+        let notice = |asker| Notice { asker, group, news: News::Refused(refusal) };
+        told.extend(self.groups[group as usize].empty().into_iter().map(notice));
+        self.forget_idle();
     }
 
     /// What the answer to an attempt says of the far side's budgets.

@@ -90,6 +90,12 @@ impl Batch<'_> {
         Ok((edges, names))
     }
 
+    /// Whether the tool is in use.
+    pub(super) fn in_use(&self, tool: &ToolName) -> Result<(), CallError> {
+        let told = self.run.shared.disabled(tool);
+        told.map_or(Ok(()), |told| Err(CallError::new(ErrorCode::NotPermitted, &*told)))
+    }
+
     pub(super) fn input_of(&self, tool: &Registered, call: &Call, names: &[Name]) -> Result<Arc<Value>, CallError> {
         match &call.input {
             Input::Invalid(raw) => Err(CallError::invalid_json(raw)),

@@ -170,12 +170,19 @@ impl Stray {
     }
 }
 
-/// Starts an attempt in a task of its own: a tool that blocks its thread or panics harms nobody else. What `kept` waits for
-/// comes first.
+/// Whether an attempt begins.
+pub(super) enum Begin {
+    /// Once this has come to its end, if there is anything to wait for.
+    Once(Option<BoxFuture<'static, Result<(), NotKept>>>),
+    /// It does not.
+    Refused(ToolError),
+}
+
+/// Starts an attempt in a task of its own: a tool that blocks its thread or panics harms nobody else.
 pub(super) fn spawn(
     tool: Arc<Registered>,
     attempt: Attempt,
-    kept: Option<BoxFuture<'static, Result<(), NotKept>>>,
+    begin: Begin,
     lease: Arc<Lease>,
     tell: UnboundedSender<Message>,
     call: Ix,
@@ -183,12 +190,13 @@ pub(super) fn spawn(
     let mut report = Report { tell, call, lease: Some(lease) };
     let task = tokio::spawn(async move {
         let secrets = Arc::clone(&attempt.secrets);
-        let result = match kept {
-            Some(kept) => match kept.await {
+        let result = match begin {
+            Begin::Once(Some(kept)) => match kept.await {
                 Ok(()) => caught(&tool, attempt).await,
                 Err(error) => Err(ToolError::NotKept(error.to_string())),
             },
-            None => caught(&tool, attempt).await,
+            Begin::Once(None) => caught(&tool, attempt).await,
+            Begin::Refused(error) => Err(error),
         };
         report.send(without(&secrets, result));
     });

@@ -200,17 +200,19 @@ impl<'run> Batch<'run> {
             (Some(reason), ..) => cancelled(reason),
             (None, _, Some(error)) => error,
             (None, None, None) => self.unknown_tool(&call.tool),
-            (None, Some(tool), None) => match self.input_of(tool, &call, &names) {
-                Ok(input) => {
-                    let Call { id, position, .. } = call;
-                    let (shown, tool, role) = (id.clone(), Arc::clone(tool), Role::Call);
-                    let new = New { call: id, tool, input, names, bundle: None, role };
-                    self.accept(new, shown, position, edges);
-                    self.act();
-                    return Ok(());
+            (None, Some(tool), None) => {
+                match self.in_use(&tool.spec.name).and_then(|()| self.input_of(tool, &call, &names)) {
+                    Ok(input) => {
+                        let Call { id, position, .. } = call;
+                        let (shown, tool, role) = (id.clone(), Arc::clone(tool), Role::Call);
+                        let new = New { call: id, tool, input, names, bundle: None, role };
+                        self.accept(new, shown, position, edges);
+                        self.act();
+                        return Ok(());
+                    }
+                    Err(error) => error,
                 }
-                Err(error) => error,
-            },
+            }
         };
         self.refused(&call, tool, refusal);
         Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::attempt::{Lease, Message, spawn};
+use super::attempt::{Begin, Lease, Message, spawn};
 use super::batch::Batch;
 use super::item::{Role, Running};
 use super::past::{self, Reentered};
@@ -303,11 +303,20 @@ impl Batch<'_> {
                 _ => None,
             },
         };
+        let shared = &self.run.shared;
+        let disabled = match &item.role {
+            Role::Atomic(together) => together.tools().find_map(|tool| shared.disabled(tool)),
+            _ => shared.disabled(&tool.spec.name),
+        };
         let id = &item.call;
         self.run.record(|| What::AttemptStarted { call: id.clone(), number });
         let kept = if must_be_kept { self.run.teller().kept() } else { None };
         let weak = Arc::downgrade(&lease);
-        let abort = spawn(tool, attempt, kept, lease, self.tell.clone(), call);
+        let begin = match disabled {
+            Some(told) => Begin::Refused(ToolError::NotPermitted(told.to_string())),
+            None => Begin::Once(kept),
+        };
+        let abort = spawn(tool, attempt, begin, lease, self.tell.clone(), call);
         self.items[call].running = Some(Running { abort: Some(abort), lease: weak });
     }
 

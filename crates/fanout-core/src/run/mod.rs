@@ -128,6 +128,19 @@ impl Scheduler {
         self.shared.set_limits(limits);
     }
 
+    /// Takes these tools out of use in all runs from here on, each with what calls of it are told, and puts those back that are
+    /// not named any more. A call of one is `not_permitted`: at once, or when its next attempt would begin; attempts under way
+    /// go on.
+    pub fn disable(&self, tools: impl IntoIterator<Item = (ToolName, Arc<str>)>) {
+        self.shared.disable(tools.into_iter().collect());
+    }
+
+    /// Keeps everything from the API of this group for so long (`Duration::MAX`: until told otherwise): calls that wait for it or
+    /// come end as `circuit_open`, attempts under way go on. `None` lets them through again, and its breaker counts from nothing.
+    pub fn hold(&self, group: &GroupName, wait: Option<Duration>) {
+        self.shared.hold(group, wait);
+    }
+
     /// How every limit group stands: those of tools, then those of models, each in the order in which they came up.
     pub fn limits(&self) -> Vec<GroupState> {
         let mut states = self.shared.states();

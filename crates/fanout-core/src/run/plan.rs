@@ -52,6 +52,11 @@ pub(super) struct Together {
 pub(super) type Asks = (Arc<str>, ToolName, Arc<Value>);
 
 impl Together {
+    /// The tools that it calls.
+    pub(super) fn tools(&self) -> impl Iterator<Item = &ToolName> {
+        self.plan.members.iter().map(|member| &member.tool.spec.name)
+    }
+
     /// Another attempt begins: nothing of an earlier one counts.
     pub(super) fn begin(&mut self) -> Arc<Atomic> {
         self.atomic = Arc::new(self.atomic.again());

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::SchedulerOptions;
 use super::alarm::Alarm;
 use super::attempt::Message;
-use crate::call::GroupName;
+use crate::call::{GroupName, ToolName};
 use crate::effects::{Effects, Source};
 use crate::graph::Ix;
 use crate::limits::{
@@ -32,6 +32,8 @@ pub(super) struct Shared {
     /// What the times of [`Limits`] count from.
     epoch: Instant,
     state: Mutex<State>,
+    /// The tools that a person has taken out of use, and what is said of each.
+    disabled: RwLock<Arc<FxHashMap<ToolName, Arc<str>>>>,
     alarm: Alarm,
     /// Where the jitter of every batch comes from, different in every process.
     seed: RandomState,
@@ -75,6 +77,7 @@ impl Shared {
         Self {
             epoch: Instant::now(),
             state: Mutex::new(state),
+            disabled: RwLock::default(),
             alarm: Alarm::default(),
             seed: RandomState::new(),
             stray_hold: options.stray_hold,
@@ -215,13 +218,28 @@ impl Shared {
         for (name, options) in &limits {
             state.limits.group(name, || options.clone());
         }
-        let unasked = |name: &GroupName| {
-            LimitOptions::unasked(&Source::from(name.as_str().to_owned()))
-                .map_or_else(LimitOptions::default, |(_, options)| options)
-        };
         let options = |name: &GroupName| limits.get(name).cloned().or_else(|| before.get(name).map(|_| unasked(name)));
         state.limits.set_options(options, now, &mut told);
         self.settle(state, told);
+    }
+
+    /// A person keeps everything from the API of a group for so long, or lets it through again.
+    pub(super) fn hold(self: &Arc<Self>, name: &GroupName, wait: Option<Duration>) {
+        let (mut told, now) = (Vec::new(), self.now());
+        let mut state = self.state();
+        let group = state.limits.group(name, || unasked(name));
+        state.limits.hold(group, wait.map(|wait| now.saturating_add(wait)), now, &mut told);
+        self.settle(state, told);
+    }
+
+    /// Takes these tools out of use, and no others any longer.
+    pub(super) fn disable(&self, tools: FxHashMap<ToolName, Arc<str>>) {
+        *self.disabled.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tools);
+    }
+
+    /// What is said of a tool that is out of use.
+    pub(super) fn disabled(&self, tool: &ToolName) -> Option<Arc<str>> {
+        self.disabled.read().unwrap_or_else(PoisonError::into_inner).get(tool).map(Arc::clone)
     }
 
     /// How every group stands.
@@ -312,6 +330,12 @@ impl Shared {
             let _ = tell.send(Message::Locked(call));
         }
     }
+}
+
+/// What a group is like that nobody set up.
+fn unasked(name: &GroupName) -> LimitOptions {
+    LimitOptions::unasked(&Source::from(name.as_str().to_owned()))
+        .map_or_else(LimitOptions::default, |(_, options)| options)
 }
 
 impl fmt::Debug for Shared {

@@ -60,7 +60,10 @@ impl Schedule {
         let Some(call) = self.worst(group) else { return };
         let error = match refusal {
             Refusal::Full { come_back } => self.rate_limited(call, "the queue is full", Some(come_back)),
-            Refusal::Open { come_back } => self.circuit_open(call, come_back),
+            Refusal::Open { come_back } => {
+                self.circuit_open(call, "is failing and is left alone for a while", come_back)
+            }
+            Refusal::Held { come_back } => self.circuit_open(call, "was taken out of use by a person", come_back),
         };
         self.end_unasked(call, error, now);
     }
@@ -127,16 +130,14 @@ impl Schedule {
         format!("its {what} of {bound:?}")
     }
 
-    pub(super) fn circuit_open(&self, call: Ix, come_back: Duration) -> CallError {
+    pub(super) fn circuit_open(&self, call: Ix, why: &str, come_back: Duration) -> CallError {
         let Item { treatment: Treatment { terms, limit, .. }, failed, .. } = &self.items[call];
         let so_far = failed.as_ref().map_or_else(
             || "was not sent".to_owned(),
             |failed| format!("was not sent again (the last error: {})", failed.error),
         );
-        let message = format!(
-            "`{}` is failing and is left alone for a while, so `{}` {so_far}; try again later or go on without it",
-            limit.name, terms.tool
-        );
+        let message =
+            format!("`{}` {why}, so `{}` {so_far}; try again later or go on without it", limit.name, terms.tool);
         CallError { retry_after: Some(come_back), ..CallError::new(ErrorCode::CircuitOpen, message) }
     }
 }
