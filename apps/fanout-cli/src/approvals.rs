@@ -3,10 +3,8 @@
 //! From the terminal. To the journal, beside whoever runs the calls; or to a gateway, which knows who somebody is by their key.
 //! Nothing is decided here.
 
-use anyhow::{Context, bail};
-use fanout_anthropic::HttpOptions;
+use anyhow::bail;
 use fanout_core::call::ApprovalId;
-use fanout_host::config::StorePlace;
 use fanout_host::environment::Environment;
 use fanout_host::journal::Opened;
 use fanout_journal::approvals::{Approval, Filter, now_ms};
@@ -14,14 +12,10 @@ use serde_json::{Value, json};
 
 use crate::args::{Approvals, ApprovalsCommand, Common, Decide};
 use crate::exit::Ended;
+use crate::gateway::Gateway;
 use crate::loaded::configuration;
 use crate::person::at_terminal;
-use crate::reload::KEY;
-use crate::serve::reached_at;
 use crate::show::{QUIET, STRONG, give, give_styled, print_line, say, styled};
-
-/// Where the address of a gateway on another machine stands.
-const URL: &str = "FANOUT_URL";
 
 /// So many are asked for at once.
 const LISTED: usize = 1000;
@@ -47,27 +41,22 @@ enum Desk<'a> {
     /// In a journal that this machine's files or the database's URL lead to.
     Journal(Box<Opened>),
     /// At a gateway.
-    Gateway(Asked<'a>),
-}
-
-/// The gateway that is asked.
-struct Asked<'a> {
-    url: String,
-    key: Option<&'a str>,
+    Gateway(Gateway<'a>),
 }
 
 impl<'a> Desk<'a> {
     async fn find(common: &Common, approvals: &Approvals, environment: &'a Environment) -> anyhow::Result<Self> {
-        let key = environment.get(KEY);
-        if let Some(url) = approvals.url.as_deref().or(environment.get(URL)) {
-            return Ok(Self::Gateway(Asked { url: url.trim_end_matches('/').to_owned(), key }));
+        if let Some(gateway) = Gateway::named(approvals.url.as_deref(), environment) {
+            return Ok(Self::Gateway(gateway));
         }
         let config = configuration(common, environment)?;
-        let is_gateways = key.is_some() || matches!(config.store.place, StorePlace::Memory);
-        if !is_gateways && let Some(opened) = Opened::open(&config, environment).await? {
-            return Ok(Self::Journal(Box::new(opened)));
+        if let Some(gateway) = Gateway::instead(&config, environment)? {
+            return Ok(Self::Gateway(gateway));
         }
-        Ok(Self::Gateway(Asked { url: format!("http://{}", reached_at(config.server.address(environment)?)), key }))
+        match Opened::open(&config, environment).await? {
+            Some(opened) => Ok(Self::Journal(Box::new(opened))),
+            None => Ok(Self::Gateway(Gateway::of(&config, environment)?)),
+        }
     }
 
     /// A page of questions, newest first, and behind which the next begins.
@@ -83,10 +72,10 @@ impl<'a> Desk<'a> {
         };
         let state = if all { "" } else { "&state=open" };
         let after = after.map(|last| format!("&after_id={last}")).unwrap_or_default();
-        let mut page = gateway.ask(&format!("?limit={LISTED}{state}{after}"), None).await?;
+        let mut page = gateway.ask(&format!("/approvals?limit={LISTED}{state}{after}"), None).await?;
         let last = page["last_id"].as_str().filter(|_| page["has_more"] == true).map(str::to_owned);
         let Value::Array(found) = page["data"].take() else {
-            bail!("what listens at {} is no gateway of ours", gateway.url)
+            bail!("what listens at {} is no gateway of ours", gateway.url())
         };
         Ok((found, last))
     }
@@ -102,7 +91,7 @@ impl<'a> Desk<'a> {
             Self::Gateway(gateway) => {
                 let decision = if is_approved { "approve" } else { "deny" };
                 let body = json!({ "decision": decision, "words": decide.words });
-                gateway.ask(&format!("/{}", decide.id), Some(body)).await
+                gateway.ask(&format!("/approvals/{}", decide.id), Some(body)).await
             }
         }
     }
@@ -162,31 +151,4 @@ fn shown(approval: &Value) -> String {
     let who =
         format!("({}{by}{words}; run {}, call {}, of {})", text("state"), text("run"), text("call"), text("caller"));
     format!("{} {} {}\n  {}", styled(STRONG, text("id")), text("tool"), styled(QUIET, who), approval["input"])
-}
-
-impl Asked<'_> {
-    async fn ask(&self, rest: &str, body: Option<Value>) -> anyhow::Result<Value> {
-        let url = &self.url;
-        let options = HttpOptions { base_url: url.clone(), ..HttpOptions::default() };
-        let (client, _) = options.connections()?;
-        let path = format!("{url}/fanout/v1/approvals{rest}");
-        let mut request = match &body {
-            None => client.get(path),
-            Some(body) => client.post(path).header("content-type", "application/json").body(body.to_string()),
-        };
-        if let Some(key) = self.key {
-            request = request.header("x-api-key", key);
-        }
-        let nobody =
-            || format!("there is no gateway at {url}: `fanout serve` starts one; {URL} or `--url` names another");
-        let answer = request.send().await.with_context(nobody)?;
-        let is_done = answer.status().is_success();
-        let text = answer.text().await.with_context(|| format!("the answer of {url} broke off"))?;
-        let answer: Value =
-            serde_json::from_str(&text).with_context(|| format!("what listens at {url} is no gateway of ours"))?;
-        if !is_done {
-            bail!("{}", answer["error"]["message"].as_str().unwrap_or("the gateway gave no reason"));
-        }
-        Ok(answer)
-    }
 }

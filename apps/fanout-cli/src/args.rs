@@ -90,12 +90,36 @@ Example:
     #[command(after_help = "\
 Example:
   fanout pause")]
-    Pause,
+    Pause(At),
     /// Begin them again.
     #[command(after_help = "\
 Example:
   fanout unpause")]
-    Unpause,
+    Unpause(At),
+    /// Take a tool out of use, or put it back, in every process that shares the journal: its calls are `not_permitted`, and say why.
+    #[command(subcommand)]
+    #[command(after_help = "\
+Examples:
+  fanout tools disable refund --reason \"it pays twice\"
+  fanout tools enable refund")]
+    Tools(Tools),
+    /// Set the limits of a group otherwise than the configuration says, at once and through restarts.
+    #[command(subcommand)]
+    #[command(after_help = "\
+Examples:
+  fanout limits set payments concurrency=2 rate=10/s --reason \"they asked for less\"
+  fanout limits set http/api.example.com concurrency=none
+  fanout limits reset payments")]
+    Limits(Limits),
+    /// Keep everything from an external API, or let it through again: its calls are `circuit_open` meanwhile.
+    #[command(subcommand)]
+    #[command(after_help = "\
+Examples:
+  fanout breaker open payments --for 30m --reason \"maintenance\"
+  fanout breaker close payments")]
+    Breaker(Breaker),
+    /// Say who changed what: orders, decisions on approvals, stopped runs, keys, reloads. Newest first; nothing is ever taken out.
+    Audit(Audit),
     /// Say how things stand: what runs, what waits, and for whom.
     #[command(after_help = "\
 Examples:
@@ -116,6 +140,108 @@ done by the signal SIGHUP, and `POST /fanout/v1/reload`.")]
     Approvals(Approvals),
     /// Who may use the gateway. On this machine's loopback nobody needs a key; anywhere else everybody does.
     Keys(Keys),
+}
+
+/// Where an order is given.
+#[derive(Debug, ClapArgs)]
+pub struct At {
+    /// The gateway to ask; without it the order goes to the journal of the configuration. FANOUT_URL does the same.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
+/// What an order is about, and where it is given.
+#[derive(Debug, ClapArgs)]
+pub struct On {
+    /// Its name, as `fanout check` prints it.
+    pub name: String,
+    /// The gateway to ask; without it the order goes to the journal of the configuration. FANOUT_URL does the same.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
+/// `fanout tools`
+#[derive(Debug, Subcommand)]
+pub enum Tools {
+    /// Take it out of use. Attempts under way go on; calls that come or wait are told why they are not run.
+    #[command(after_help = "Example:\n  fanout tools disable refund --reason \"it pays twice\"")]
+    Disable(Disable),
+    /// Put it back.
+    #[command(after_help = "Example:\n  fanout tools enable refund")]
+    Enable(On),
+}
+
+/// `fanout tools disable`
+#[derive(Debug, ClapArgs)]
+pub struct Disable {
+    #[command(flatten)]
+    pub on: On,
+    /// Why: the model and the audit trail are told.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// `fanout limits`
+#[derive(Debug, Subcommand)]
+pub enum Limits {
+    /// Set some of its limits; the others are the configuration's. Each `set` takes the place of the one before.
+    #[command(after_help = "Example:\n  fanout limits set payments concurrency=2 rate=10/s")]
+    Set(SetLimits),
+    /// Have it as the configuration says.
+    #[command(after_help = "Example:\n  fanout limits reset payments")]
+    Reset(On),
+}
+
+/// `fanout limits set`
+#[derive(Debug, ClapArgs)]
+pub struct SetLimits {
+    #[command(flatten)]
+    pub on: On,
+    /// rate, burst, concurrency, max_queue or max_wait, as in [limits.NAME]; `none` for no rate or no bound.
+    #[arg(required = true, value_name = "KEY=VALUE")]
+    pub limits: Vec<String>,
+    /// Why, for the audit trail.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// `fanout breaker`
+#[derive(Debug, Subcommand)]
+pub enum Breaker {
+    /// Send nothing. Attempts under way go on.
+    #[command(after_help = "Example:\n  fanout breaker open payments --for 30m")]
+    Open(OpenBreaker),
+    /// Send again, and count failures from nothing.
+    #[command(after_help = "Example:\n  fanout breaker close payments")]
+    Close(On),
+}
+
+/// `fanout breaker open`
+#[derive(Debug, ClapArgs)]
+pub struct OpenBreaker {
+    #[command(flatten)]
+    pub on: On,
+    /// For how long, such as 30m; until it is closed, if absent.
+    #[arg(long = "for", value_name = "TIME")]
+    pub lasts: Option<String>,
+    /// Why, for the audit trail.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// `fanout audit`
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  fanout audit
+  fanout audit --limit 1000 --json")]
+pub struct Audit {
+    /// At most so many.
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
+    /// The gateway to ask; without it the journal of the configuration is read. FANOUT_URL does the same.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
 }
 
 /// `fanout runs`

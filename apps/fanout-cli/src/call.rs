@@ -94,7 +94,7 @@ pub async fn run_calls(
     options.recorder = Some(loaded.recorder(&options.run, kind, title, told));
     options.approver = Some(waiting(loaded));
     let given = batch_given(&asked.calls);
-    let mut run = loaded.scheduler().run(Arc::clone(&loaded.toolbox), options);
+    let mut run = loaded.obeying_scheduler().await?.run(Arc::clone(&loaded.toolbox), options);
     run.record(|| What::RunStarted { kind: RunKind::Batch, given });
     let mut batch = run.batch();
     batch.set_bounds(limits(&loaded.config.run).bounds(0, 0));

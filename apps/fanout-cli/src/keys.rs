@@ -1,11 +1,15 @@
 //! `fanout keys`: who may use the gateway.
 
+use fanout_host::controls::deed;
 use fanout_host::environment::Environment;
+use fanout_host::journal::Opened;
 use fanout_host::keys::{Grant, Key, KeysFile};
+use fanout_journal::deeds::Action;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::args::{AddKey, Common, Keys, KeysCommand};
+use crate::controls::at_the_terminal;
 use crate::exit::Ended;
 use crate::loaded::configuration;
 use crate::show::{QUIET, give, print_line, say, styled};
@@ -18,6 +22,7 @@ pub fn keys(common: &Common, keys: &Keys) -> anyhow::Result<Ended> {
         KeysCommand::List => list(common, &file)?,
         KeysCommand::Revoke { id } => {
             let key = file.revoke(id)?;
+            note(common, Action::RevokeKey, &key);
             match common.json {
                 true => print_line(&described(&key)),
                 false => say(format!("{} does not hold any longer", key.id)),
@@ -37,6 +42,7 @@ fn file(common: &Common) -> anyhow::Result<KeysFile> {
 fn add_key(common: &Common, file: &KeysFile, add: &AddKey) -> anyhow::Result<()> {
     let grant = Grant { project: add.project.clone(), admin: add.admin, approve: add.approve };
     let (key, secret) = file.add(grant)?;
+    note(common, Action::AddKey, &key);
     if common.json {
         let mut line = described(&key);
         line["key"] = json!(secret.expose_secret());
@@ -47,6 +53,26 @@ fn add_key(common: &Common, file: &KeysFile, add: &AddKey) -> anyhow::Result<()>
         say(styled(QUIET, note));
     }
     Ok(())
+}
+
+/// Puts what was done into the audit trail, where there is one. The keys hold, or do not, all the same.
+fn note(common: &Common, action: Action, key: &Key) {
+    let noted = || -> anyhow::Result<()> {
+        let environment = Environment::of_process();
+        let config = configuration(common, &environment)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(async {
+            if let Some(opened) = Opened::open(&config, &environment).await? {
+                let detail = described(key);
+                opened.journal.store().keep_deed(deed(at_the_terminal(), action, &key.id, detail)).await?;
+                opened.close().await?;
+            }
+            Ok(())
+        })
+    };
+    if let Err(error) = noted() {
+        say(format!("warning: it is not in the audit trail: {error}"));
+    }
 }
 
 fn list(common: &Common, file: &KeysFile) -> anyhow::Result<()> {

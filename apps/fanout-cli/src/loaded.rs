@@ -15,6 +15,7 @@ use fanout_host::approvals::Approvals;
 use fanout_host::build::{Purpose, add_plan, build_toolbox};
 use fanout_host::config::Config;
 use fanout_host::connect::{Servers, Trouble, connect};
+use fanout_host::controls::Controls;
 use fanout_host::databases::Databases;
 use fanout_host::documents::{Downloaded, fetch};
 use fanout_host::environment::Environment;
@@ -188,7 +189,18 @@ impl Loaded {
         Ok(Notices::start(hooks(&self.config, &self.environment)?, &HttpClient::new()))
     }
 
-    /// A scheduler within the configuration's bounds.
+    /// The same, which does what people on call have ordered, and what they order from here on.
+    pub async fn obeying_scheduler(&self) -> anyhow::Result<Scheduler> {
+        let scheduler = self.scheduler();
+        if let Some(journal) = self.journal() {
+            let controls = Controls::new(Some(journal.clone()), scheduler.clone(), Arc::new(self.config.clone()));
+            controls.look().await?;
+            tokio::spawn(Arc::new(controls).keep_looking());
+        }
+        Ok(scheduler)
+    }
+
+    /// A scheduler within the configuration's bounds. Who serves sees to what is ordered by itself.
     pub fn scheduler(&self) -> Scheduler {
         let once = self.kept.as_ref().map(|kept| Arc::clone(&kept.once));
         Scheduler::new(SchedulerOptions { once, ..self.config.scheduler_options() })

@@ -7,6 +7,7 @@ mod args;
 mod approvals;
 mod call;
 mod check;
+mod controls;
 mod demo;
 mod explain;
 mod init;
@@ -22,6 +23,7 @@ mod serve;
 
 mod content;
 mod exit;
+mod gateway;
 mod interrupt;
 mod loaded;
 mod log;
@@ -56,8 +58,12 @@ fn main() -> ExitCode {
         Command::Mcp(mcp) => mcp::mcp(&args.common, mcp),
         Command::Login(login) => login::login(&args.common, login),
         Command::Runs(runs) => runs::runs(&args.common, runs),
-        Command::Pause => runs::pause(&args.common, true),
-        Command::Unpause => runs::pause(&args.common, false),
+        Command::Pause(at) => controls::pause(&args.common, at.url.as_deref(), true),
+        Command::Unpause(at) => controls::pause(&args.common, at.url.as_deref(), false),
+        Command::Tools(tools) => controls::tools(&args.common, tools),
+        Command::Limits(limits) => controls::limits(&args.common, limits),
+        Command::Breaker(breaker) => controls::breaker(&args.common, breaker),
+        Command::Audit(audit) => controls::audit(&args.common, audit),
         Command::Status => runs::status(&args.common),
         Command::Reload => reload::reload(&args.common),
         Command::Approvals(all) => approvals::approvals(&args.common, all),

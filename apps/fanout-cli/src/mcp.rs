@@ -32,9 +32,10 @@ pub fn mcp(common: &Common, mcp: &Mcp) -> anyhow::Result<Ended> {
         let _runtime = runtime.enter();
         loaded.notices()?
     };
+    let scheduler = runtime.block_on(loaded.obeying_scheduler())?;
     let options = McpOptions {
         toolbox: Arc::clone(&loaded.toolbox),
-        scheduler: loaded.scheduler(),
+        scheduler,
         approvals: loaded.approvals(),
         approval_wait: loaded.config.run.approval_wait,
         calls_max: usize::try_from(loaded.config.run.max_calls).unwrap_or(usize::MAX),

@@ -112,7 +112,8 @@ pub struct Asking<'a> {
 /// who cancel it.
 pub async fn ask(loaded: &Loaded, asking: Asking<'_>, conversation: Conversation) -> anyhow::Result<(RunId, Report)> {
     let Asking { model, options, kind, title, told, cancel } = asking;
-    let agent = Agent::new(model, loaded.scheduler(), Arc::clone(&loaded.toolbox), options).map_err(explained)?;
+    let agent = Agent::new(model, loaded.obeying_scheduler().await?, Arc::clone(&loaded.toolbox), options)
+        .map_err(explained)?;
     let run = fanout_agent::new_run_id();
     let settings = RunSettings {
         run: Some(run.clone()),

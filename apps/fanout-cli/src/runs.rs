@@ -7,21 +7,25 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
 use fanout_anthropic::{Model, Usage};
+use fanout_core::call::RunId;
 use fanout_core::event::Event;
 use fanout_core::timeline::{Timeline, Turn};
 use fanout_host::build::{Purpose, build_model};
 use fanout_host::config::read_duration;
+use fanout_host::controls::deed;
 use fanout_host::environment::Environment;
 use fanout_host::journal::Opened;
 use fanout_host::lines::{Used, line, row, run_ended, time as moment};
-use fanout_host::runs::{Equipment, PAUSED, Worker, WorkerOptions, stop};
+use fanout_host::runs::{Equipment, Worker, WorkerOptions, stop};
 use fanout_host::status::Status;
 use fanout_host::trace::trace;
+use fanout_journal::deeds::Action;
 use fanout_journal::store::{Row, RunState, Wanted};
 use fanout_journal::{Journal, Told};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::{Common, Runs, RunsCancel, RunsList, RunsPrune};
+use crate::controls::at_the_terminal;
 use crate::exit::Ended;
 use crate::interrupt::on_interrupt;
 use crate::loaded::{Loaded, configuration};
@@ -51,22 +55,6 @@ pub fn runs(common: &Common, runs: &Runs) -> anyhow::Result<Ended> {
             Runs::Cancel(wanted) => cancel(common, journal, wanted).await?,
             Runs::Prune(wanted) => prune(common, journal, wanted, retention).await?,
             Runs::Resume | Runs::Replay(_) => {}
-        }
-        opened.close().await?;
-        Ok(Ended::Done)
-    })
-}
-
-/// Keeps queued runs waiting, or not any longer.
-pub fn pause(common: &Common, pause: bool) -> anyhow::Result<Ended> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (opened, _) = open(common).await?;
-        opened.journal.store().set(PAUSED, pause.then(|| "the terminal".to_owned())).await?;
-        match common.json {
-            true => print_line(&json!({ "type": "paused", "paused": pause })),
-            false if pause => say("no run in the background begins until `fanout unpause`"),
-            false => say("runs in the background begin again"),
         }
         opened.close().await?;
         Ok(Ended::Done)
@@ -219,7 +207,10 @@ async fn cancel(common: &Common, journal: &Journal, wanted: &RunsCancel) -> anyh
     if let Some(row) = run.as_ref().filter(|row| row.state.is_over()) {
         say(format!("the run `{}` has ended already, as `{}`", row.run, row.state.as_str()));
     }
-    let stopped = stop(journal, run.map(|row| row.run), "cancelled at the terminal").await?;
+    let id = run.map(|row| row.run);
+    let stopped = stop(journal, id.clone(), "cancelled at the terminal").await?;
+    let target = id.as_ref().map_or("", RunId::as_str);
+    note(journal, Action::CancelRun, target, json!({ "runs": stopped })).await?;
     match common.json {
         true => print_line(&json!({ "type": "cancelled", "runs": stopped })),
         false => say(format!("{stopped} runs are stopped")),
@@ -234,10 +225,17 @@ async fn prune(common: &Common, journal: &Journal, wanted: &RunsPrune, retention
     };
     let before = SystemTime::now().duration_since(UNIX_EPOCH)?.saturating_sub(age);
     let gone = journal.store().prune(u64::try_from(before.as_millis())?).await?;
+    note(journal, Action::PruneRuns, "", json!({ "runs": gone })).await?;
     match common.json {
         true => print_line(&json!({ "type": "pruned", "runs": gone })),
         false => say(format!("{gone} runs are forgotten")),
     }
+    Ok(())
+}
+
+/// Puts what was done into the audit trail.
+async fn note(journal: &Journal, action: Action, target: &str, detail: Value) -> anyhow::Result<()> {
+    journal.store().keep_deed(deed(at_the_terminal(), action, target, detail)).await?;
     Ok(())
 }
 
@@ -252,7 +250,7 @@ async fn resume(common: &Common) -> anyhow::Result<Ended> {
         move || Equipment { model: Arc::clone(&model), toolbox: Arc::clone(&toolbox), config: Arc::clone(&config) };
     let worker = Worker::new(WorkerOptions {
         journal: journal.clone(),
-        scheduler: loaded.scheduler(),
+        scheduler: loaded.obeying_scheduler().await?,
         equipment: Arc::new(equipment),
         approvals: loaded.approvals(),
         ledger: loaded.ledger(),

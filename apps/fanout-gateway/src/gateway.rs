@@ -19,6 +19,7 @@ use fanout_core::event::{Recorder, RunKind};
 use fanout_core::run::Scheduler;
 use fanout_host::approvals::Approvals;
 use fanout_host::changes::Changes;
+use fanout_host::controls::Controls;
 use fanout_host::journal::begin;
 use fanout_host::keys::KeysFile;
 use fanout_host::notify::Notices;
@@ -89,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) request_ids: RequestIds,
     pub(crate) metrics: Arc<Metrics>,
     notices: Notices,
+    /// What people on call have ordered.
+    pub(crate) controls: Arc<Controls>,
     pub(crate) repeats: Repeats,
     /// Works on what runs in the background, where runs are kept.
     pub(crate) worker: Option<Arc<Worker>>,
@@ -117,7 +120,7 @@ impl Shared {
             next.learn_from(before);
         }
         self.metrics.know(&next.toolbox);
-        self.scheduler.set_limits(next.config.scheduler_options().limits);
+        self.controls.configured(Arc::clone(&next.config));
         self.offered.send_replace(Arc::clone(&next.offered));
         self.current.send_replace(Arc::new(next));
         Ok(changes)
@@ -167,6 +170,8 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new(&current.toolbox));
         let offered = watch::Sender::new(Arc::clone(&current.offered));
         let current = watch::Sender::new(Arc::new(current));
+        let config = Arc::clone(&current.borrow().config);
+        let controls = Controls::new(options.journal.clone(), options.scheduler.clone(), config);
         let worker = options.journal.clone().map(|journal| worker(journal, &options, &current, &metrics));
         let shared = Shared {
             worker,
@@ -182,6 +187,7 @@ impl Gateway {
             keyring,
             metrics,
             notices: options.notices,
+            controls: Arc::new(controls),
             repeats: Repeats::default(),
             closing: Cancel::default(),
             stop: Cancel::default(),
@@ -238,6 +244,8 @@ impl Gateway {
     /// # Errors
     /// The journal cannot be read.
     pub async fn recover(&self) -> Result<usize, StoreError> {
+        // What was ordered holds for what goes on, too.
+        self.shared.controls.look().await?;
         match &self.shared.worker {
             Some(worker) => Ok(worker.recover().await?.len()),
             None => Ok(0),
@@ -249,12 +257,14 @@ impl Gateway {
     pub async fn work(&self, grace: Duration) {
         let Some(worker) = &self.shared.worker else { return };
         let working = tokio::spawn(Arc::clone(worker).work());
+        let looking = tokio::spawn(Arc::clone(&self.shared.controls).keep_looking());
         self.shared.closing.cancelled().await;
         worker.drain();
         tracing::info!("stopping: nothing more begins in the background");
         worker.close(grace).await;
         // It ends by itself once the worker is closed.
         let _ = working.await;
+        looking.abort();
     }
 
     /// Waits until nothing runs that somebody waits for.

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use fanout_core::call::CallerId;
 use fanout_core::tool::CallerToken;
 use fanout_host::claims::{ClaimsError, Verifier};
+use fanout_host::controls::Who;
 use fanout_host::keys::{KEY_PREFIX, Key, KeysError, KeysFile, whose};
 use fanout_journal::approvals::Viewer;
 use http::header::AUTHORIZATION;
@@ -139,6 +140,21 @@ impl Caller {
             self.token = Some(verified.map_err(|error| refused(&error))?);
         }
         Ok(self)
+    }
+
+    /// Them as somebody whose deeds are kept.
+    pub(crate) fn who(&self) -> Who {
+        Who { name: self.id.to_string(), project: self.project.clone() }
+    }
+
+    /// # Errors
+    /// 403 for a key that may not do this: it is not an admin's.
+    pub(crate) fn must_be_admin(&self, this: &str) -> Result<(), ApiError> {
+        if self.is_admin {
+            return Ok(());
+        }
+        let message = format!("this key may not {this}: `fanout keys add --admin` makes one that may");
+        Err(ApiError::new(StatusCode::FORBIDDEN, "not_permitted", message))
     }
 
     /// Them as somebody who looks at approvals.

@@ -14,6 +14,7 @@ pub mod changes;
 pub mod claims;
 pub mod config;
 pub mod connect;
+pub mod controls;
 pub mod databases;
 pub mod declare;
 pub mod documents;

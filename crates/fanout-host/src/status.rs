@@ -6,17 +6,19 @@ use std::fmt;
 
 use fanout_journal::Journal;
 use fanout_journal::approvals::{Filter, Viewer, now_ms};
+use fanout_journal::deeds::{Action, Deed};
 use fanout_journal::store::{RunState, StoreError};
 use serde_json::{Value, json};
 
 use crate::approvals::Approvals;
-use crate::runs::PAUSED;
+use crate::controls::{in_effect, paused_by};
+use crate::lines::time;
 
 /// More questions than this are not counted: so many are no longer looked through.
 const QUESTIONS_MAX: usize = 1_000;
 
 /// How things stand in a journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Status {
     /// Runs that somebody must say yes to.
     pub proposed: usize,
@@ -24,8 +26,8 @@ pub struct Status {
     pub queued: usize,
     /// Runs under way, in whatever process, and those whose process is gone.
     pub running: usize,
-    /// Who keeps queued runs waiting, if anybody does.
-    pub paused_by: Option<String>,
+    /// What people on call have ordered.
+    pub orders: Vec<Deed>,
     /// Questions that wait for people; a thousand stands for any more, too.
     pub approvals: usize,
 }
@@ -44,7 +46,7 @@ impl Status {
             proposed: count(RunState::Proposed),
             queued: count(RunState::Queued),
             running: count(RunState::Running),
-            paused_by: journal.store().setting(PAUSED).await?,
+            orders: in_effect(journal.store().standing().await?),
             approvals: approvals.list(filter, None).await?.len(),
         })
     }
@@ -53,7 +55,8 @@ impl Status {
     pub fn to_json(&self) -> Value {
         json!({
             "type": "status", "runs": { "proposed": self.proposed, "queued": self.queued, "running": self.running },
-            "paused_by": self.paused_by, "approvals_open": self.approvals,
+            "paused_by": paused_by(&self.orders), "approvals_open": self.approvals,
+            "orders": self.orders.iter().map(Deed::to_json).collect::<Vec<_>>(),
         })
     }
 }
@@ -61,8 +64,17 @@ impl Status {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "runs: {} running, {} queued, {} proposed", self.running, self.queued, self.proposed)?;
-        if let Some(by) = &self.paused_by {
+        if let Some(by) = paused_by(&self.orders) {
             write!(f, "\npaused by {by}: no queued run begins until `fanout unpause`")?;
+        }
+        for deed in self.orders.iter().filter(|deed| deed.action != Action::Pause) {
+            write!(f, "\n{} {}, by {}", deed.action.as_str(), deed.target, deed.who)?;
+            for (key, value) in deed.detail.as_object().into_iter().flatten() {
+                match (key.as_str(), value.as_u64()) {
+                    ("until_ms", Some(until)) => write!(f, ", until {}", time(until))?,
+                    _ => write!(f, ", {key}: {value}")?,
+                }
+            }
         }
         match self.approvals {
             0 => Ok(()),

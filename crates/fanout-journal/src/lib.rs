@@ -10,6 +10,7 @@ mod recorder;
 mod writer;
 
 pub mod approvals;
+pub mod deeds;
 pub mod memo;
 pub mod spending;
 pub mod store;

@@ -12,6 +12,7 @@ use fanout_core::call::RunId;
 use fanout_core::event::RunKind;
 use fanout_core::tool::BoxFuture;
 
+use crate::deeds::Deed;
 use crate::memo::{Memo, Remembered};
 use crate::record::RecordError;
 
@@ -69,11 +70,14 @@ pub trait Store: Send + Sync + 'static {
         keys: Vec<Vec<String>>,
     ) -> BoxFuture<'_, Result<Vec<Option<Remembered>>, StoreError>>;
 
-    /// A setting that all processes share, such as `paused`.
-    fn setting(&self, name: &'static str) -> BoxFuture<'_, Result<Option<String>, StoreError>>;
+    /// Keeps a deed; its order stands from then on. Answers its number.
+    fn keep_deed(&self, deed: Deed) -> BoxFuture<'_, Result<u64, StoreError>>;
 
-    /// Sets it, or takes it away.
-    fn set(&self, name: &'static str, value: Option<String>) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// The last deed about each subject and target, in the order of their numbers.
+    fn standing(&self) -> BoxFuture<'_, Result<Vec<Deed>, StoreError>>;
+
+    /// The deeds before that number, newest first, at most so many.
+    fn deeds(&self, before: Option<u64>, max: usize) -> BoxFuture<'_, Result<Vec<Deed>, StoreError>>;
 }
 
 /// One thing to add.

@@ -221,7 +221,7 @@ async fn a_run_in_the_background_is_parked_and_can_be_decided_while_nobody_runs(
     assert_eq!((&status["here"]["running"], &status["here"]["parked"]), (&json!(1), &json!(1)), "{status}");
     assert_eq!(run(desk.folder.path(), &[], &["pause"]).status.code(), Some(0));
     let came = run(desk.folder.path(), &[], &["status"]);
-    let said = "runs: 1 running, 0 queued, 0 proposed\npaused by the terminal: no queued run begins until `fanout unpause`\n\
+    let said = "runs: 1 running, 0 queued, 0 proposed\npaused by terminal: no queued run begins until `fanout unpause`\n\
                 1 call waits for a person: `fanout approvals list`\n";
     assert_eq!(String::from_utf8(came.stdout).unwrap(), said);
     assert_eq!(run(desk.folder.path(), &[], &["unpause"]).status.code(), Some(0));

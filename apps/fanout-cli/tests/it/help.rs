@@ -70,6 +70,10 @@ async fn every_command_is_listed_and_every_flag_has_an_example() {
             "runs",
             "pause",
             "unpause",
+            "tools",
+            "limits",
+            "breaker",
+            "audit",
             "status",
             "reload",
             "approvals",
@@ -101,7 +105,9 @@ async fn every_example_is_true() {
     let server = Server::start(ServerOptions::script(Script::new([Turn::text("All are on time.")]))).unwrap();
     let folder = Path::new(env!("CARGO_BIN_EXE_fanout")).parent().unwrap();
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
-    let desk = Desk::with(&api.tool("get_order", "GET", "ok/{id}", ""))
+    let refund = api.tool("refund", "POST", "ok/{id}", "limit = \"payments\"\n");
+    let tools = api.tool("get_order", "GET", "ok/{id}", "") + &refund + "[limits.payments]\nconcurrency = 4\n";
+    let desk = Desk::with(&tools)
         .set("PATH", path)
         .set("FANOUT_SERVER__LISTEN", "127.0.0.1:0")
         .set("ANTHROPIC_BASE_URL", server.base_url());

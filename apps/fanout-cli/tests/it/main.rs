@@ -13,6 +13,7 @@ mod check;
 #[cfg(unix)]
 mod comes_back;
 mod command;
+mod controls;
 mod crash;
 mod demo;
 #[cfg(target_os = "linux")]

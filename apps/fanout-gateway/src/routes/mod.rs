@@ -5,6 +5,7 @@
 //! Every route is put in through [`Routes`], which remembers its name: `/openapi.json` is held against that list.
 
 mod approvals;
+mod controls;
 mod health;
 mod openapi;
 mod reload;
@@ -59,6 +60,9 @@ pub(crate) fn routes() -> Routes {
         .with(Method::GET, "/fanout/v1/approvals", get(approvals::list))
         .with(Method::GET, "/fanout/v1/approvals/{id}", get(approvals::get))
         .with(Method::POST, "/fanout/v1/approvals/{id}", post(approvals::decide))
+        .with(Method::POST, "/fanout/v1/controls", post(controls::order).get(controls::standing))
+        .named(Method::GET, "/fanout/v1/controls")
+        .with(Method::GET, "/fanout/v1/audit", get(controls::audit))
         .with(Method::GET, "/fanout/v1/status", get(status::status))
         .with(Method::POST, "/fanout/v1/reload", post(reload::reload))
         .with(Method::GET, "/livez", get(health::live))

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
+use fanout_host::controls::deed;
+use fanout_journal::deeds::Action;
 use http::StatusCode;
 
 use crate::error::ApiError;
@@ -17,10 +19,7 @@ pub(crate) async fn reload(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<impl IntoResponse, ApiError> {
-    if !caller.is_admin {
-        let message = "this key may not change the gateway: `fanout keys add --admin` makes one that may";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "not_permitted", message));
-    }
+    caller.must_be_admin("change the gateway")?;
     let changes = shared.reload().await.map_err(refused)?;
     tracing::info!(
         caller = caller.id.as_str(),
@@ -28,6 +27,10 @@ pub(crate) async fn reload(
         settings = changes.settings.len(),
         "reloaded"
     );
+    let done = deed(caller.who(), Action::Reload, "", serde_json::to_value(&changes).unwrap_or_default());
+    if let Err(error) = shared.controls.note(done).await {
+        tracing::error!(%error, "that the configuration was read again is not in the audit trail");
+    }
     Ok(Json(changes))
 }
 

@@ -13,9 +13,11 @@ use axum::response::{IntoResponse, Response, Sse};
 use axum::{Extension, Json};
 use fanout_core::call::RunId;
 use fanout_core::event::Event as RunEvent;
+use fanout_host::controls::deed;
 use fanout_host::lines::{line, row};
 use fanout_host::runs::{NewAgentRun, SubmitError, Worker};
 use fanout_journal::Told;
+use fanout_journal::deeds::Action;
 use fanout_journal::store::{Row, RunState, StoreError, Wanted};
 use futures_util::stream::{Stream, unfold};
 use http::{HeaderMap, StatusCode};
@@ -135,14 +137,11 @@ pub(crate) async fn decide(
     Path(id): Path<String>,
     body: Text,
 ) -> Result<Json<Value>, ApiError> {
-    if !caller.is_admin {
-        let message = "this key may not decide: `fanout keys add --admin` makes one that may";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "not_permitted", message));
-    }
+    caller.must_be_admin("decide")?;
     let Decision { decision } = body.read()?;
-    let (to, reason) = match decision.as_str() {
-        "approve" => (RunState::Queued, None),
-        "deny" => (RunState::Cancelled, Some(format!("denied by {}", caller.id))),
+    let (to, reason, action) = match decision.as_str() {
+        "approve" => (RunState::Queued, None, Action::ApproveRun),
+        "deny" => (RunState::Cancelled, Some(format!("denied by {}", caller.id)), Action::DenyRun),
         other => {
             return Err(ApiError::invalid(format!("`decision` must be `approve` or `deny`, and is `{other}`")));
         }
@@ -156,6 +155,7 @@ pub(crate) async fn decide(
         return Err(ApiError::new(StatusCode::CONFLICT, "not_proposed", message));
     }
     tracing::info!(run = id, caller = caller.id.as_str(), decision, "a proposed run was decided");
+    note(&shared, &caller, action, &id).await;
     worker.look();
     Ok(Json(row(&find(&shared, &caller, &id).await?)))
 }
@@ -169,7 +169,15 @@ pub(crate) async fn cancel(
     let found = find(&shared, &caller, &id).await?;
     let worker = worker(&shared)?;
     worker.stop(Some(found.run), &format!("cancelled by {}", caller.id)).await.map_err(|error| unkept(&error))?;
+    note(&shared, &caller, Action::CancelRun, &id).await;
     Ok(Json(row(&find(&shared, &caller, &id).await?)))
+}
+
+/// Puts what was done to a run into the audit trail.
+async fn note(shared: &Shared, caller: &Caller, action: Action, run: &str) {
+    if let Err(error) = shared.controls.note(deed(caller.who(), action, run, json!({}))).await {
+        tracing::error!(%error, run, action = action.as_str(), "it is not in the audit trail");
+    }
 }
 
 /// A run of this caller's, or any for an admin.
@@ -180,10 +188,12 @@ async fn find(shared: &Shared, caller: &Caller, id: &str) -> Result<Row, ApiErro
 }
 
 fn worker(shared: &Shared) -> Result<&Arc<Worker>, ApiError> {
-    shared.worker.as_ref().ok_or_else(|| {
-        let message = "nothing is kept here (`url` of [store] is \"memory:\"), so there are no runs to ask for";
-        ApiError::new(StatusCode::CONFLICT, "no_store", message)
-    })
+    shared.worker.as_ref().ok_or_else(nothing_is_kept)
+}
+
+pub(crate) fn nothing_is_kept() -> ApiError {
+    let message = "nothing is kept here (`url` of [store] is \"memory:\"), so there is nothing to ask for";
+    ApiError::new(StatusCode::CONFLICT, "no_store", message)
 }
 
 pub(crate) fn unkept(error: &StoreError) -> ApiError {

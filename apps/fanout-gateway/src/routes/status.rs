@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::{Extension, Json};
 use fanout_host::status::Status;
-use http::StatusCode;
+use fanout_journal::deeds::Deed;
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
@@ -20,11 +20,9 @@ pub(crate) async fn status(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Value>, ApiError> {
-    if !caller.is_admin {
-        let message = "this key may not see all runs: `fanout keys add --admin` makes one that may";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "not_permitted", message));
-    }
-    let mut all = json!({ "type": "status" });
+    caller.must_be_admin("see all runs")?;
+    let orders: Vec<Value> = shared.controls.standing().iter().map(Deed::to_json).collect();
+    let mut all = json!({ "type": "status", "orders": orders });
     let (mut running, mut parked, mut failing) = (0, 0, None);
     if let Some(worker) = &shared.worker {
         let known = Status::read(worker.journal(), &shared.approvals).await;

@@ -15,4 +15,4 @@ pub use difference::{Difference, Story, differences};
 pub use given::{NewAgentRun, batch_given, calls_given};
 pub use recover::{Broken, Recovery, Reopened, elapsed, unfinished};
 pub use replay::{Answers, Recording, ReplayError, Replayed};
-pub use worker::{Equipment, PAUSED, SubmitError, Worker, WorkerOptions, stop, stopped_by_others};
+pub use worker::{Equipment, SubmitError, Worker, WorkerOptions, stop, stopped_by_others};

@@ -27,6 +27,7 @@ use super::recover::{Broken, Recovery};
 use super::watched::Watched;
 use crate::approvals::Approvals;
 use crate::config::Config;
+use crate::controls::paused_by;
 use crate::journal::new_run;
 use crate::options::{agent_options, daily_caps};
 
@@ -35,9 +36,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// So many runs of processes that are gone are taken over in one step.
 const ADOPTED_MAX: usize = 1_000;
-
-/// The setting that keeps queued runs waiting, with the word of who said so.
-pub const PAUSED: &str = "paused";
 
 /// What a run works with. One that has begun ends with what it began with.
 #[derive(Clone)]
@@ -231,7 +229,7 @@ impl Worker {
         // Who only waits for people holds no place; when they have decided it goes on at once.
         let busy = self.running().values().filter(|running| !running.watched.is_parked()).count();
         let room = equipment.config.worker.concurrency.saturating_sub(busy);
-        if room == 0 || store.setting(PAUSED).await?.is_some() {
+        if room == 0 || paused_by(&store.standing().await?).is_some() {
             return Ok(());
         }
         let rows = store.take_queued(room).await?;

@@ -14,6 +14,7 @@ use super::PostgresStore;
 use super::append::{number, plain};
 use super::link::Param;
 use crate::approvals::{Approval, ApprovalStore, Filter, Parting, Ruling};
+use crate::deeds::Action;
 use crate::store::StoreError;
 
 const COLUMNS: &str = "id, run, call, caller, project, tool, input, hash, asked_ms, expires_ms, holder_run, holder_call, agreed, \
@@ -54,6 +55,17 @@ impl ApprovalStore for PostgresStore {
                     let count = "insert into fanout.setting values ('decisions', '1') on conflict (name) \
                                  do update set value = (setting.value::bigint + 1)::text";
                     client.query_typed(count, &[]).await?;
+                    let deed = "insert into fanout.deed (at_ms, who, action, target, detail) \
+                                select $1, $2, $3, id, json_build_object('tool', tool, 'run', run, 'call', call)::text \
+                                from fanout.approval where id = $4";
+                    let action = if ruling.is_approved { Action::Approve } else { Action::Deny };
+                    let values: &[Param<'_>] = &[
+                        (&number(ruling.at_ms), Type::INT8),
+                        (&by, Type::TEXT),
+                        (&action.as_str(), Type::TEXT),
+                        (&id.as_str(), Type::TEXT),
+                    ];
+                    client.query_typed(deed, values).await?;
                 }
                 let select = format!("select {COLUMNS} from fanout.approval where id = $1");
                 Ok(client.query_typed(&select, &[(&id.as_str(), Type::TEXT)]).await?.pop())

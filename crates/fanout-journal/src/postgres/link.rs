@@ -14,11 +14,12 @@ use tokio_postgres::{Client, Error, Row};
 use crate::store::StoreError;
 
 /// What makes each layout of the one before, from the empty schema on. None is ever changed.
-const LAYOUTS: [&str; 4] = [
+const LAYOUTS: [&str; 5] = [
     include_str!("../../migrations/postgres/1.sql"),
     include_str!("../../migrations/postgres/2.sql"),
     include_str!("../../migrations/postgres/3.sql"),
     include_str!("../../migrations/postgres/4.sql"),
+    include_str!("../../migrations/postgres/5.sql"),
 ];
 
 /// Who changes the layout holds this lock of the server until it is done: `fanout` in ASCII.

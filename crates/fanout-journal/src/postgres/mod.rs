@@ -8,6 +8,7 @@
 
 mod append;
 mod approvals;
+mod deeds;
 mod link;
 mod memos;
 mod rows;
@@ -24,6 +25,7 @@ use tokio_postgres::types::Type;
 
 pub use link::Connect;
 
+use crate::deeds::Deed;
 use crate::memo::Remembered;
 use crate::store::{DAY_MS, Entry, Row, RunState, Store, StoreError, Stored, Wanted};
 use append::{append, number, plain};
@@ -44,6 +46,10 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
+    fn deeds_of(&self, rows: &[tokio_postgres::Row]) -> Result<Vec<Deed>, StoreError> {
+        rows.iter().map(deeds::read).collect::<Result<_, _>>().map_err(|detail| self.reader.unusable(detail))
+    }
+
     /// Opens the journal, and makes it if there is none: for that the database's user must be allowed to create a schema.
     /// `place` is how it is called in messages; it holds no password. Who does not [`beat`](Store::beat) for as long as `lease`
     /// loses its runs to others.
@@ -291,24 +297,19 @@ impl Store for PostgresStore {
         })
     }
 
-    fn setting(&self, name: &'static str) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
-        Box::pin(async move {
-            let rows =
-                self.reader.query("select value from fanout.setting where name = $1", &[(&name, Type::TEXT)]).await?;
-            rows.first().map(|row| row.try_get(0)).transpose().map_err(|error| self.reader.error(&error))
-        })
+    fn keep_deed(&self, deed: Deed) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async move { self.writer.transact(async |client| deeds::add(client, &deed).await).await })
     }
 
-    fn set(&self, name: &'static str, value: Option<String>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn standing(&self) -> BoxFuture<'_, Result<Vec<Deed>, StoreError>> {
+        Box::pin(async move { self.deeds_of(&self.reader.query(&deeds::standing(), &[]).await?) })
+    }
+
+    fn deeds(&self, before: Option<u64>, max: usize) -> BoxFuture<'_, Result<Vec<Deed>, StoreError>> {
         Box::pin(async move {
-            let value = value.as_deref().map(plain);
-            let set = match value {
-                Some(_) => {
-                    "insert into fanout.setting values ($1, $2) on conflict (name) do update set value = excluded.value"
-                }
-                None => "delete from fanout.setting where name = $1 and $2::text is null",
-            };
-            self.writer.query(set, &[(&name, Type::TEXT), (&value, Type::TEXT)]).await.map(drop)
+            let (before, max) = (before.map(number), i64::try_from(max).unwrap_or(i64::MAX));
+            let values: &[Param<'_>] = &[(&before, Type::INT8), (&max, Type::INT8)];
+            self.deeds_of(&self.reader.query(&deeds::list(), values).await?)
         })
     }
 }

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{SqliteStore, begin};
 use crate::approvals::{Approval, ApprovalStore, Filter, Parting, Ruling};
+use crate::deeds::Action;
 use crate::store::StoreError;
 
 const COLUMNS: &str = "id, run, call, caller, project, tool, input, hash, asked_ms, expires_ms, holder_run, holder_call, agreed, \
@@ -40,6 +41,11 @@ impl ApprovalStore for SqliteStore {
                 let sql = "insert into fanout_setting values ('decisions', '1') \
                            on conflict (name) do update set value = value + 1";
                 transaction.execute(sql, [])?;
+                let sql = "insert into fanout_deed (at_ms, who, action, target, detail) \
+                           select ?, ?, ?, id, json_object('tool', tool, 'run', run, 'call', call) \
+                           from fanout_approval where id = ?";
+                let action = if ruling.is_approved { Action::Approve } else { Action::Deny };
+                transaction.execute(sql, params![ruling.at_ms, ruling.by, action.as_str(), id.as_str()])?;
             }
             let found = one(&transaction, "id = ?", &[&id.as_str()])?;
             transaction.commit()?;

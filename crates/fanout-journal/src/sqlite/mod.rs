@@ -4,6 +4,7 @@
 //! only looks waits for nobody. Write-ahead log, full synchronisation: what an append answered for outlives the power.
 
 mod approvals;
+mod deeds;
 mod memos;
 mod open;
 mod owner;
@@ -18,6 +19,7 @@ use fanout_core::call::RunId;
 use fanout_core::tool::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use crate::deeds::Deed;
 use crate::memo::Remembered;
 use crate::record::FORM;
 use crate::store::{DAY_MS, Entry, Row, RunState, Store, StoreError, Stored, Wanted};
@@ -204,26 +206,16 @@ impl Store for SqliteStore {
         self.reader.ask(move |connection| memos::recall(connection, &caller, &keys))
     }
 
-    fn setting(&self, name: &'static str) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
-        self.reader.ask(move |connection| {
-            let sql = "select value from fanout_setting where name = ?";
-            connection.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()
-        })
+    fn keep_deed(&self, deed: Deed) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.writer.ask(move |connection| deeds::add(connection, &deed))
     }
 
-    fn set(&self, name: &'static str, value: Option<String>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.writer.ask(move |connection| {
-            match value {
-                Some(value) => {
-                    let sql = "insert into fanout_setting values (?, ?) on conflict (name) do update set value = excluded.value";
-                    connection.execute(sql, params![name, value])?;
-                }
-                None => {
-                    connection.execute("delete from fanout_setting where name = ?", [name])?;
-                }
-            }
-            Ok(())
-        })
+    fn standing(&self) -> BoxFuture<'_, Result<Vec<Deed>, StoreError>> {
+        self.reader.ask(|connection| deeds::standing(connection))
+    }
+
+    fn deeds(&self, before: Option<u64>, max: usize) -> BoxFuture<'_, Result<Vec<Deed>, StoreError>> {
+        self.reader.ask(move |connection| deeds::list(connection, before, max))
     }
 }
 

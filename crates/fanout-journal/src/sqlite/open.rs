@@ -14,11 +14,12 @@ use tokio::sync::oneshot;
 use crate::store::StoreError;
 
 /// What makes each layout of the one before, from the empty file on. None is ever changed.
-const LAYOUTS: [&str; 4] = [
+const LAYOUTS: [&str; 5] = [
     include_str!("../../migrations/sqlite/1.sql"),
     include_str!("../../migrations/sqlite/2.sql"),
     include_str!("../../migrations/sqlite/3.sql"),
     include_str!("../../migrations/sqlite/4.sql"),
+    include_str!("../../migrations/sqlite/5.sql"),
 ];
 
 /// So long one connection waits for another's, of this process or not: longer than any transaction of ours takes.

@@ -9,7 +9,7 @@ use serde_json::json;
 /// So many milliseconds after 1970 everything happens, and questions are good for as long.
 const NOW: u64 = 1_000;
 
-fn asked(run: &str, call: &str, caller: &str) -> Approval {
+pub fn asked(run: &str, call: &str, caller: &str) -> Approval {
     Approval {
         id: format!("apr_{run}{call}").into(),
         run: run.into(),
@@ -28,7 +28,7 @@ fn asked(run: &str, call: &str, caller: &str) -> Approval {
     }
 }
 
-fn ruling(is_approved: bool, by: &str) -> Ruling {
+pub fn ruling(is_approved: bool, by: &str) -> Ruling {
     Ruling { is_approved, by: by.to_owned(), words: Some("with care".to_owned()), at_ms: NOW + 1 }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use fanout_core::call::RunId;
 use fanout_core::event::{Event, Recorder, What};
 use fanout_core::tool::BoxFuture;
+use fanout_journal::deeds::Deed;
 use fanout_journal::memo::Remembered;
 use fanout_journal::store::{Entry, Row, RunState, Store, StoreError, Stored, Wanted};
 use fanout_journal::{Journal, JournalOptions};
@@ -79,12 +80,16 @@ impl Store for Flaky {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn setting(&self, _: &'static str) -> BoxFuture<'_, Result<Option<String>, StoreError>> {
-        Box::pin(async { Ok(None) })
+    fn keep_deed(&self, _: Deed) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async { Ok(1) })
     }
 
-    fn set(&self, _: &'static str, _: Option<String>) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async { Ok(()) })
+    fn standing(&self) -> BoxFuture<'_, Result<Vec<Deed>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn deeds(&self, _: Option<u64>, _: usize) -> BoxFuture<'_, Result<Vec<Deed>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 }
 

@@ -129,6 +129,13 @@ async fn runs_are_decided_stopped_and_forgotten() {
 }
 
 #[tokio::test]
+async fn deeds_are_kept() {
+    for place in Place::both().await {
+        suite::deeds_are_kept(&place.open().await, &place.open().await).await;
+    }
+}
+
+#[tokio::test]
 async fn a_journal_keeps_what_is_recorded() {
     for place in Place::both().await {
         suite::a_journal_keeps_what_is_recorded(Arc::new(place.open().await)).await;
@@ -147,7 +154,7 @@ async fn many_that_open_an_empty_database_at_once_make_one_journal() {
         while let Some(opened) = opening.join_next().await {
             opened.unwrap();
         }
-        assert_eq!(place.database.sql("select count(*) from fanout.layout").await.unwrap().trim(), "4");
+        assert_eq!(place.database.sql("select count(*) from fanout.layout").await.unwrap().trim(), "5");
     }
 }
 

@@ -107,6 +107,24 @@ async fn runs_are_decided_stopped_and_forgotten() {
 }
 
 #[tokio::test]
+async fn deeds_are_kept() {
+    let place = Place::new();
+    suite::deeds_are_kept(&place.open(), &place.open()).await;
+}
+
+#[tokio::test]
+async fn who_had_paused_before_deeds_were_kept_still_has() {
+    let place = Place::new();
+    drop(place.open());
+    let connection = rusqlite::Connection::open(place.file()).unwrap();
+    let back = "drop table fanout_deed; pragma user_version = 4; insert into fanout_setting values ('paused', 'me')";
+    connection.execute_batch(back).unwrap();
+    drop(connection);
+    let standing = place.open().standing().await.unwrap();
+    assert_eq!((standing[0].action.as_str(), standing[0].who.as_str()), ("pause", "me"));
+}
+
+#[tokio::test]
 async fn a_journal_keeps_what_is_recorded() {
     let place = Place::new();
     suite::a_journal_keeps_what_is_recorded(Arc::new(place.open())).await;

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use fanout_core::call::RunId;
 use fanout_core::event::{Event, Recorder, RunKind, What};
+use fanout_journal::approvals::ApprovalStore;
+use fanout_journal::deeds::{Action, Deed};
 use fanout_journal::store::{Entry, NewRun, RunState, Store, Used, Wanted};
 use fanout_journal::{Journal, JournalOptions};
+use serde_json::json;
 
 pub fn new(run: &str, state: RunState) -> NewRun {
     NewRun {
@@ -128,7 +131,7 @@ pub async fn queued_runs_are_taken_once(store: &dyn Store, other: &dyn Store) {
     assert_eq!(taken, names);
 }
 
-/// Proposed, decided, asked to stop, pruned; settings.
+/// Proposed, decided, asked to stop, pruned.
 pub async fn runs_are_changed(store: &dyn Store) {
     store
         .append(vec![Entry::Begin(new("idea", RunState::Proposed)), Entry::Begin(new("busy", RunState::Running))])
@@ -149,11 +152,51 @@ pub async fn runs_are_changed(store: &dyn Store) {
     assert_eq!(store.prune(0).await.unwrap(), 0);
     assert_eq!(store.prune(u64::MAX >> 1).await.unwrap(), 2);
     assert!(store.runs(wanted()).await.unwrap().is_empty());
-    assert_eq!(store.setting("paused").await.unwrap(), None);
-    for value in [Some("by me".to_owned()), Some("by you".to_owned()), None] {
-        store.set("paused", value.clone()).await.unwrap();
-        assert_eq!(store.setting("paused").await.unwrap(), value);
+}
+
+/// Deeds stay in their order; the last one about each thing is the order that stands, at every process.
+pub async fn deeds_are_kept<S: Store + ApprovalStore>(store: &S, other: &S) {
+    let deed = |action, target: &str, detail| Deed {
+        number: 0,
+        at_ms: 7,
+        who: "ann\u{0}".to_owned(),
+        project: Some("support".to_owned()),
+        action,
+        target: target.to_owned(),
+        detail,
+    };
+    assert!(store.standing().await.unwrap().is_empty() && store.deeds(None, 9).await.unwrap().is_empty());
+    let done = [
+        deed(Action::DisableTool, "pay", json!({"reason": "it \u{0} pays twice"})),
+        deed(Action::DisableTool, "mail", json!({})),
+        deed(Action::Reload, "", json!(["x"])),
+        deed(Action::Pause, "", json!(null)),
+        deed(Action::EnableTool, "pay", json!({})),
+        deed(Action::OpenBreaker, "pay", json!({"until_ms": u64::MAX})),
+    ];
+    for deed in &done {
+        store.keep_deed(deed.clone()).await.unwrap();
     }
+    let shown = |deeds: Vec<Deed>| -> Vec<String> {
+        deeds.iter().map(|deed| format!("{} {}", deed.action.as_str(), deed.target)).collect()
+    };
+    let standing = ["tools disable mail", "pause ", "tools enable pay", "breaker open pay"];
+    assert_eq!(shown(other.standing().await.unwrap()), standing);
+    let all = other.deeds(None, 9).await.unwrap();
+    assert!(all.iter().zip(done.iter().rev()).all(|(kept, done)| {
+        (kept.at_ms, kept.action, &kept.target, &kept.project, &kept.detail)
+            == (7, done.action, &done.target, &done.project, &done.detail)
+    }));
+    assert!(all.windows(2).all(|pair| pair[0].number > pair[1].number), "newest first");
+    assert_eq!(shown(other.deeds(Some(all[1].number), 2).await.unwrap()), ["pause ", "reload "]);
+
+    let id = store.ask(super::asked::asked("d", "a", "dan")).await.unwrap().id;
+    for (is_approved, by) in [(false, "kim"), (true, "lee")] {
+        store.decide(id.clone(), super::asked::ruling(is_approved, by)).await.unwrap();
+    }
+    let decided = other.deeds(None, 2).await.unwrap();
+    assert_eq!(shown(decided.clone()), [format!("approvals deny {id}"), "breaker open pay".to_owned()], "once");
+    assert_eq!((decided[0].who.as_str(), &decided[0].detail["tool"]), ("kim", &json!("charge")));
 }
 
 /// What is recorded is kept when `kept` says so, and comes back.

@@ -1,0 +1,416 @@
+//! What a person on call has ordered, and that it happens.
+//!
+//! From the terminal and from HTTP: an [`Order`]. It is kept as a deed, and what stands is done by every process that shares the
+//! journal: tools are taken out of use, breakers are held open, limits are others than the configuration says. It outlives
+//! restarts and reloads, until another order takes it back.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fanout_core::call::{GroupName, ToolName};
+use fanout_core::effects::Source;
+use fanout_core::limits::LimitOptions;
+use fanout_core::run::Scheduler;
+use fanout_journal::Journal;
+use fanout_journal::approvals::now_ms;
+use fanout_journal::deeds::{Action, Deed};
+use fanout_journal::store::StoreError;
+use fanout_tools::schema::nearest;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::config::{Config, read_duration};
+use crate::environment::Environment;
+
+/// So often a process looks what others have ordered.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// More words than this are not kept.
+const REASON_MAX: usize = 1_000;
+
+/// The keys of `[limits.NAME]` that can be ordered.
+const LIMIT_KEYS: [&str; 5] = ["rate", "burst", "concurrency", "max_queue", "max_wait"];
+
+/// Who orders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// The name of their key, or where they are.
+    pub name: String,
+    /// Their team.
+    pub project: Option<String>,
+}
+
+/// An order as it is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// What, in the words of the terminal: `tools disable`, `limits set`, `breaker open`, `pause` and their opposites.
+    pub action: String,
+    /// Which tool or limit group.
+    #[serde(default)]
+    pub target: String,
+    /// Why: whoever meets it is told.
+    pub reason: Option<String>,
+    /// The limits, as in `[limits.NAME]`; `none` for no bound.
+    #[serde(default)]
+    pub set: Map<String, Value>,
+    /// How long a breaker is held open; until it is closed, if nobody says.
+    #[serde(rename = "for")]
+    pub lasts: Option<String>,
+}
+
+/// What is ordered: every part of it is right.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Order {
+    action: Action,
+    target: String,
+    detail: Value,
+}
+
+/// The tools and limit groups that orders are about.
+pub trait Known {
+    /// Whether there is, or can be, a tool of that name; if not, what may have been meant.
+    ///
+    /// # Errors
+    /// The nearest name.
+    fn tool(&self, name: &str) -> Result<(), Option<String>>;
+
+    /// The same for limit groups.
+    ///
+    /// # Errors
+    /// The nearest name.
+    fn group(&self, name: &str) -> Result<(), Option<String>>;
+}
+
+/// What the configuration alone tells: of a source whose tools only it knows, any name will do.
+impl Known for Config {
+    fn tool(&self, name: &str) -> Result<(), Option<String>> {
+        let sources =
+            self.openapi.iter().map(|source| source.name.as_str()).chain(self.mcp_servers.keys().map(String::as_str));
+        let mut is_of_source = sources.filter_map(|source| name.strip_prefix(source)?.strip_prefix("__"));
+        let names = || self.tools.iter().map(|tool| tool.name.as_str());
+        match is_of_source.any(|rest| !rest.is_empty()) || names().any(|known| known == name) {
+            true => Ok(()),
+            false => Err(nearest(name, names()).map(str::to_owned)),
+        }
+    }
+
+    fn group(&self, name: &str) -> Result<(), Option<String>> {
+        let is_source = match name.split_once('/') {
+            Some(("http", host)) => !host.is_empty(),
+            Some(("mcp", server)) => self.mcp_servers.contains_key(server),
+            Some(("sql", database)) => self.databases.contains_key(database),
+            _ => false,
+        };
+        match is_source || self.limits.contains_key(name) {
+            true => Ok(()),
+            false => Err(nearest(name, self.limits.keys().map(String::as_str)).map(str::to_owned)),
+        }
+    }
+}
+
+impl Order {
+    /// Reads what is asked for.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what would be right.
+    pub fn read(asked: &Asked, known: &dyn Known) -> Result<Self, String> {
+        let is_order = |action: &Action| action.subject().is_some();
+        let action = Action::of(&asked.action).filter(is_order).ok_or_else(|| {
+            let all: Vec<&str> = Action::ALL.into_iter().filter(is_order).map(Action::as_str).collect();
+            format!("there is no order `{}`; there are: {}", asked.action, all.join(", "))
+        })?;
+        let words = action.as_str();
+        let missed = |what: &str, nearest: Option<String>| {
+            let hint = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+            format!("there is no {what} `{}`{hint}", asked.target)
+        };
+        match action {
+            Action::DisableTool => known.tool(&asked.target).map_err(|nearest| missed("tool", nearest))?,
+            Action::SetLimits | Action::OpenBreaker => {
+                known.group(&asked.target).map_err(|nearest| missed("limit group", nearest))?;
+            }
+            Action::Pause | Action::Unpause if !asked.target.is_empty() => {
+                return Err(format!("`{words}` is about all runs in the background: it takes no `target`"));
+            }
+            // What is gone from the configuration can still be put back.
+            Action::EnableTool | Action::ResetLimits | Action::CloseBreaker if asked.target.is_empty() => {
+                return Err(format!("`{words}` needs a `target`"));
+            }
+            _ => {}
+        }
+        let mut detail = Map::new();
+        if let Some(reason) = asked.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty()) {
+            if reason.chars().count() > REASON_MAX {
+                return Err(format!("a reason has at most {REASON_MAX} characters"));
+            }
+            detail.insert("reason".to_owned(), reason.into());
+        }
+        match (action, asked.set.is_empty()) {
+            (Action::SetLimits, true) => {
+                return Err(format!("`{words}` needs limits, such as `concurrency` or `rate`"));
+            }
+            (Action::SetLimits, false) => {
+                Change::read(&asked.set)?;
+                detail.insert("set".to_owned(), asked.set.clone().into());
+            }
+            (_, true) => {}
+            (_, false) => return Err(format!("`{words}` takes no limits")),
+        }
+        if let Some(lasts) = &asked.lasts {
+            if action != Action::OpenBreaker {
+                return Err(format!("`{words}` takes no time: it holds until it is taken back"));
+            }
+            let time = read_duration(lasts).filter(|time| !time.is_zero());
+            let time = time.ok_or_else(|| format!("`{lasts}` is no time such as 90s, 10m or 2h"))?;
+            let until = now_ms().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+            detail.insert("until_ms".to_owned(), until.into());
+        }
+        Ok(Self { action, target: asked.target.clone(), detail: detail.into() })
+    }
+
+    /// It as the deed of somebody, now.
+    pub fn by(self, who: Who) -> Deed {
+        deed(who, self.action, self.target, self.detail)
+    }
+}
+
+/// A deed of somebody, now.
+pub fn deed(who: Who, action: Action, target: impl Into<String>, detail: Value) -> Deed {
+    Deed { number: 0, at_ms: now_ms(), who: who.name, project: who.project, action, target: target.into(), detail }
+}
+
+/// Limits that are ordered, beside those of the configuration.
+struct Change {
+    given: Vec<String>,
+    options: LimitOptions,
+}
+
+impl Change {
+    /// Reads them as the configuration would.
+    fn read(set: &Map<String, Value>) -> Result<Self, String> {
+        let (mut text, mut given) = ("[limits.change]\n".to_owned(), Vec::new());
+        for (key, value) in set {
+            if !LIMIT_KEYS.contains(&key.as_str()) {
+                let hint = nearest(key, LIMIT_KEYS).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+                return Err(format!(
+                    "`{key}` is no limit that can be ordered; there are: {}{hint}",
+                    LIMIT_KEYS.join(", ")
+                ));
+            }
+            given.push(key.clone());
+            let value = match value {
+                Value::String(word) if word == "none" && matches!(key.as_str(), "rate" | "concurrency") => continue,
+                Value::String(number) if number.parse::<u64>().is_ok() => number.clone(),
+                // A text of JSON is one of TOML, too.
+                value => value.to_string(),
+            };
+            text += &format!("{key} = {value}\n");
+        }
+        let config = Config::parse("limits set", &text, std::path::Path::new("."), &Environment::default());
+        let config = config.map_err(|errors| {
+            let mistakes = errors.mistakes.into_iter().map(|mistake| mistake.message);
+            mistakes.collect::<Vec<_>>().join("; ")
+        })?;
+        let options = config.limits.get("change").map(|limit| limit.options.clone()).unwrap_or_default();
+        Ok(Self { given, options })
+    }
+
+    /// These options, but for what was ordered.
+    fn apply(self, mut options: LimitOptions) -> LimitOptions {
+        for key in &self.given {
+            match key.as_str() {
+                "rate" => options.rate = self.options.rate,
+                "burst" => options.burst = self.options.burst,
+                "concurrency" => options.concurrency = self.options.concurrency,
+                "max_queue" => options.queue_max = self.options.queue_max,
+                "max_wait" => options.wait_max = self.options.wait_max,
+                _ => {}
+            }
+        }
+        options
+    }
+}
+
+/// Who keeps queued runs waiting, if anybody does.
+pub fn paused_by(standing: &[Deed]) -> Option<&str> {
+    standing.iter().find(|deed| deed.action == Action::Pause).map(|deed| deed.who.as_str())
+}
+
+/// Those orders that change something at this time.
+pub fn in_effect(standing: Vec<Deed>) -> Vec<Deed> {
+    let now = now_ms();
+    let changes = |deed: &Deed| match deed.action {
+        Action::Pause | Action::DisableTool | Action::SetLimits => true,
+        Action::OpenBreaker => until(deed).is_none_or(|until| until > now),
+        _ => false,
+    };
+    standing.into_iter().filter(changes).collect()
+}
+
+/// Sees to it that this process does what is ordered.
+pub struct Controls {
+    /// Where orders are kept; `None`: here, for as long as the process.
+    journal: Option<Journal>,
+    scheduler: Scheduler,
+    state: Mutex<State>,
+}
+
+struct State {
+    config: Arc<Config>,
+    /// What stands, as far as this process has done it.
+    done: Vec<Deed>,
+}
+
+impl Controls {
+    /// Nothing is ordered yet, until [`Controls::look`].
+    pub fn new(journal: Option<Journal>, scheduler: Scheduler, config: Arc<Config>) -> Self {
+        Self { journal, scheduler, state: Mutex::new(State { config, done: Vec::new() }) }
+    }
+
+    /// Orders this: it is kept when this answers, and done in this process; others do it within a second.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is not kept, and not done.
+    pub async fn order(&self, mut deed: Deed) -> Result<Deed, StoreError> {
+        match &self.journal {
+            Some(journal) => {
+                deed.number = journal.store().keep_deed(deed.clone()).await?;
+                self.look().await?;
+            }
+            None => {
+                let mut standing = self.state().done.clone();
+                deed.number = standing.iter().map(|done| done.number).max().unwrap_or_default() + 1;
+                standing.retain(|done| (done.action.subject(), &done.target) != (deed.action.subject(), &deed.target));
+                standing.push(deed.clone());
+                self.obey(standing);
+            }
+        }
+        Ok(deed)
+    }
+
+    /// Keeps what somebody did that is no order, where anything is kept.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn note(&self, deed: Deed) -> Result<(), StoreError> {
+        match &self.journal {
+            Some(journal) => journal.store().keep_deed(deed).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Does what is ordered by now.
+    ///
+    /// # Errors
+    /// [`StoreError`]: what stood still stands.
+    pub async fn look(&self) -> Result<(), StoreError> {
+        if let Some(journal) = &self.journal {
+            let standing = journal.store().standing().await?;
+            self.obey(standing);
+        }
+        Ok(())
+    }
+
+    /// Looks again and again; never ends by itself.
+    pub async fn keep_looking(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            // A journal that cannot be read is said by who writes it; what stood still stands.
+            let _ = self.look().await;
+        }
+    }
+
+    /// The orders that change something now.
+    pub fn standing(&self) -> Vec<Deed> {
+        in_effect(self.state().done.clone())
+    }
+
+    /// From here on the limits of this configuration hold, but for those that are ordered.
+    pub fn configured(&self, config: Arc<Config>) {
+        let mut state = self.state();
+        state.config = config;
+        self.scheduler.set_limits(limits(&state.config, &state.done));
+    }
+
+    fn obey(&self, standing: Vec<Deed>) {
+        let mut state = self.state();
+        // By each number: of two that were ordered at once, the later may have been kept first.
+        let is_new = |deed: &&Deed| state.done.iter().all(|done| done.number != deed.number);
+        let new: Vec<Deed> = standing.iter().filter(is_new).cloned().collect();
+        if new.is_empty() {
+            return;
+        }
+        let is_begin = state.done.is_empty();
+        let disabled = standing.iter().filter(|deed| deed.action == Action::DisableTool);
+        self.scheduler.disable(disabled.map(|deed| (ToolName::from(deed.target.as_str()), told(deed))));
+        for deed in &new {
+            let group = GroupName::from(deed.target.as_str());
+            match deed.action {
+                Action::OpenBreaker => {
+                    let left = until(deed).map(|until| Duration::from_millis(until.saturating_sub(now_ms())));
+                    self.scheduler.hold(&group, Some(left.unwrap_or(Duration::MAX)));
+                }
+                // At the start nothing is held.
+                Action::CloseBreaker if !is_begin => self.scheduler.hold(&group, None),
+                _ => {}
+            }
+            tracing::info!(
+                who = deed.who.as_str(),
+                action = deed.action.as_str(),
+                about = deed.target.as_str(),
+                "ordered"
+            );
+        }
+        if new.iter().any(|deed| deed.action.subject() == Action::SetLimits.subject()) {
+            self.scheduler.set_limits(limits(&state.config, &standing));
+        }
+        state.done = standing;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Controls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Controls").field("done", &self.state().done).finish_non_exhaustive()
+    }
+}
+
+/// Until when it holds; `None`: until it is taken back.
+fn until(deed: &Deed) -> Option<u64> {
+    deed.detail["until_ms"].as_u64()
+}
+
+/// What a call is told whose tool is out of use.
+fn told(deed: &Deed) -> Arc<str> {
+    let reason = deed.detail["reason"].as_str().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let (tool, who) = (&deed.target, &deed.who);
+    format!("`{tool}` was taken out of use by {who}{reason}, so it was not run: go on without it").into()
+}
+
+/// The limits that hold: the configuration's, and what is ordered beside them.
+fn limits(config: &Config, standing: &[Deed]) -> BTreeMap<GroupName, LimitOptions> {
+    let mut limits = config.scheduler_options().limits;
+    for deed in standing.iter().filter(|deed| deed.action == Action::SetLimits) {
+        let set = deed.detail["set"].as_object();
+        // One that an older version ordered and this one cannot read is left out, and said.
+        let Some(change) = set.and_then(|set| Change::read(set).ok()) else {
+            tracing::error!(
+                group = deed.target.as_str(),
+                deed = deed.number,
+                "limits that were ordered cannot be read"
+            );
+            continue;
+        };
+        let unasked = || config.unasked_limit(&Source::from(deed.target.as_str())).map(|(_, options)| options);
+        let name = GroupName::from(deed.target.as_str());
+        let known = limits.remove(&name).or_else(unasked).unwrap_or_default();
+        limits.insert(name, change.apply(known));
+    }
+    limits
+}
