@@ -18,6 +18,47 @@ pub(crate) const SHOULD_RETRY: &str = "x-should-retry";
 /// The official clients wait no longer than this for a time that they are told.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Every code of an answer, each with a page in `docs/runbook/`.
+pub(crate) const CODES: [&str; 37] = [
+    "already_decided",
+    "approval_expired",
+    "approval_withdrawn",
+    "body_timeout",
+    "budget",
+    "cancelled",
+    "closing",
+    "deadline",
+    "host_refused",
+    "idempotency_key_reused",
+    "internal",
+    "invalid_configuration",
+    "invalid_request",
+    "key_missing",
+    "key_unknown",
+    "keys_unreadable",
+    "loop",
+    "no_configuration",
+    "no_store",
+    "not_json",
+    "not_permitted",
+    "not_proposed",
+    "origin_refused",
+    "rate_limited",
+    "restart_needed",
+    "run_failed",
+    "store",
+    "too_large",
+    "too_many_runs",
+    "too_many_sessions",
+    "unknown_approval",
+    "unknown_method",
+    "unknown_path",
+    "unknown_run",
+    "upstream",
+    "user_token_refused",
+    "user_token_unverifiable",
+];
+
 /// Why a request is not answered with what it asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -31,6 +72,7 @@ pub(crate) struct ApiError {
 impl ApiError {
     /// An error of this status. `code` is the machine's word for it, `message` says what to do.
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        debug_assert!(CODES.contains(&code), "`{code}` is not among the codes that have a page");
         Self { status, code, message: message.into(), retry_after: None }
     }
 
@@ -98,5 +140,67 @@ impl IntoResponse for ApiError {
         let mut response = self.status.into_response();
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use fanout_core::outcome::ErrorCode;
+    use fanout_core::toolbox::Toolbox;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    /// The rules of `docs/runbook/alerts.yml`: names and expressions.
+    fn alerts(folder: &Path) -> Vec<(String, String)> {
+        let text = std::fs::read_to_string(folder.join("alerts.yml")).unwrap();
+        let rules: Value = serde_norway::from_str(&text).unwrap();
+        let rules = rules["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap());
+        let text = |rule: &Value, key: &str| rule[key].as_str().unwrap().to_owned();
+        rules
+            .map(|rule| {
+                let name = text(rule, "alert");
+                assert_eq!(text(&rule["annotations"], "runbook"), format!("docs/runbook/{name}.md"));
+                (name, text(rule, "expr"))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_code_and_every_alert_has_its_page_and_every_page_is_of_one() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/runbook");
+        let mut known: BTreeSet<String> = CODES.into_iter().map(str::to_owned).collect();
+        known.extend(ErrorCode::ALL.map(|code| code.as_str().to_owned()));
+        known.extend(alerts(&folder).into_iter().map(|(name, _)| name));
+        let index = std::fs::read_to_string(folder.join("README.md")).unwrap();
+        let mut pages = BTreeSet::new();
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if let Some(page) = name.strip_suffix(".md").filter(|page| *page != "README") {
+                assert!(index.contains(&format!("({name})")), "the index has no {name}");
+                pages.insert(page.to_owned());
+            }
+        }
+        assert_eq!(pages, known);
+    }
+
+    #[test]
+    fn alerts_are_about_what_metrics_tell() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/runbook");
+        let told = Metrics::new(&Toolbox::default()).print(&[]);
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let mut count = 0;
+        for (name, expression) in alerts(&folder) {
+            for word in expression.split(|c| !is_part(c)).filter(|word| word.starts_with("fanout_")) {
+                count += 1;
+                let metric = word.strip_suffix("_bucket").unwrap_or(word);
+                assert!(told.contains(&format!("# TYPE {metric} ")), "{name}: no metric is called {metric}");
+            }
+        }
+        assert!(count >= 7, "{count}");
     }
 }

@@ -182,7 +182,7 @@ fn agent_options(current: &Current, request: &Request, headers: &HeaderMap) -> R
 pub(super) fn other_body() -> ApiError {
     ApiError::new(
         StatusCode::CONFLICT,
-        "idempotency_mismatch",
+        "idempotency_key_reused",
         format!(
             "this `{IDEMPOTENCY_KEY}` came with another body or another user's token before: take a new key for a new request"
         ),

@@ -29,7 +29,7 @@ pub(crate) async fn list(State(shared): State<Arc<Shared>>, headers: HeaderMap) 
         })
         .collect();
     let text = tools_json(&defs).map_err(|error| {
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "tools", format!("the tools cannot be printed: {error}"))
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", format!("the tools cannot be printed: {error}"))
     })?;
     Ok(([(CONTENT_TYPE, "application/json")], text.to_string()))
 }

@@ -47,7 +47,7 @@ async fn a_key_with_another_body_is_refused() {
     once(&scene, &[("idempotency-key", "k")], body()).await.message();
     let got = once(&scene, &[("idempotency-key", "k")], request(true, &[user("other")]).to_string()).await;
     let error: Value = serde_json::from_str(&got.text).unwrap();
-    assert_eq!((got.status, error["error"]["details"]["error_code"].as_str()), (409, Some("idempotency_mismatch")));
+    assert_eq!((got.status, error["error"]["details"]["error_code"].as_str()), (409, Some("idempotency_key_reused")));
 }
 
 #[tokio::test]
