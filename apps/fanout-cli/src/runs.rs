@@ -16,6 +16,7 @@ use fanout_host::controls::deed;
 use fanout_host::environment::Environment;
 use fanout_host::journal::Opened;
 use fanout_host::lines::{Used, line, row, run_ended, time as moment};
+use fanout_host::options::toolboxes;
 use fanout_host::runs::{Equipment, Worker, WorkerOptions, stop};
 use fanout_host::status::Status;
 use fanout_host::trace::trace;
@@ -246,8 +247,13 @@ async fn resume(common: &Common) -> anyhow::Result<Ended> {
     let journal = loaded.journal().cloned().context("nothing is kept: `url` of [store] is \"memory:\"")?;
     let model: Arc<dyn Model> = Arc::new(build_model(&loaded.config.model, &loaded.environment)?);
     let (toolbox, config) = (Arc::clone(&loaded.toolbox), Arc::new(loaded.config.clone()));
-    let equipment =
-        move || Equipment { model: Arc::clone(&model), toolbox: Arc::clone(&toolbox), config: Arc::clone(&config) };
+    let projects = Arc::new(toolboxes(&config, &toolbox)?);
+    let equipment = move || Equipment {
+        model: Arc::clone(&model),
+        toolbox: Arc::clone(&toolbox),
+        projects: Arc::clone(&projects),
+        config: Arc::clone(&config),
+    };
     let worker = Worker::new(WorkerOptions {
         journal: journal.clone(),
         scheduler: loaded.obeying_scheduler().await?,

@@ -198,6 +198,7 @@ enum DriveError {
 /// Runs the calls within the configuration's bounds for one response and one run.
 async fn drive(order: Order, shared: &Shared, running: &Arc<Running>) -> Result<Vec<Arc<Outcome>>, DriveError> {
     let current = shared.current();
+    let toolbox = &current.tools_of(order.caller.project.as_deref()).toolbox;
     let asked = order.calls.iter().map(|call| call.id.clone()).collect();
     let title = order.calls.first().map_or(String::new(), |call| call.tool.to_string());
     let reopened = match (shared.journal(), order.before) {
@@ -211,14 +212,14 @@ async fn drive(order: Order, shared: &Shared, running: &Arc<Running>) -> Result<
     let (watch, _) = shared.tellers().begin(&order.run, RunKind::Batch, &order.caller, &title, reopened.as_ref());
     let given = batch_given(&order.calls);
     let teller = Teller { running: Arc::clone(running), asked };
-    let touched = Touched::new(&current.toolbox);
+    let touched = Touched::new(toolbox);
     let mut options = RunOptions::new(order.run.clone());
     options.caller = order.caller.id.clone();
     options.elapsed = reopened.as_ref().map(|reopened| elapsed(&reopened.told)).unwrap_or_default();
     options.caller_token = order.caller.token.clone();
     options.approver = Some(shared.approver(&order.caller));
     options.recorder = Some(Arc::new((watch, (teller, Arc::clone(&touched)))));
-    let mut run = shared.scheduler.run(Arc::clone(&current.toolbox), options);
+    let mut run = shared.scheduler.run(Arc::clone(toolbox), options);
     run.record(|| match &reopened {
         Some(_) => What::RunResumed,
         None => What::RunStarted { kind: RunKind::Batch, given },

@@ -17,6 +17,7 @@ use fanout_core::approval::Approver;
 use fanout_core::call::RunId;
 use fanout_core::event::{Recorder, RunKind};
 use fanout_core::run::Scheduler;
+use fanout_core::toolbox::ToolboxError;
 use fanout_host::approvals::Approvals;
 use fanout_host::changes::Changes;
 use fanout_host::controls::Controls;
@@ -69,6 +70,9 @@ pub enum GatewayError {
     /// The tools cannot be printed.
     #[error("the tools cannot be sent: {0}")]
     Tools(#[from] WireError),
+    /// A project's tools cannot be put together.
+    #[error(transparent)]
+    Toolbox(#[from] ToolboxError),
     /// The system has no random bytes to know itself again by.
     #[error("the system has no random bytes")]
     Random(#[source] fanout_host::keys::KeysError),
@@ -334,7 +338,8 @@ fn worker(
     let equipment = move || {
         let current = Arc::clone(&current.borrow());
         let (model, toolbox) = (Arc::clone(&current.model), Arc::clone(&current.toolbox));
-        Equipment { model, toolbox, config: Arc::clone(&current.config) }
+        let projects = Arc::clone(&current.toolboxes);
+        Equipment { model, toolbox, projects, config: Arc::clone(&current.config) }
     };
     let recorder = move |row: &Row| {
         let caller = row.caller.as_str().into();

@@ -3,6 +3,7 @@
 //! From whoever reads configurations: a [`Setup`], at the start and at each [`Gateway::reload`](crate::Gateway::reload). To
 //! every route: the [`Current`] one. What has begun ends with the one that it began with.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use fanout_host::build::Upstream;
 use fanout_host::changes::{Changes, fixed};
 use fanout_host::claims::Verifier;
 use fanout_host::config::Config;
+use fanout_host::options::toolboxes;
 
 use crate::error::ApiError;
 use crate::gateway::GatewayError;
@@ -55,15 +57,25 @@ pub enum ReloadError {
     Gateway(#[from] GatewayError),
 }
 
+/// Tools, and how models are offered them.
+pub(crate) struct Tools {
+    pub(crate) toolbox: Arc<Toolbox>,
+    /// The tools as models are offered them.
+    offer: Offer,
+    /// Both with `plan` among them, for requests that ask for it where it is not offered to all; `None` where it is, or there is
+    /// nothing to plan with.
+    planning: Option<(Arc<Toolbox>, Offer)>,
+}
+
 /// A setup, ready for requests.
 pub(crate) struct Current {
     pub(crate) config: Arc<Config>,
     pub(crate) toolbox: Arc<Toolbox>,
-    /// The tools as models are offered them.
-    pub(crate) offer: Offer,
-    /// Both with `plan` among them, for requests that ask for it where it is not offered to all; `None` where it is, or there is
-    /// nothing to plan with.
-    planning: Option<(Arc<Toolbox>, Offer)>,
+    /// Those of the projects that may not use all of them.
+    pub(crate) toolboxes: Arc<BTreeMap<String, Arc<Toolbox>>>,
+    /// The tools as they are offered to whoever may use all, and to those projects.
+    all: Tools,
+    projects: BTreeMap<String, Tools>,
     /// The tools as MCP clients are offered them.
     pub(crate) offered: Arc<Offered>,
     pub(crate) upstream: messages::Upstream,
@@ -79,10 +91,13 @@ impl Current {
     /// [`GatewayError`] for an upstream or tools that are not right.
     pub(crate) fn new(setup: Setup) -> Result<Self, GatewayError> {
         let Setup { config, toolbox, upstream, verifier } = setup;
+        let toolboxes = Arc::new(toolboxes(&config, &toolbox)?);
+        let own = |(name, toolbox): (&String, &Arc<Toolbox>)| Ok((name.clone(), Tools::new(Arc::clone(toolbox))?));
         Ok(Self {
-            offer: Offer::new(&toolbox)?,
-            planning: planning(&toolbox)?,
-            offered: Arc::new(Offered::new(Arc::clone(&toolbox), &config.run)),
+            all: Tools::new(Arc::clone(&toolbox))?,
+            projects: toolboxes.iter().map(own).collect::<Result<_, GatewayError>>()?,
+            offered: Arc::new(Offered::new(Arc::clone(&toolbox), &toolboxes, &config.run)),
+            toolboxes,
             model: Arc::new(HttpModel::new(HttpOptions {
                 base_url: upstream.base_url.clone(),
                 api_key: upstream.api_key.clone(),
@@ -95,20 +110,9 @@ impl Current {
         })
     }
 
-    /// The tools, and the offer of them, with `plan` among them or not; `None`: as the configuration says.
-    ///
-    /// # Errors
-    /// 400 where there is no `plan` to be had.
-    pub(crate) fn tools(&self, plan: Option<bool>) -> Result<(Arc<Toolbox>, Offer), ApiError> {
-        let (same, has_plan) = ((Arc::clone(&self.toolbox), self.offer.clone()), has_plan(&self.toolbox));
-        match (plan, &self.planning) {
-            (Some(false), _) if has_plan => Ok((same.0, same.1.only(|name| name != PLAN))),
-            (Some(true), Some(planning)) => Ok(planning.clone()),
-            (Some(true), None) if !has_plan => Err(ApiError::invalid(format!(
-                "there is no `{PLAN}` to be had: this gateway has no tools to plan with, or one of another kind has that name"
-            ))),
-            _ => Ok(same),
-        }
+    /// The tools of whoever belongs to this project.
+    pub(crate) fn tools_of(&self, project: Option<&str>) -> &Tools {
+        project.and_then(|project| self.projects.get(project)).unwrap_or(&self.all)
     }
 
     /// What this one changes of the one before.
@@ -121,6 +125,28 @@ impl Current {
             Ok(Changes::between((&before.config, &before.toolbox), (&self.config, &self.toolbox)))
         } else {
             Err(ReloadError::Fixed(fixed))
+        }
+    }
+}
+
+impl Tools {
+    fn new(toolbox: Arc<Toolbox>) -> Result<Self, GatewayError> {
+        Ok(Self { offer: Offer::new(&toolbox)?, planning: planning(&toolbox)?, toolbox })
+    }
+
+    /// The tools, and the offer of them, with `plan` among them or not; `None`: as the configuration says.
+    ///
+    /// # Errors
+    /// 400 where there is no `plan` to be had.
+    pub(crate) fn planned(&self, plan: Option<bool>) -> Result<(Arc<Toolbox>, Offer), ApiError> {
+        let (same, has_plan) = ((Arc::clone(&self.toolbox), self.offer.clone()), has_plan(&self.toolbox));
+        match (plan, &self.planning) {
+            (Some(false), _) if has_plan => Ok((same.0, same.1.only(|name| name != PLAN))),
+            (Some(true), Some(planning)) => Ok(planning.clone()),
+            (Some(true), None) if !has_plan => Err(ApiError::invalid(format!(
+                "there is no `{PLAN}` to be had: this gateway has no tools to plan with, or one of another kind has that name"
+            ))),
+            _ => Ok(same),
         }
     }
 }

@@ -369,6 +369,7 @@ async fn resume_all(folder: &str, base: &str) -> anyhow::Result<()> {
     let equipment = move || Equipment {
         model: Arc::clone(&model) as _,
         toolbox: Arc::clone(&toolbox),
+        projects: Arc::default(),
         config: Arc::clone(&config),
     };
     let options = SchedulerOptions { in_flight_max: UNFINISHED, ..SchedulerOptions::default() };

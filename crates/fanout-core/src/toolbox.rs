@@ -227,6 +227,30 @@ impl Toolbox {
         Ok(())
     }
 
+    /// The same box with these tools alone, and with `plan` over them if it is in this one. What is learned of a tool is learned in
+    /// both.
+    ///
+    /// # Errors
+    /// As for [`Toolbox::add_plan`].
+    pub fn only(&self, keep: impl Fn(&ToolName) -> bool) -> Result<Self, ToolboxError> {
+        let mut kept = Self { secrets: Arc::clone(&self.secrets), ..Self::default() };
+        let mut plan = None;
+        for tool in &self.tools {
+            let name = &tool.spec.name;
+            if tool.is_plan {
+                plan = Some(tool.spec.policy.result_max);
+            } else if keep(name) {
+                kept.by_name.insert(name.clone(), kept.tools.len());
+                kept.ordered |= tool.spec.policy.stop_on_failure || !tool.spec.policy.after.is_empty();
+                kept.tools.push(Arc::clone(tool));
+            }
+        }
+        match plan.filter(|_| !kept.is_empty()) {
+            Some(result_max) => kept.add_plan(result_max).map(|()| kept),
+            None => Ok(kept),
+        }
+    }
+
     /// Wraps one attempt of every tool that is in the box by now: a `tower` layer for tracing, limits of your own, faults
     /// for tests. The layer added last is met first. A layer sees attempts, not calls: it must not retry.
     pub fn layer<L>(&mut self, layer: &L)

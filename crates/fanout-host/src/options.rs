@@ -2,9 +2,14 @@
 //!
 //! From [`Config`]. To whoever starts runs: the terminal, the gateway.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use fanout_agent::{AgentOptions, DailyCap, Limits, Price, nano_usd};
 
-use crate::config::{Config, RunConfig, project_written};
+use fanout_core::toolbox::{Toolbox, ToolboxError};
+
+use crate::config::{Config, ProjectConfig, RunConfig, project_written};
 
 /// The one model whose price is known without a configuration, so that the default budget in dollars can hold.
 const DEFAULT_MODEL: &str = "claude-sonnet-5-5";
@@ -43,6 +48,19 @@ pub fn daily_caps(config: &Config, project: &str, key: &str) -> Vec<DailyCap> {
     let of_project = cap(known.max_cost_usd_per_day, format!("project/{project}"), "max_cost_usd_per_day");
     let of_key = cap(known.max_cost_usd_per_key_per_day, format!("key/{key}"), "max_cost_usd_per_key_per_day");
     of_project.into_iter().chain(of_key).collect()
+}
+
+/// The tools of each project that may not use all of them, by its name.
+///
+/// # Errors
+/// [`ToolboxError`], as for [`Toolbox::only`].
+pub fn toolboxes(config: &Config, toolbox: &Toolbox) -> Result<BTreeMap<String, Arc<Toolbox>>, ToolboxError> {
+    let bounded = config.projects.iter().filter(|(_, project)| project.tools.is_some());
+    let own = |(name, project): (&String, &ProjectConfig)| {
+        let kept = toolbox.only(|tool| project.may_use(tool.as_str()))?;
+        Ok((name.clone(), Arc::new(kept)))
+    };
+    bounded.map(own).collect()
 }
 
 /// The bounds of one run.

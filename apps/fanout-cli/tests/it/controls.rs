@@ -1,5 +1,4 @@
 //! What somebody on call orders holds in every process, at once, and through a kill; and who ordered it is told.
-#![cfg(unix)]
 
 use std::net::TcpStream;
 

@@ -13,6 +13,7 @@ mod check;
 #[cfg(unix)]
 mod comes_back;
 mod command;
+#[cfg(unix)]
 mod controls;
 mod crash;
 mod demo;
@@ -31,6 +32,8 @@ mod limits;
 mod login;
 mod mcp;
 mod plan;
+#[cfg(unix)]
+mod projects;
 #[cfg(unix)]
 mod reload;
 mod replay;

@@ -2,6 +2,7 @@
 //!
 //! From a toolbox. To every session: the tools of the calls that arrive from now on.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,16 +22,27 @@ pub(crate) struct Offered {
     /// In the protocol's words.
     pub(super) tools: Vec<Tool>,
     pub(super) calls_max: usize,
+    /// The same for projects that may not use all of them.
+    projects: BTreeMap<String, Arc<Self>>,
 }
 
 impl Offered {
-    pub(crate) fn new(toolbox: Arc<Toolbox>, run: &RunConfig) -> Self {
-        Self::at_most(toolbox, usize::try_from(run.max_calls).unwrap_or(usize::MAX))
+    pub(crate) fn new(toolbox: Arc<Toolbox>, projects: &BTreeMap<String, Arc<Toolbox>>, run: &RunConfig) -> Self {
+        let calls_max = usize::try_from(run.max_calls).unwrap_or(usize::MAX);
+        let own = |(name, toolbox): (&String, &Arc<Toolbox>)| {
+            (name.clone(), Arc::new(Self::at_most(Arc::clone(toolbox), calls_max)))
+        };
+        Self { projects: projects.iter().map(own).collect(), ..Self::at_most(toolbox, calls_max) }
     }
 
     pub(super) fn at_most(toolbox: Arc<Toolbox>, calls_max: usize) -> Self {
-        Self { tools: describe::tools(&toolbox), toolbox, calls_max }
+        Self { tools: describe::tools(&toolbox), toolbox, calls_max, projects: BTreeMap::new() }
     }
+}
+
+/// What whoever belongs to this project is offered.
+pub(super) fn of_project(offered: &Arc<Offered>, project: Option<&str>) -> Arc<Offered> {
+    Arc::clone(project.and_then(|project| offered.projects.get(project)).unwrap_or(offered))
 }
 
 impl fmt::Debug for Offered {

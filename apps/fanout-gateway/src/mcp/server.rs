@@ -104,7 +104,7 @@ impl Server {
     ) -> Result<Handed, ErrorData> {
         let caller = self.enter(context)?;
         let tool = ToolName::from(&*request.name);
-        if self.shared.offered().toolbox.get(&tool).is_none() {
+        if self.shared.offered(caller.project.as_deref()).toolbox.get(&tool).is_none() {
             return Err(ErrorData::invalid_params(format!("Unknown tool: {tool}"), None));
         }
         if let Some(reason) = self.shared.closing.reason() {
@@ -133,8 +133,8 @@ impl ServerHandler for Server {
         _: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        self.enter(&context)?;
-        Ok(ListToolsResult::with_all_items(self.shared.offered().tools.clone()))
+        let caller = self.enter(&context)?;
+        Ok(ListToolsResult::with_all_items(self.shared.offered(caller.project.as_deref()).tools.clone()))
     }
 
     async fn call_tool(

@@ -23,7 +23,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::sync::watch::Receiver;
 
-use super::offered::Offered;
+use super::offered::{Offered, of_project};
 use crate::gateway::Tellers;
 use crate::keys::Caller;
 
@@ -52,9 +52,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// What a call that arrives now can be of.
-    pub(super) fn offered(&self) -> Arc<Offered> {
-        Arc::clone(&self.offered.borrow())
+    /// What a call that arrives now can be of, for whoever belongs to this project.
+    pub(super) fn offered(&self, project: Option<&str>) -> Arc<Offered> {
+        of_project(&self.offered.borrow(), project)
     }
 }
 
@@ -240,16 +240,17 @@ async fn drive(shared: Shared, caller: Caller, mut inbox: Inbox) {
     let (told, _) = shared.tellers.begin(&id, RunKind::Session, &caller, "an MCP session", None);
     options.recorder = Some(Arc::new((told, Arc::clone(&heard))));
     options.approver = Some((shared.approver)(&caller));
+    let project = caller.project;
     options.caller = caller.id;
     options.caller_token = caller.token;
     // Calls of a session are no list that somebody wrote to be stopped at the first failure.
     options.stop_on_failure = false;
-    let mut run = shared.scheduler.run(Arc::clone(&shared.offered().toolbox), options);
+    let mut run = shared.scheduler.run(Arc::clone(&shared.offered(project.as_deref()).toolbox), options);
     run.record(|| What::RunStarted { kind: RunKind::Session, given: "".into() });
     let mut turn = 0;
     loop {
         turn += 1;
-        let after = drive_batch(&shared, &mut run, &mut inbox, &heard).await;
+        let after = drive_batch(&shared, project.as_deref(), &mut run, &mut inbox, &heard).await;
         run.record(|| What::TurnEnded { turn });
         if after == After::End {
             break;
@@ -259,20 +260,20 @@ async fn drive(shared: Shared, caller: Caller, mut inbox: Inbox) {
 }
 
 /// Drives one batch until it is time for the next.
-async fn drive_batch(shared: &Shared, run: &mut Run, inbox: &mut Inbox, heard: &Heard) -> After {
+async fn drive_batch(shared: &Shared, project: Option<&str>, run: &mut Run, inbox: &mut Inbox, heard: &Heard) -> After {
     let mut batch = run.batch();
     batch.commit();
     let mut listeners: HashMap<CallId, Listener> = HashMap::new();
     let (mut count, mut closing, mut stopped) = (0, false, false);
     loop {
-        bound(&mut batch, shared.offered().calls_max);
+        bound(&mut batch, shared.offered(project).calls_max);
         tokio::select! {
             biased;
             () = batch.progress() => {}
             Some(call) = inbox.cancelled.recv() => batch.cancel_call(&call, "the client cancelled the call"),
             arrived = inbox.arrivals.next(), if count < BATCH_CALLS_MAX && !closing => match arrived {
                 Some((id, asked)) => {
-                    take(&mut batch, &mut listeners, &shared.offered(), count, id, asked);
+                    take(&mut batch, &mut listeners, &shared.offered(project), count, id, asked);
                     count += 1;
                 }
                 None => {

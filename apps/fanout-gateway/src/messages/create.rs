@@ -50,7 +50,8 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 pub(super) async fn create(State(messages): State<Arc<Messages>>, request: axum::extract::Request) -> Response {
     let current = messages.current();
-    match offer(&current, request.headers()) {
+    let caller = request.extensions().get::<Caller>();
+    match offer(&current, caller, request.headers()) {
         Ok((_, offer)) if offer.is_empty() && !is_capped(&current, &request) => {
             pass::pass(State(messages), request).await
         }
@@ -90,14 +91,19 @@ fn is_capped(current: &Current, request: &axum::extract::Request) -> bool {
 }
 
 /// Our tools for this request, and those of them that the model is offered.
-pub(super) fn offer(current: &Current, headers: &HeaderMap) -> Result<(Arc<Toolbox>, Offer), ApiError> {
+pub(super) fn offer(
+    current: &Current,
+    caller: Option<&Caller>,
+    headers: &HeaderMap,
+) -> Result<(Arc<Toolbox>, Offer), ApiError> {
     let plan = match headers.get(PLAN).map(HeaderValue::as_bytes) {
         None => None,
         Some(b"on") => Some(true),
         Some(b"off") => Some(false),
         Some(_) => return Err(ApiError::invalid(format!("the header `{PLAN}` must be `on` or `off`"))),
     };
-    let (toolbox, offer) = current.tools(plan)?;
+    let project = caller.and_then(|caller| caller.project.as_deref());
+    let (toolbox, offer) = current.tools_of(project).planned(plan)?;
     let chosen = Chosen::of(headers, |name| offer.names().any(|known| known == name))?;
     Ok(if chosen.is_all() { (toolbox, offer) } else { (toolbox, offer.only(|name| chosen.has(name))) })
 }

@@ -96,7 +96,8 @@ struct PreviousMessage {
 
 /// `POST /v1/messages/count_tokens`: counts our tools too, and what stands behind messages that were returned from here.
 pub(super) async fn count_tokens(State(messages): State<Arc<Messages>>, request: axum::extract::Request) -> Response {
-    let offer = match create::offer(&messages.current(), request.headers()) {
+    let caller = request.extensions().get::<Caller>();
+    let offer = match create::offer(&messages.current(), caller, request.headers()) {
         Ok((_, offer)) if offer.is_empty() => return pass(State(messages), request).await,
         Ok((_, offer)) => offer,
         Err(error) => return error.into_response(),

@@ -66,7 +66,7 @@ pub(crate) async fn run(
     if let Some(reason) = shared.closing.reason() {
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "closing", reason));
     }
-    let (calls, unhandled) = order(&body, &headers, &shared)?;
+    let (calls, unhandled) = order(&body, &headers, &shared, &caller)?;
     let request = Request::of(&headers, &caller, &body.0)?;
     let bytes = &shared.repeats.bytes;
     let start = |run, grace, before| {
@@ -99,9 +99,13 @@ pub(crate) async fn run(
 }
 
 /// Finds out what would wait for what. Runs nothing.
-pub(crate) async fn explain(State(shared): State<Arc<Shared>>, body: Text) -> Result<Response, ApiError> {
+pub(crate) async fn explain(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    body: Text,
+) -> Result<Response, ApiError> {
     let calls = calls_in(&body)?.0;
-    let toolbox = Arc::clone(&shared.current().toolbox);
+    let toolbox = Arc::clone(&shared.current().tools_of(caller.project.as_deref()).toolbox);
     // A batch may have thousands of calls; the threads that answer others must not wait for its graph.
     let explained = tokio::task::spawn_blocking(move || Explanation::of(calls, toolbox)).await;
     let explanation = explained.map_err(|_| fault())?.map_err(|error| ApiError::invalid(error.to_string()))?;
@@ -109,10 +113,16 @@ pub(crate) async fn explain(State(shared): State<Arc<Shared>>, body: Text) -> Re
 }
 
 /// The calls that are ours to answer, and the ids of the others.
-fn order(body: &Text, headers: &HeaderMap, shared: &Shared) -> Result<(Vec<Call>, Vec<CallId>), ApiError> {
+fn order(
+    body: &Text,
+    headers: &HeaderMap,
+    shared: &Shared,
+    caller: &Caller,
+) -> Result<(Vec<Call>, Vec<CallId>), ApiError> {
     let (calls, unknown) = calls_in(body)?;
     let current = shared.current();
-    let is_here = |name: &str| current.toolbox.get(&name.into()).is_some();
+    let toolbox = &current.tools_of(caller.project.as_deref()).toolbox;
+    let is_here = |name: &str| toolbox.get(&name.into()).is_some();
     let chosen = Chosen::of(headers, is_here)?;
     let is_ours = |call: &Call| match is_here(call.tool.as_str()) {
         true => chosen.has(call.tool.as_str()),

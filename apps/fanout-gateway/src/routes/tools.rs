@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use fanout_anthropic::{ToolDef, tools_json};
@@ -11,14 +12,19 @@ use http::{HeaderMap, StatusCode};
 use crate::chosen::Chosen;
 use crate::error::ApiError;
 use crate::gateway::Shared;
+use crate::keys::Caller;
 
 /// The definitions, in the order of the configuration: the same bytes at each request. No `cache_control` is set: where a
 /// cached prefix ends is the caller's to say.
-pub(crate) async fn list(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<impl IntoResponse, ApiError> {
+pub(crate) async fn list(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, ApiError> {
     let current = shared.current();
-    let chosen = Chosen::of(&headers, |name| current.toolbox.get(&name.into()).is_some())?;
-    let defs: Vec<ToolDef> = current
-        .toolbox
+    let toolbox = &current.tools_of(caller.project.as_deref()).toolbox;
+    let chosen = Chosen::of(&headers, |name| toolbox.get(&name.into()).is_some())?;
+    let defs: Vec<ToolDef> = toolbox
         .iter()
         .filter(|tool| chosen.has(tool.spec.name.as_str()))
         .map(|tool| ToolDef {

@@ -6,9 +6,8 @@
 use super::keys::Kind;
 
 /// Where, which key, and what would be lost if it were ignored.
-const LATER: [(Kind, &str, &str); 4] = [
+const LATER: [(Kind, &str, &str); 3] = [
     (Kind::Top, "workspace", "there are no file tools yet"),
-    (Kind::Project, "tools", "all its keys could use every tool"),
     (Kind::Project, "limits", "they would not be kept"),
     (Kind::Project, "credentials", "the tools would use those of everybody"),
 ];

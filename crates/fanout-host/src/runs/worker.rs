@@ -5,7 +5,7 @@
 //!
 //! A run is in one pair of hands: the store gives it out once, under a fence, and takes nothing from whoever had it before.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -44,8 +44,17 @@ pub struct Equipment {
     pub model: Arc<dyn Model>,
     /// The tools.
     pub toolbox: Arc<Toolbox>,
+    /// Those of the projects that may not use all of them.
+    pub projects: Arc<BTreeMap<String, Arc<Toolbox>>>,
     /// Budgets, prices, `[worker]`.
     pub config: Arc<Config>,
+}
+
+impl Equipment {
+    /// The tools of a run of this project.
+    fn toolbox_of(&self, project: Option<&str>) -> &Arc<Toolbox> {
+        project.and_then(|project| self.projects.get(project)).unwrap_or(&self.toolbox)
+    }
 }
 
 /// Makes the recorder of a run, beside the journal's.
@@ -319,7 +328,7 @@ impl Worker {
             match &broken.recovery {
                 Recovery::Agent(_) => self.run_agent(broken, &equipment, recorder, cancel.clone()).await,
                 Recovery::Batch(_) => {
-                    let toolbox = Arc::clone(&equipment.toolbox);
+                    let toolbox = Arc::clone(equipment.toolbox_of(broken.row.project.as_deref()));
                     let approver = self.options.approvals.approver(broken.row.project.clone(), None);
                     let drain = self.drain.clone();
                     broken.finish_batch(&self.options.scheduler, toolbox, recorder, approver, drain).await;
@@ -378,7 +387,8 @@ impl Worker {
             ..RunSettings::default()
         };
         let (model, scheduler) = (Arc::clone(&equipment.model), self.options.scheduler.clone());
-        match Agent::new(model, scheduler, Arc::clone(&equipment.toolbox), options) {
+        let toolbox = Arc::clone(equipment.toolbox_of(row.project.as_deref()));
+        match Agent::new(model, scheduler, toolbox, options) {
             Ok(agent) => {
                 agent.resume(*resumed, settings).await;
             }

@@ -283,8 +283,8 @@ fn what_is_not_toml_is_reported_with_each_place_and_nothing_else() {
 fn what_is_not_in_this_version_is_refused() {
     let later = |key: &str, lost: &str| format!("`{key}` is not in this version of fanout: {lost}");
     check("workspace = {}", &format!("fanout.toml:1:1: {}", later("workspace", "there are no file tools yet")));
-    let lost = "all its keys could use every tool";
-    check("[project.a]\ntools = []", &format!("fanout.toml:2:1: {}", later("tools", lost)));
+    let lost = "the tools would use those of everybody";
+    check("[project.a]\ncredentials = {}", &format!("fanout.toml:2:1: {}", later("credentials", lost)));
 }
 
 #[test]

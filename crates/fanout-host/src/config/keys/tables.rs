@@ -442,8 +442,14 @@ pub(super) static TABLES: [Table; 24] = [
     table(
         Kind::Project,
         "[project.NAME]",
-        "What a team may spend through a gateway. A key belongs to a team by `fanout keys add --project NAME`. A day is one of UTC. A request of which nobody knows what it took, since its answer broke off, counts as the most that it could have cost. What was spent is kept in the journal, for all processes on one `[store]`.",
+        "What a team may use and spend through a gateway. A key belongs to a team by `fanout keys add --project NAME`. A day is one of UTC. A request of which nobody knows what it took, since its answer broke off, counts as the most that it could have cost. What was spent is kept in the journal, for all processes on one `[store]`.",
         &[
+            key(
+                "tools",
+                Texts,
+                r#"["get_*", "list_orders"]"#,
+                "the tools that its keys may use, `*` for any characters; others are not there for them. All unless said",
+            ),
             key("max_cost_usd_per_day", Amount, "50.0", "the most US dollars a day, by `[prices]`, for all its keys together"),
             key("max_cost_usd_per_key_per_day", Amount, "10.0", "the most US dollars a day for each of its keys"),
         ],
