@@ -30,6 +30,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// More words than this are not kept.
 const REASON_MAX: usize = 1_000;
 
+/// Longer names are none of ours.
+const TARGET_MAX: usize = 300;
+
 /// The keys of `[limits.NAME]` that can be ordered.
 const LIMIT_KEYS: [&str; 5] = ["rate", "burst", "concurrency", "max_queue", "max_wait"];
 
@@ -140,6 +143,9 @@ impl Order {
                 return Err(format!("`{words}` needs a `target`"));
             }
             _ => {}
+        }
+        if asked.target.chars().count() > TARGET_MAX {
+            return Err(format!("a `target` has at most {TARGET_MAX} characters"));
         }
         let mut detail = Map::new();
         if let Some(reason) = asked.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty()) {
@@ -413,4 +419,66 @@ fn limits(config: &Config, standing: &[Deed]) -> BTreeMap<GroupName, LimitOption
         limits.insert(name, change.apply(known));
     }
     limits
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use serde_json::json;
+
+    use super::*;
+
+    const CONFIG: &str = "[limits.pay]\nrate = \"5/s\"\nconcurrency = 4\n[[tool]]\nname = \"pay\"\n\
+                          command = { program = \"true\" }\n[mcp_servers.files]\ncommand = \"x\"\n";
+
+    fn config() -> Config {
+        Config::parse("t", CONFIG, std::path::Path::new("."), &Environment::default()).unwrap()
+    }
+
+    fn check(asked: Value, wanted: &str) {
+        let asked: Asked = serde_json::from_value(asked).unwrap();
+        let came = Order::read(&asked, &config()).map_or_else(|error| error, |order| order.detail.to_string());
+        assert!(came.contains(wanted), "{came}");
+    }
+
+    #[test]
+    fn what_is_not_right_is_said_and_nothing_is_ordered() {
+        check(json!({"action": "reload"}), "there is no order `reload`; there are: pause, unpause, tools disable");
+        check(json!({"action": "tools disable", "target": "files__"}), "there is no tool `files__`");
+        check(json!({"action": "tools disable", "target": "files__any"}), "{}");
+        check(json!({"action": "breaker open", "target": "mcp/other"}), "there is no limit group `mcp/other`");
+        check(json!({"action": "breaker close"}), "`breaker close` needs a `target`");
+        check(json!({"action": "pause", "target": "pay"}), "takes no `target`");
+        check(json!({"action": "tools enable", "target": "x".repeat(301)}), "at most 300 characters");
+        check(json!({"action": "pause", "reason": "x".repeat(1_001)}), "at most 1000 characters");
+        check(json!({"action": "limits set", "target": "pay"}), "needs limits");
+        check(
+            json!({"action": "limits set", "target": "pay", "set": {"retry": {}}}),
+            "`retry` is no limit that can be",
+        );
+        check(json!({"action": "limits set", "target": "pay", "set": {"burst": 0}}), "`burst`");
+        check(json!({"action": "limits set", "target": "pay", "set": {"rate": "1/s\nburst = 3"}}), "`rate`");
+        check(json!({"action": "pause", "set": {"burst": 1}}), "takes no limits");
+        check(json!({"action": "tools disable", "target": "pay", "for": "1h"}), "takes no time");
+        check(json!({"action": "breaker open", "target": "pay", "for": "0s"}), "`0s` is no time");
+        check(json!({"action": "breaker open", "target": "pay", "for": "1h"}), "until_ms");
+    }
+
+    #[test]
+    fn limits_that_are_ordered_lie_over_those_of_the_configuration() {
+        let order = |target: &str, set: Value| {
+            let asked = Asked { action: "limits set".to_owned(), target: target.to_owned(), ..Asked::default() };
+            let asked = Asked { set: set.as_object().unwrap().clone(), ..asked };
+            Order::read(&asked, &config()).unwrap().by(Who { name: "ann".to_owned(), project: None })
+        };
+        let standing = [
+            order("pay", json!({"rate": "none", "max_queue": "7"})),
+            order("http/api.example.com", json!({"concurrency": 2})),
+        ];
+        let limits = limits(&config(), &standing);
+        let (pay, host) = (&limits[&"pay".into()], &limits[&"http/api.example.com".into()]);
+        assert_eq!((pay.rate, pay.concurrency.map(NonZeroU32::get), pay.queue_max), (None, Some(4), 7));
+        assert_eq!((host.concurrency.map(NonZeroU32::get), host.queue_max), (Some(2), 1000));
+    }
 }

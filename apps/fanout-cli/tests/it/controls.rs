@@ -214,3 +214,42 @@ async fn where_nothing_is_kept_orders_hold_for_as_long_as_the_process() {
     assert_eq!((call(&served, "pay"), call(&served, "refund")), ("ok".to_owned(), "ok".to_owned()));
     scene.refused(&["audit", "--url", &url], "nothing is kept here");
 }
+
+/// What stands in a fence of the page about being on call.
+fn lines_of(fence: &str) -> Vec<&'static str> {
+    let page = include_str!("../../../../docs/on-call.md");
+    let blocks = page.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix(fence));
+    blocks.flat_map(str::lines).filter(|line| !line.is_empty()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_about_being_on_call_is_true() {
+    let scene = Scene::open().await;
+    let served = scene.serve();
+    let folder = std::path::Path::new(env!("CARGO_BIN_EXE_fanout")).parent().unwrap().display().to_string();
+    let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
+    let mut ran = 0;
+    for line in lines_of("text\n") {
+        if line.starts_with("fanout runs cancel") {
+            continue; // There is no run.
+        }
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", line]).env("PATH", &path).current_dir(scene.folder.path());
+        let came = command.output().unwrap();
+        assert!(came.status.success(), "{line}: {}", String::from_utf8_lossy(&came.stderr));
+        ran += 1;
+    }
+    assert!(ran >= 9, "{ran}");
+    let mut asked = 0;
+    for line in lines_of("sh\n") {
+        let line = line.strip_prefix("curl -s http://127.0.0.1:8787").unwrap();
+        let (path, rest) = line.split_once(' ').unwrap();
+        let came = match rest.strip_prefix("--json '") {
+            Some(body) => served.send("POST", path, &[], body.trim_end_matches('\'')),
+            None => served.send("GET", path, &[], ""),
+        };
+        assert_eq!(came.0, 200, "{line}: {}", came.1);
+        asked += 1;
+    }
+    assert!(asked >= 5, "{asked}");
+}
