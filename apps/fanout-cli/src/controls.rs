@@ -5,6 +5,7 @@
 
 use anyhow::{Context, bail, ensure};
 use fanout_core::call::CallerId;
+use fanout_host::config::Config;
 use fanout_host::controls::{Asked, Order, Who};
 use fanout_host::environment::Environment;
 use fanout_host::journal::Opened;
@@ -91,7 +92,7 @@ fn order(common: &Common, url: Option<&str>, asked: &Asked) -> anyhow::Result<En
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let place = Place::find(common, url, &environment).await?;
-        let done = place.order(common, asked, &environment).await?;
+        let done = place.order(asked).await?;
         place.close().await?;
         match common.json {
             true => print_line(&done),
@@ -122,7 +123,7 @@ fn told(asked: &Asked) -> String {
 /// Where orders are given.
 enum Place<'a> {
     /// The journal of the configuration.
-    Journal(Box<Opened>),
+    Journal(Box<(Opened, Config)>),
     Gateway(Gateway<'a>),
 }
 
@@ -136,14 +137,15 @@ impl<'a> Place<'a> {
             return Ok(Self::Gateway(gateway));
         }
         let opened = Opened::open(&config, environment).await?;
-        Ok(Self::Journal(Box::new(opened.context("nothing is kept: `url` of [store] is \"memory:\"")?)))
+        let opened = opened.context("nothing is kept: `url` of [store] is \"memory:\"")?;
+        Ok(Self::Journal(Box::new((opened, config))))
     }
 
-    async fn order(&self, common: &Common, asked: &Asked, environment: &Environment) -> anyhow::Result<Value> {
+    async fn order(&self, asked: &Asked) -> anyhow::Result<Value> {
         match self {
-            Self::Journal(opened) => {
-                let config = configuration(common, environment)?;
-                let order = Order::read(asked, &config).map_err(anyhow::Error::msg)?;
+            Self::Journal(kept) => {
+                let (opened, config) = &**kept;
+                let order = Order::read(asked, config).map_err(anyhow::Error::msg)?;
                 let mut deed = order.by(at_the_terminal());
                 deed.number = opened.journal.store().keep_deed(deed.clone()).await?;
                 Ok(deed.to_json())
@@ -162,8 +164,8 @@ impl<'a> Place<'a> {
 
     async fn deeds(&self, before: Option<u64>, max: usize) -> anyhow::Result<Vec<Value>> {
         match self {
-            Self::Journal(opened) => {
-                let deeds = opened.journal.store().deeds(before, max).await?;
+            Self::Journal(kept) => {
+                let deeds = kept.0.journal.store().deeds(before, max).await?;
                 Ok(deeds.iter().map(Deed::to_json).collect())
             }
             Self::Gateway(gateway) => {
@@ -179,7 +181,7 @@ impl<'a> Place<'a> {
 
     async fn close(self) -> anyhow::Result<()> {
         match self {
-            Self::Journal(opened) => Ok(opened.close().await?),
+            Self::Journal(kept) => Ok(kept.0.close().await?),
             Self::Gateway(_) => Ok(()),
         }
     }

@@ -141,8 +141,8 @@ async fn killed(held: &'static str, at: &str, stream: bool, key: Option<&str>) -
     headers.extend(key.map(|key| ("idempotency-key", key)));
     let _answer = first.begin("POST", "/v1/messages", &headers, &body(stream));
     scene.asked(at).await;
-    // Reads begin before it is kept what asked for them.
-    scene.kept("fanout_event", &format!("%{}%", at.split('/').nth(1).unwrap()));
+    // Reads begin before the message that asks for them is whole: one that is not kept is asked for again, and rightly.
+    scene.kept("fanout_event", &format!("%\"appended\"%{}%", at.split('/').nth(1).unwrap()));
     first.stop(Signal::KILL);
     *scene.ledger.held.lock().unwrap() = None;
     let second = scene.serve();
