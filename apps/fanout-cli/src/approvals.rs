@@ -6,14 +6,12 @@
 use anyhow::bail;
 use fanout_core::call::ApprovalId;
 use fanout_host::environment::Environment;
-use fanout_host::journal::Opened;
 use fanout_journal::approvals::{Approval, Filter, now_ms};
 use serde_json::{Value, json};
 
 use crate::args::{Approvals, ApprovalsCommand, Common, Decide};
 use crate::exit::Ended;
-use crate::gateway::Gateway;
-use crate::loaded::configuration;
+use crate::gateway::Place;
 use crate::person::at_terminal;
 use crate::show::{QUIET, STRONG, give, give_styled, print_line, say, styled};
 
@@ -25,7 +23,7 @@ pub fn approvals(common: &Common, approvals: &Approvals) -> anyhow::Result<Ended
     let environment = Environment::of_process();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let desk = Desk::find(common, approvals, &environment).await?;
+        let desk = Place::find(common, approvals.url.as_deref(), &environment).await?;
         match &approvals.command {
             ApprovalsCommand::List { all } => list(common, &desk, *all).await?,
             ApprovalsCommand::Approve(decide) => decided(common, &desk, decide, true).await?,
@@ -36,78 +34,47 @@ pub fn approvals(common: &Common, approvals: &Approvals) -> anyhow::Result<Ended
     })
 }
 
-/// Where the questions are.
-enum Desk<'a> {
-    /// In a journal that this machine's files or the database's URL lead to.
-    Journal(Box<Opened>),
-    /// At a gateway.
-    Gateway(Gateway<'a>),
+/// A page of questions, newest first, and behind which the next begins.
+async fn page(desk: &Place<'_>, all: bool, after: Option<&str>) -> anyhow::Result<(Vec<Value>, Option<String>)> {
+    let gateway = match desk {
+        Place::Journal(kept) => {
+            let filter = Filter { viewer: at_terminal(), is_open: !all, count_max: LISTED, now_ms: now_ms() };
+            let found = kept.0.approvals.list(filter, after.map(ApprovalId::from)).await?;
+            let last = found.last().filter(|_| found.len() == LISTED).map(|last| last.id.to_string());
+            return Ok((found.iter().map(Approval::to_json).collect(), last));
+        }
+        Place::Gateway(gateway) => gateway,
+    };
+    let state = if all { "" } else { "&state=open" };
+    let after = after.map(|last| format!("&after_id={last}")).unwrap_or_default();
+    let mut page = gateway.ask(&format!("/approvals?limit={LISTED}{state}{after}"), None).await?;
+    let last = page["last_id"].as_str().filter(|_| page["has_more"] == true).map(str::to_owned);
+    let Value::Array(found) = page["data"].take() else {
+        bail!("what listens at {} is no gateway of ours", gateway.url())
+    };
+    Ok((found, last))
 }
 
-impl<'a> Desk<'a> {
-    async fn find(common: &Common, approvals: &Approvals, environment: &'a Environment) -> anyhow::Result<Self> {
-        if let Some(gateway) = Gateway::named(approvals.url.as_deref(), environment) {
-            return Ok(Self::Gateway(gateway));
+/// Decides a question. Answers how it stands.
+async fn decide(desk: &Place<'_>, decide: &Decide, is_approved: bool) -> anyhow::Result<Value> {
+    match desk {
+        Place::Journal(kept) => {
+            let id = ApprovalId::from(decide.id.as_str());
+            let decided = kept.0.approvals.decide(&id, &at_terminal(), is_approved, decide.words.clone()).await?;
+            Ok(decided.to_json())
         }
-        let config = configuration(common, environment)?;
-        if let Some(gateway) = Gateway::instead(&config, environment)? {
-            return Ok(Self::Gateway(gateway));
-        }
-        match Opened::open(&config, environment).await? {
-            Some(opened) => Ok(Self::Journal(Box::new(opened))),
-            None => Ok(Self::Gateway(Gateway::of(&config, environment)?)),
-        }
-    }
-
-    /// A page of questions, newest first, and behind which the next begins.
-    async fn page(&self, all: bool, after: Option<&str>) -> anyhow::Result<(Vec<Value>, Option<String>)> {
-        let gateway = match self {
-            Self::Journal(opened) => {
-                let filter = Filter { viewer: at_terminal(), is_open: !all, count_max: LISTED, now_ms: now_ms() };
-                let found = opened.approvals.list(filter, after.map(ApprovalId::from)).await?;
-                let last = found.last().filter(|_| found.len() == LISTED).map(|last| last.id.to_string());
-                return Ok((found.iter().map(Approval::to_json).collect(), last));
-            }
-            Self::Gateway(gateway) => gateway,
-        };
-        let state = if all { "" } else { "&state=open" };
-        let after = after.map(|last| format!("&after_id={last}")).unwrap_or_default();
-        let mut page = gateway.ask(&format!("/approvals?limit={LISTED}{state}{after}"), None).await?;
-        let last = page["last_id"].as_str().filter(|_| page["has_more"] == true).map(str::to_owned);
-        let Value::Array(found) = page["data"].take() else {
-            bail!("what listens at {} is no gateway of ours", gateway.url())
-        };
-        Ok((found, last))
-    }
-
-    /// Decides a question. Answers how it stands.
-    async fn decide(&self, decide: &Decide, is_approved: bool) -> anyhow::Result<Value> {
-        match self {
-            Self::Journal(opened) => {
-                let id = ApprovalId::from(decide.id.as_str());
-                let decided = opened.approvals.decide(&id, &at_terminal(), is_approved, decide.words.clone()).await?;
-                Ok(decided.to_json())
-            }
-            Self::Gateway(gateway) => {
-                let decision = if is_approved { "approve" } else { "deny" };
-                let body = json!({ "decision": decision, "words": decide.words });
-                gateway.ask(&format!("/approvals/{}", decide.id), Some(body)).await
-            }
-        }
-    }
-
-    async fn close(self) -> anyhow::Result<()> {
-        match self {
-            Self::Journal(opened) => Ok(opened.close().await?),
-            Self::Gateway(_) => Ok(()),
+        Place::Gateway(gateway) => {
+            let decision = if is_approved { "approve" } else { "deny" };
+            let body = json!({ "decision": decision, "words": decide.words });
+            gateway.ask(&format!("/approvals/{}", decide.id), Some(body)).await
         }
     }
 }
 
-async fn list(common: &Common, desk: &Desk<'_>, all: bool) -> anyhow::Result<()> {
+async fn list(common: &Common, desk: &Place<'_>, all: bool) -> anyhow::Result<()> {
     let (mut after, mut count) = (None, 0);
     loop {
-        let (found, last) = desk.page(all, after.as_deref()).await?;
+        let (found, last) = page(desk, all, after.as_deref()).await?;
         for approval in &found {
             count += 1;
             match common.json {
@@ -126,12 +93,12 @@ async fn list(common: &Common, desk: &Desk<'_>, all: bool) -> anyhow::Result<()>
     Ok(())
 }
 
-async fn decided(common: &Common, desk: &Desk<'_>, decide: &Decide, is_approved: bool) -> anyhow::Result<()> {
+async fn decided(common: &Common, desk: &Place<'_>, decide: &Decide, is_approved: bool) -> anyhow::Result<()> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     if decide.id.is_empty() || !decide.id.bytes().all(plain) {
         bail!("`{}` is no id of an approval; `fanout approvals list` shows them", decide.id);
     }
-    let answer = desk.decide(decide, is_approved).await?;
+    let answer = self::decide(desk, decide, is_approved).await?;
     match common.json {
         true => print_line(&answer),
         false => {

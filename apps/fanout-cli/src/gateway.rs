@@ -1,14 +1,17 @@
-//! A gateway that is asked over HTTP.
+//! Where somebody on call is heard: at the journal, or at a gateway over HTTP.
 //!
-//! From commands that somebody on call gives: to the gateway that `--url` or FANOUT_URL names, else to the one that the
-//! configuration says where it listens. What it answers, and why it does not.
+//! From commands: `--url` or FANOUT_URL, else what the configuration says. To them: the journal, or what a gateway answers, and why it
+//! does not.
 
 use anyhow::{Context, bail};
 use fanout_anthropic::HttpOptions;
-use fanout_host::config::{Config, StorePlace};
+use fanout_host::config::Config;
 use fanout_host::environment::Environment;
+use fanout_host::journal::Opened;
 use serde_json::Value;
 
+use crate::args::Common;
+use crate::loaded::configuration;
 use crate::serve::reached_at;
 
 /// Where the key for a gateway that demands one stands.
@@ -23,23 +26,45 @@ pub struct Gateway<'a> {
     key: Option<&'a str>,
 }
 
-impl<'a> Gateway<'a> {
-    /// The gateway that somebody names; `None` if nobody does.
-    pub fn named(url: Option<&str>, environment: &'a Environment) -> Option<Self> {
-        let url = url.or(environment.get(URL))?;
-        Some(Self { url: url.trim_end_matches('/').to_owned(), key: environment.get(KEY) })
+/// Where somebody on call is heard.
+pub enum Place<'a> {
+    /// The journal of the configuration, which this machine's files or the database's URL lead to.
+    Journal(Box<(Opened, Config)>),
+    /// A gateway, which knows who somebody is by their key.
+    Gateway(Gateway<'a>),
+}
+
+impl<'a> Place<'a> {
+    /// The gateway that somebody names; else the journal, but for somebody with a key, or where nothing is kept: then the gateway of
+    /// the configuration.
+    pub async fn find(common: &Common, url: Option<&str>, environment: &'a Environment) -> anyhow::Result<Self> {
+        let key = environment.get(KEY);
+        if let Some(url) = url.or(environment.get(URL)) {
+            return Ok(Self::Gateway(Gateway { url: url.trim_end_matches('/').to_owned(), key }));
+        }
+        let config = configuration(common, environment)?;
+        if key.is_none()
+            && let Some(opened) = Opened::open(&config, environment).await?
+        {
+            return Ok(Self::Journal(Box::new((opened, config))));
+        }
+        Ok(Self::Gateway(Gateway::of(&config, environment)?))
     }
 
+    /// Writes what was done.
+    pub async fn close(self) -> anyhow::Result<()> {
+        match self {
+            Self::Journal(kept) => Ok(kept.0.close().await?),
+            Self::Gateway(_) => Ok(()),
+        }
+    }
+}
+
+impl<'a> Gateway<'a> {
     /// The gateway of this configuration.
     pub fn of(config: &Config, environment: &'a Environment) -> anyhow::Result<Self> {
         let url = format!("http://{}", reached_at(config.server.address(environment)?));
         Ok(Self { url, key: environment.get(KEY) })
-    }
-
-    /// The gateway of this configuration, where its journal is not to be used directly: who asks has a key, or nothing is kept.
-    pub fn instead(config: &Config, environment: &'a Environment) -> anyhow::Result<Option<Self>> {
-        let is_gateways = environment.get(KEY).is_some() || matches!(config.store.place, StorePlace::Memory);
-        is_gateways.then(|| Self::of(config, environment)).transpose()
     }
 
     /// How it is called in messages.

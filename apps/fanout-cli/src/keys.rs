@@ -1,5 +1,6 @@
 //! `fanout keys`: who may use the gateway.
 
+use fanout_host::config::Config;
 use fanout_host::controls::deed;
 use fanout_host::environment::Environment;
 use fanout_host::journal::Opened;
@@ -16,13 +17,17 @@ use crate::show::{QUIET, give, print_line, say, styled};
 
 /// Makes, lists or takes away keys.
 pub fn keys(common: &Common, keys: &Keys) -> anyhow::Result<Ended> {
-    let file = file(common)?;
+    let environment = Environment::of_process();
+    let config = configuration(common, &environment)?;
+    // Tools and their secrets are of no matter here.
+    let file = KeysFile::at(&config.server.keys_file);
+    let note = |action, key: &Key| note(&config, &environment, action, key);
     match &keys.command {
-        KeysCommand::Add(add) => add_key(common, &file, add)?,
+        KeysCommand::Add(add) => note(Action::AddKey, &add_key(common, &file, add)?),
         KeysCommand::List => list(common, &file)?,
         KeysCommand::Revoke { id } => {
             let key = file.revoke(id)?;
-            note(common, Action::RevokeKey, &key);
+            note(Action::RevokeKey, &key);
             match common.json {
                 true => print_line(&described(&key)),
                 false => say(format!("{} does not hold any longer", key.id)),
@@ -32,17 +37,9 @@ pub fn keys(common: &Common, keys: &Keys) -> anyhow::Result<Ended> {
     Ok(Ended::Done)
 }
 
-/// The file that the configuration names. Tools and their secrets are of no matter here.
-fn file(common: &Common) -> anyhow::Result<KeysFile> {
-    let environment = Environment::of_process();
-    let config = configuration(common, &environment)?;
-    Ok(KeysFile::at(config.server.keys_file))
-}
-
-fn add_key(common: &Common, file: &KeysFile, add: &AddKey) -> anyhow::Result<()> {
+fn add_key(common: &Common, file: &KeysFile, add: &AddKey) -> anyhow::Result<Key> {
     let grant = Grant { project: add.project.clone(), admin: add.admin, approve: add.approve };
     let (key, secret) = file.add(grant)?;
-    note(common, Action::AddKey, &key);
     if common.json {
         let mut line = described(&key);
         line["key"] = json!(secret.expose_secret());
@@ -52,17 +49,15 @@ fn add_key(common: &Common, file: &KeysFile, add: &AddKey) -> anyhow::Result<()>
         let note = format!("{} in {}; the key is shown this once", key.id, file.path().display());
         say(styled(QUIET, note));
     }
-    Ok(())
+    Ok(key)
 }
 
 /// Puts what was done into the audit trail, where there is one. The keys hold, or do not, all the same.
-fn note(common: &Common, action: Action, key: &Key) {
+fn note(config: &Config, environment: &Environment, action: Action, key: &Key) {
     let noted = || -> anyhow::Result<()> {
-        let environment = Environment::of_process();
-        let config = configuration(common, &environment)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
-            if let Some(opened) = Opened::open(&config, &environment).await? {
+            if let Some(opened) = Opened::open(config, environment).await? {
                 let detail = described(key);
                 opened.journal.store().keep_deed(deed(at_the_terminal(), action, &key.id, detail)).await?;
                 opened.close().await?;

@@ -189,6 +189,12 @@ impl Loaded {
         Ok(Notices::start(hooks(&self.config, &self.environment)?, &HttpClient::new()))
     }
 
+    /// A scheduler within the configuration's bounds. Who serves sees to what is ordered by itself.
+    pub fn scheduler(&self) -> Scheduler {
+        let once = self.kept.as_ref().map(|kept| Arc::clone(&kept.once));
+        Scheduler::new(SchedulerOptions { once, ..self.config.scheduler_options() })
+    }
+
     /// The same, which does what people on call have ordered, and what they order from here on.
     pub async fn obeying_scheduler(&self) -> anyhow::Result<Scheduler> {
         let scheduler = self.scheduler();
@@ -198,12 +204,6 @@ impl Loaded {
             tokio::spawn(Arc::new(controls).keep_looking());
         }
         Ok(scheduler)
-    }
-
-    /// A scheduler within the configuration's bounds. Who serves sees to what is ordered by itself.
-    pub fn scheduler(&self) -> Scheduler {
-        let once = self.kept.as_ref().map(|kept| Arc::clone(&kept.once));
-        Scheduler::new(SchedulerOptions { once, ..self.config.scheduler_options() })
     }
 }
 

@@ -13,16 +13,18 @@ use fanout_core::call::{GroupName, ToolName};
 use fanout_core::effects::Source;
 use fanout_core::limits::LimitOptions;
 use fanout_core::run::Scheduler;
+use fanout_core::toolbox::Toolbox;
 use fanout_journal::Journal;
 use fanout_journal::approvals::now_ms;
 use fanout_journal::deeds::{Action, Deed};
 use fanout_journal::store::StoreError;
 use fanout_tools::schema::nearest;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::config::{Config, read_duration};
 use crate::environment::Environment;
+use crate::groups::groups;
 
 /// So often a process looks what others have ordered.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -46,7 +48,7 @@ pub struct Who {
 }
 
 /// An order as it is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asked {
     /// What, in the words of the terminal: `tools disable`, `limits set`, `breaker open`, `pause` and their opposites.
@@ -72,54 +74,45 @@ pub struct Order {
     detail: Value,
 }
 
-/// The tools and limit groups that orders are about.
-pub trait Known {
-    /// Whether there is, or can be, a tool of that name; if not, what may have been meant.
-    ///
-    /// # Errors
-    /// The nearest name.
-    fn tool(&self, name: &str) -> Result<(), Option<String>>;
-
-    /// The same for limit groups.
-    ///
-    /// # Errors
-    /// The nearest name.
-    fn group(&self, name: &str) -> Result<(), Option<String>>;
+/// Whether there is, or can be, a tool of that name: of a source whose tools only it knows, any name will do.
+///
+/// # Errors
+/// The nearest name.
+fn known_tool(name: &str, config: &Config, toolbox: Option<&Toolbox>) -> Result<(), Option<String>> {
+    let openapi = config.openapi.iter().map(|source| source.name.as_str());
+    let mut sources = openapi.chain(config.mcp_servers.keys().map(String::as_str));
+    let is_of = |source: &str| name.strip_prefix(source).and_then(|rest| rest.strip_prefix("__"));
+    let names = || config.tools.iter().map(|tool| tool.name.as_str());
+    let is_known = toolbox.is_some_and(|toolbox| toolbox.get(&name.into()).is_some());
+    match is_known || sources.any(|source| is_of(source).is_some_and(|rest| !rest.is_empty())) {
+        true => Ok(()),
+        false if names().any(|known| known == name) => Ok(()),
+        false => Err(nearest(name, names()).map(str::to_owned)),
+    }
 }
 
-/// What the configuration alone tells: of a source whose tools only it knows, any name will do.
-impl Known for Config {
-    fn tool(&self, name: &str) -> Result<(), Option<String>> {
-        let sources =
-            self.openapi.iter().map(|source| source.name.as_str()).chain(self.mcp_servers.keys().map(String::as_str));
-        let mut is_of_source = sources.filter_map(|source| name.strip_prefix(source)?.strip_prefix("__"));
-        let names = || self.tools.iter().map(|tool| tool.name.as_str());
-        match is_of_source.any(|rest| !rest.is_empty()) || names().any(|known| known == name) {
-            true => Ok(()),
-            false => Err(nearest(name, names()).map(str::to_owned)),
-        }
-    }
-
-    fn group(&self, name: &str) -> Result<(), Option<String>> {
-        let is_source = match name.split_once('/') {
-            Some(("http", host)) => !host.is_empty(),
-            Some(("mcp", server)) => self.mcp_servers.contains_key(server),
-            Some(("sql", database)) => self.databases.contains_key(database),
-            _ => false,
-        };
-        match is_source || self.limits.contains_key(name) {
-            true => Ok(()),
-            false => Err(nearest(name, self.limits.keys().map(String::as_str)).map(str::to_owned)),
-        }
+/// The same for limit groups. Which hosts are called only the tools tell: without them, any will do.
+fn known_group(name: &str, config: &Config, toolbox: Option<&Toolbox>) -> Result<(), Option<String>> {
+    let groups = groups(config, toolbox.unwrap_or(&Toolbox::new()));
+    let names = || groups.iter().map(|group| group.name.as_str());
+    let is_source = match name.split_once('/') {
+        Some(("http", host)) => toolbox.is_none() && !host.is_empty(),
+        Some(("mcp", server)) => config.mcp_servers.contains_key(server),
+        Some(("sql", database)) => config.databases.contains_key(database),
+        _ => false,
+    };
+    match is_source || names().any(|known| known == name) {
+        true => Ok(()),
+        false => Err(nearest(name, names()).map(str::to_owned)),
     }
 }
 
 impl Order {
-    /// Reads what is asked for.
+    /// Reads what is asked for. The tools, where they are known, tell more than the configuration alone.
     ///
     /// # Errors
     /// What is wrong with it, and what would be right.
-    pub fn read(asked: &Asked, known: &dyn Known) -> Result<Self, String> {
+    pub fn read(asked: &Asked, config: &Config, toolbox: Option<&Toolbox>) -> Result<Self, String> {
         let is_order = |action: &Action| action.subject().is_some();
         let action = Action::of(&asked.action).filter(is_order).ok_or_else(|| {
             let all: Vec<&str> = Action::ALL.into_iter().filter(is_order).map(Action::as_str).collect();
@@ -131,9 +124,11 @@ impl Order {
             format!("there is no {what} `{}`{hint}", asked.target)
         };
         match action {
-            Action::DisableTool => known.tool(&asked.target).map_err(|nearest| missed("tool", nearest))?,
+            Action::DisableTool => {
+                known_tool(&asked.target, config, toolbox).map_err(|nearest| missed("tool", nearest))?;
+            }
             Action::SetLimits | Action::OpenBreaker => {
-                known.group(&asked.target).map_err(|nearest| missed("limit group", nearest))?;
+                known_group(&asked.target, config, toolbox).map_err(|nearest| missed("limit group", nearest))?;
             }
             Action::Pause | Action::Unpause if !asked.target.is_empty() => {
                 return Err(format!("`{words}` is about all runs in the background: it takes no `target`"));
@@ -261,6 +256,8 @@ pub struct Controls {
     /// Where orders are kept; `None`: here, for as long as the process.
     journal: Option<Journal>,
     scheduler: Scheduler,
+    /// One look at a time.
+    looking: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -270,10 +267,46 @@ struct State {
     done: Vec<Deed>,
 }
 
+impl State {
+    /// Does what is new of what stands.
+    fn obey(&mut self, standing: Vec<Deed>, scheduler: &Scheduler) {
+        // By each number: of two that were ordered at once, the later may have been kept first.
+        let is_new = |deed: &&Deed| self.done.iter().all(|done| done.number != deed.number);
+        let new: Vec<Deed> = standing.iter().filter(is_new).cloned().collect();
+        if new.is_empty() {
+            return;
+        }
+        let disabled = standing.iter().filter(|deed| deed.action == Action::DisableTool);
+        scheduler.disable(disabled.map(|deed| (ToolName::from(deed.target.as_str()), told(deed))));
+        for deed in &new {
+            let group = GroupName::from(deed.target.as_str());
+            match deed.action {
+                Action::OpenBreaker => {
+                    let left = until(deed).map(|until| Duration::from_millis(until.saturating_sub(now_ms())));
+                    scheduler.hold(&group, Some(left.unwrap_or(Duration::MAX)));
+                }
+                Action::CloseBreaker => scheduler.hold(&group, None),
+                _ => {}
+            }
+            tracing::info!(
+                who = deed.who.as_str(),
+                action = deed.action.as_str(),
+                about = deed.target.as_str(),
+                "ordered"
+            );
+        }
+        if new.iter().any(|deed| deed.action.subject() == Action::SetLimits.subject()) {
+            scheduler.set_limits(limits(&self.config, &standing));
+        }
+        self.done = standing;
+    }
+}
+
 impl Controls {
     /// Nothing is ordered yet, until [`Controls::look`].
     pub fn new(journal: Option<Journal>, scheduler: Scheduler, config: Arc<Config>) -> Self {
-        Self { journal, scheduler, state: Mutex::new(State { config, done: Vec::new() }) }
+        let state = Mutex::new(State { config, done: Vec::new() });
+        Self { journal, scheduler, looking: tokio::sync::Mutex::default(), state }
     }
 
     /// Orders this: it is kept when this answers, and done in this process; others do it within a second.
@@ -287,11 +320,12 @@ impl Controls {
                 self.look().await?;
             }
             None => {
-                let mut standing = self.state().done.clone();
+                let mut state = self.state();
+                let mut standing = state.done.clone();
                 deed.number = standing.iter().map(|done| done.number).max().unwrap_or_default() + 1;
                 standing.retain(|done| (done.action.subject(), &done.target) != (deed.action.subject(), &deed.target));
                 standing.push(deed.clone());
-                self.obey(standing);
+                state.obey(standing, &self.scheduler);
             }
         }
         Ok(deed)
@@ -314,8 +348,10 @@ impl Controls {
     /// [`StoreError`]: what stood still stands.
     pub async fn look(&self) -> Result<(), StoreError> {
         if let Some(journal) = &self.journal {
+            // What was read before another look must not be done after it.
+            let _one = self.looking.lock().await;
             let standing = journal.store().standing().await?;
-            self.obey(standing);
+            self.state().obey(standing, &self.scheduler);
         }
         Ok(())
     }
@@ -339,41 +375,6 @@ impl Controls {
         let mut state = self.state();
         state.config = config;
         self.scheduler.set_limits(limits(&state.config, &state.done));
-    }
-
-    fn obey(&self, standing: Vec<Deed>) {
-        let mut state = self.state();
-        // By each number: of two that were ordered at once, the later may have been kept first.
-        let is_new = |deed: &&Deed| state.done.iter().all(|done| done.number != deed.number);
-        let new: Vec<Deed> = standing.iter().filter(is_new).cloned().collect();
-        if new.is_empty() {
-            return;
-        }
-        let is_begin = state.done.is_empty();
-        let disabled = standing.iter().filter(|deed| deed.action == Action::DisableTool);
-        self.scheduler.disable(disabled.map(|deed| (ToolName::from(deed.target.as_str()), told(deed))));
-        for deed in &new {
-            let group = GroupName::from(deed.target.as_str());
-            match deed.action {
-                Action::OpenBreaker => {
-                    let left = until(deed).map(|until| Duration::from_millis(until.saturating_sub(now_ms())));
-                    self.scheduler.hold(&group, Some(left.unwrap_or(Duration::MAX)));
-                }
-                // At the start nothing is held.
-                Action::CloseBreaker if !is_begin => self.scheduler.hold(&group, None),
-                _ => {}
-            }
-            tracing::info!(
-                who = deed.who.as_str(),
-                action = deed.action.as_str(),
-                about = deed.target.as_str(),
-                "ordered"
-            );
-        }
-        if new.iter().any(|deed| deed.action.subject() == Action::SetLimits.subject()) {
-            self.scheduler.set_limits(limits(&state.config, &standing));
-        }
-        state.done = standing;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -438,7 +439,7 @@ mod tests {
 
     fn check(asked: Value, wanted: &str) {
         let asked: Asked = serde_json::from_value(asked).unwrap();
-        let came = Order::read(&asked, &config()).map_or_else(|error| error, |order| order.detail.to_string());
+        let came = Order::read(&asked, &config(), None).map_or_else(|error| error, |order| order.detail.to_string());
         assert!(came.contains(wanted), "{came}");
     }
 
@@ -470,7 +471,7 @@ mod tests {
         let order = |target: &str, set: Value| {
             let asked = Asked { action: "limits set".to_owned(), target: target.to_owned(), ..Asked::default() };
             let asked = Asked { set: set.as_object().unwrap().clone(), ..asked };
-            Order::read(&asked, &config()).unwrap().by(Who { name: "ann".to_owned(), project: None })
+            Order::read(&asked, &config(), None).unwrap().by(Who { name: "ann".to_owned(), project: None })
         };
         let standing = [
             order("pay", json!({"rate": "none", "max_queue": "7"})),

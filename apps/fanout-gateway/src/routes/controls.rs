@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::{Query, State};
 use axum::{Extension, Json};
-use fanout_host::controls::{Asked, Known, Order};
-use fanout_host::groups::groups;
+use fanout_host::controls::{Asked, Order};
 use fanout_journal::deeds::Deed;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,8 +15,7 @@ use crate::body::Text;
 use crate::error::ApiError;
 use crate::gateway::Shared;
 use crate::keys::Caller;
-use crate::routes::runs::unkept;
-use crate::setup::Current;
+use crate::routes::runs::{nothing_is_kept, unkept};
 
 /// The most deeds of one page, and how many there are if nobody says.
 const PAGE: (usize, usize) = (1_000, 100);
@@ -30,23 +28,6 @@ pub(crate) struct Page {
     after_id: Option<u64>,
 }
 
-/// The tools and groups that this gateway has, and those that its configuration tells of.
-impl Known for Current {
-    fn tool(&self, name: &str) -> Result<(), Option<String>> {
-        match self.toolbox.get(&name.into()) {
-            Some(_) => Ok(()),
-            None => self.config.tool(name),
-        }
-    }
-
-    fn group(&self, name: &str) -> Result<(), Option<String>> {
-        match groups(&self.config, &self.toolbox).iter().any(|group| group.name.as_str() == name) {
-            true => Ok(()),
-            false => self.config.group(name),
-        }
-    }
-}
-
 /// Orders something.
 pub(crate) async fn order(
     State(shared): State<Arc<Shared>>,
@@ -55,7 +36,8 @@ pub(crate) async fn order(
 ) -> Result<Json<Value>, ApiError> {
     caller.must_be_admin("order anything")?;
     let asked: Asked = body.read()?;
-    let order = Order::read(&asked, &*shared.current()).map_err(ApiError::invalid)?;
+    let current = shared.current();
+    let order = Order::read(&asked, &current.config, Some(&current.toolbox)).map_err(ApiError::invalid)?;
     let done = shared.controls.order(order.by(caller.who())).await.map_err(|error| unkept(&error))?;
     if let Some(worker) = &shared.worker {
         worker.look();
@@ -80,7 +62,7 @@ pub(crate) async fn audit(
     Query(page): Query<Page>,
 ) -> Result<Json<Value>, ApiError> {
     caller.must_be_admin("see who did what")?;
-    let journal = shared.journal().ok_or_else(crate::routes::runs::nothing_is_kept)?;
+    let journal = shared.journal().ok_or_else(nothing_is_kept)?;
     let limit = page.limit.unwrap_or(PAGE.1).clamp(1, PAGE.0);
     let mut deeds = journal.store().deeds(page.after_id, limit + 1).await.map_err(|error| unkept(&error))?;
     let has_more = deeds.len() > limit;

@@ -197,14 +197,19 @@ impl Limits {
 
     /// The group of that name. One that nobody set up is made of `unasked`.
     pub fn group(&mut self, name: &GroupName, unasked: impl FnOnce() -> LimitOptions) -> GroupId {
-        if let Some(group) = self.by_name.get(name) {
-            return *group;
+        if let Some(group) = self.find(name) {
+            return group;
         }
         // More groups than numbers do not fit into any memory.
         let group = GroupId::try_from(self.groups.len()).unwrap_or(NO_GROUP);
         self.groups.push(Group::new(name.clone(), unasked()));
         self.by_name.insert(name.clone(), group);
         group
+    }
+
+    /// The group of that name, if there is one by now.
+    pub fn find(&self, name: &GroupName) -> Option<GroupId> {
+        self.by_name.get(name).copied()
     }
 
     /// Sets groups up otherwise from here on: each as `options` says of its name, where it says anything. What is known of

@@ -90,10 +90,9 @@ impl Batch<'_> {
         Ok((edges, names))
     }
 
-    /// Whether the tool is in use.
-    pub(super) fn in_use(&self, tool: &ToolName) -> Result<(), CallError> {
-        let told = self.run.shared.disabled(tool);
-        told.map_or(Ok(()), |told| Err(CallError::new(ErrorCode::NotPermitted, &*told)))
+    /// What a call is answered whose tool a person has taken out of use.
+    pub(super) fn out_of_use(&self, tool: &ToolName) -> Option<CallError> {
+        self.run.shared.disabled(tool).map(|told| CallError::new(ErrorCode::NotPermitted, &*told))
     }
 
     pub(super) fn input_of(&self, tool: &Registered, call: &Call, names: &[Name]) -> Result<Arc<Value>, CallError> {

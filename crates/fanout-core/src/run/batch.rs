@@ -189,30 +189,26 @@ impl<'run> Batch<'run> {
             return Ok(());
         }
         let blocks = self.bounds.blocks.as_ref().filter(|most| self.blocks > most.count);
-        let block_too_many = blocks.map(|most| most.error.clone());
-        if let (Some(tool), None, None) = (tool.as_ref().filter(|tool| tool.is_plan), &self.cancelled, &block_too_many)
-        {
+        let refused = blocks.map(|most| most.error.clone()).or_else(|| self.out_of_use(&call.tool));
+        if let (Some(tool), None, None) = (tool.as_ref().filter(|tool| tool.is_plan), &self.cancelled, &refused) {
             return self.take_plan(call, tool);
         }
-        let call_too_many = self.admit();
-        let one_too_many = block_too_many.or(call_too_many);
-        let refusal = match (&self.cancelled, &tool, one_too_many) {
+        let one_too_many = self.admit();
+        let refusal = match (&self.cancelled, &tool, refused.or(one_too_many)) {
             (Some(reason), ..) => cancelled(reason),
             (None, _, Some(error)) => error,
             (None, None, None) => self.unknown_tool(&call.tool),
-            (None, Some(tool), None) => {
-                match self.in_use(&tool.spec.name).and_then(|()| self.input_of(tool, &call, &names)) {
-                    Ok(input) => {
-                        let Call { id, position, .. } = call;
-                        let (shown, tool, role) = (id.clone(), Arc::clone(tool), Role::Call);
-                        let new = New { call: id, tool, input, names, bundle: None, role };
-                        self.accept(new, shown, position, edges);
-                        self.act();
-                        return Ok(());
-                    }
-                    Err(error) => error,
+            (None, Some(tool), None) => match self.input_of(tool, &call, &names) {
+                Ok(input) => {
+                    let Call { id, position, .. } = call;
+                    let (shown, tool, role) = (id.clone(), Arc::clone(tool), Role::Call);
+                    let new = New { call: id, tool, input, names, bundle: None, role };
+                    self.accept(new, shown, position, edges);
+                    self.act();
+                    return Ok(());
                 }
-            }
+                Err(error) => error,
+            },
         };
         self.refused(&call, tool, refusal);
         Ok(())

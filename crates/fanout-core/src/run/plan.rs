@@ -128,7 +128,7 @@ impl Batch<'_> {
         let mut refused = None;
         match &member.each {
             None => {
-                refused = self.admit();
+                refused = self.admit().or_else(|| self.out_of_use(&member.tool.spec.name));
                 if refused.is_none() && names.is_empty() {
                     refused = member.tool.schema.check(member.tool.spec.name.as_str(), &member.input).err();
                 }
@@ -342,7 +342,7 @@ impl Batch<'_> {
         };
         let mut treatment = self.treatment(&member.tool, format!("{}/{index}", member.label).into(), &effects);
         let mut input = Arc::clone(&member.input);
-        let mut error = self.admit();
+        let mut error = self.admit().or_else(|| self.out_of_use(&member.tool.spec.name));
         if let (true, None) = (settled, &error) {
             self.leave_to_fill(call, left);
             let name = member.tool.spec.name.as_str();
@@ -417,7 +417,9 @@ impl Batch<'_> {
             self.unfold(call, tool, plan);
             return Ok(());
         };
-        if let Some(error) = members.iter().filter_map(|_| self.admit()).last() {
+        let too_many = members.iter().filter_map(|_| self.admit()).last();
+        let disabled = || members.iter().find_map(|member| self.out_of_use(&member.tool.spec.name));
+        if let Some(error) = too_many.or_else(disabled) {
             self.refused(&call, Some(Arc::clone(tool)), error);
             return Ok(());
         }

@@ -227,8 +227,13 @@ impl Shared {
     pub(super) fn hold(self: &Arc<Self>, name: &GroupName, wait: Option<Duration>) {
         let (mut told, now) = (Vec::new(), self.now());
         let mut state = self.state();
-        let group = state.limits.group(name, || unasked(name));
-        state.limits.hold(group, wait.map(|wait| now.saturating_add(wait)), now, &mut told);
+        let group = match wait {
+            Some(_) => Some(state.limits.group(name, || unasked(name))),
+            None => state.limits.find(name),
+        };
+        if let Some(group) = group {
+            state.limits.hold(group, wait.map(|wait| now.saturating_add(wait)), now, &mut told);
+        }
         self.settle(state, told);
     }
 
