@@ -4,6 +4,7 @@ use std::net::TcpStream;
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::any;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -17,12 +18,16 @@ use crate::process::{Served, read, run};
 struct Api {
     asked: watch::Sender<u32>,
     is_held: watch::Sender<bool>,
+    is_down: watch::Sender<bool>,
 }
 
-async fn answer(State(api): State<Api>) -> &'static str {
+async fn answer(State(api): State<Api>) -> Result<&'static str, StatusCode> {
     api.asked.send_modify(|asked| *asked += 1);
+    if *api.is_down.borrow() {
+        return Err(StatusCode::INTERNAL_SERVER_ERROR);
+    }
     api.is_held.subscribe().wait_for(|is_held| !*is_held).await.unwrap();
-    "{\"ok\":true}"
+    Ok("{\"ok\":true}")
 }
 
 struct Scene {
@@ -34,7 +39,11 @@ impl Scene {
     async fn open() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let api = Api { asked: watch::Sender::default(), is_held: watch::Sender::default() };
+        let api = Api {
+            asked: watch::Sender::default(),
+            is_held: watch::Sender::default(),
+            is_down: watch::Sender::default(),
+        };
         let app = Router::new().fallback(any(answer)).with_state(api.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         let folder = TempDir::new().unwrap();
@@ -252,4 +261,21 @@ async fn the_page_about_being_on_call_is_true() {
         asked += 1;
     }
     assert!(asked >= 5, "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_order_of_all_may_close_a_breaker_that_opened_by_itself() {
+    let scene = Scene::open().await;
+    let served = scene.serve();
+    scene.api.is_down.send_replace(true);
+    comes_to(&served, "pay", "circuit_open");
+    scene.api.is_down.send_replace(false);
+    assert!(call(&served, "pay").starts_with("circuit_open"), "it cools down");
+    scene.order(&["breaker", "close", "payments", "--url", &format!("http://{}", served.address())]);
+    assert_eq!(call(&served, "pay"), "ok");
+    let url = format!("http://{}", served.address());
+    scene.refused(
+        &["breaker", "open", "http/api.exmaple.com", "--url", &url],
+        "there is no limit group `http/api.exmaple.com`",
+    );
 }

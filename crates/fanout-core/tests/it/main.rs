@@ -13,6 +13,7 @@ mod effects;
 mod limits;
 mod locks;
 mod once;
+mod orders;
 mod past;
 mod plans;
 mod plans_hostile;
